@@ -1,0 +1,1 @@
+"""anydit: any data, one Diffusion Transformer."""

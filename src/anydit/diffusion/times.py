@@ -1,0 +1,150 @@
+"""Which times to train at, and which to stop at when sampling."""
+
+from abc import ABC, abstractmethod
+from math import log
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anydit.config import config
+from anydit.diffusion.paths import Path, Times
+
+
+class TrainingTimes(ABC):
+    """A distribution of training times, as the inverse of its cumulative distribution."""
+
+    @abstractmethod
+    def at(self, u: Times) -> Times:
+        """Times for `u`, uniform in (0, 1]."""
+
+
+@config
+class Uniform(TrainingTimes):
+    """Every time equally often."""
+
+    def at(self, u: Times) -> Times:
+        return u
+
+
+@config
+class LogitNormal(TrainingTimes):
+    """logit(t) is normal (Esser 2024, arXiv 2403.03206); then shifted towards noise, more for larger samples.
+
+    `shift`: t -> shift t / (1 + (shift - 1) t); sqrt(n / m) carries what suits m values over to n.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.std <= 0 or self.shift <= 0:
+            raise ValueError(f"std, shift: got {self.std}, {self.shift}, expected numbers above 0")
+
+    def at(self, u: Times) -> Times:
+        normal = torch.special.ndtri(u.double().clamp(1e-7, 1 - 1e-7))
+        return shifted(torch.sigmoid(self.mean + self.std * normal), self.shift).type_as(u)
+
+
+@config
+class Discrete(TrainingTimes):
+    """One of `steps` evenly spaced times (i + 1) / steps, equally often (Ho 2020)."""
+
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps: got {self.steps}, expected at least 1")
+
+    def at(self, u: Times) -> Times:
+        return (u * self.steps).ceil().clamp(1, self.steps) / self.steps
+
+
+AnyTrainingTimes = Uniform | LogitNormal | Discrete
+
+
+def stratified(u: Times, positions: Float[Tensor, " b"], batch: int) -> Times:
+    """Move each sample's uniform number into its own one of `batch` equal strata (low-discrepancy times, Kingma 2021)."""
+    return (positions.type_as(u) + u) / batch
+
+
+def shifted(t: Times, shift: float) -> Times:
+    """Times moved towards noise by `shift` > 1, or towards data by `shift` < 1; 0 and 1 stay."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+class TimeGrid(ABC):
+    """Where a sampler stops on its way from noise to data."""
+
+    @abstractmethod
+    def times(self, path: Path, steps: int) -> Float[Tensor, " steps_plus_1"]:
+        """`steps + 1` falling times from the noisiest to 0."""
+
+
+@config
+class Even(TimeGrid):
+    """Equal steps in t, then shifted as in `LogitNormal`."""
+
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.shift <= 0:
+            raise ValueError(f"shift: got {self.shift}, expected a number above 0")
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), self.shift).float()
+
+
+@config
+class Karras(TimeGrid):
+    """Equal steps in (sigma / alpha)^(1 / rho) between two noise levels, then to 0 (Karras 2022, eq. 5)."""
+
+    rho: float = 7.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.sigma_min < self.sigma_max and self.rho > 0):
+            raise ValueError(
+                f"sigma_min, sigma_max, rho: got {self.sigma_min}, {self.sigma_max}, {self.rho}; "
+                "expected 0 < sigma_min < sigma_max and rho above 0"
+            )
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
+        return torch.cat([path.time_at(-sigma.log()), torch.zeros(1, dtype=torch.float64)]).float()
+
+
+@config
+class LogSNR(TimeGrid):
+    """Equal steps in log(alpha / sigma) between two values, then to 0: what DPM-Solver's error is smallest on."""
+
+    low: float = log(1 / 80)
+    high: float = log(1 / 0.002)
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low, high: got {self.low}, {self.high}, expected low < high")
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        grid = torch.linspace(self.low, self.high, steps, dtype=torch.float64)
+        return torch.cat([path.time_at(grid), torch.zeros(1, dtype=torch.float64)]).float()
+
+
+@config
+class Respaced(TimeGrid):
+    """The published choice among N discrete steps: first and last kept, strides rounded (Nichol & Dhariwal 2021)."""
+
+    of: int = 1000
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        if not 1 <= steps <= self.of:
+            raise ValueError(f"steps: got {steps}, expected 1 to {self.of} for a grid respaced from {self.of}")
+        stride = (self.of - 1) / max(steps - 1, 1)
+        index = [round(stride * i) for i in range(steps)]
+        return torch.tensor([(i + 1) / self.of for i in reversed(index)] + [0.0])
+
+
+AnyTimeGrid = Even | Karras | LogSNR | Respaced

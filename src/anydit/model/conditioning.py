@@ -1,0 +1,253 @@
+"""Conditions as the network takes them: a vector for all (time, classes, numbers), or a field beside the sample.
+
+Each condition has a null of its own, learned while training drops the condition; guidance uses that same null.
+"""
+
+from math import pi
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from anydit.config import config
+from anydit.model.blocks import MODULATIONS
+from anydit.model.tokens import frequencies
+from anydit.tensors import Cond, Masked, known, per_sample
+
+
+@config
+class Label:
+    """One of `classes` classes, as an index, added to the condition vector. Values: `Int[b]`.
+
+    `classes`: None takes the number from the data. `names`: for people, by index. `dropout`: how often training makes
+    the class null; 0 means that no null is learned, and so no guidance by this condition.
+    """
+
+    classes: int | None = None
+    dropout: float = 0.1
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_dropout(self.dropout)
+        if self.classes is not None and self.classes < 1:
+            raise ValueError(f"classes: got {self.classes}, expected at least 1")
+        if self.names and len(self.names) != self.classes:
+            raise ValueError(f"names: got {len(self.names)} names, expected one for each of {self.classes} classes")
+
+
+@config
+class Numbers:
+    """Several numbers at once, added to the condition vector. Values: `Float[b numbers]`, in the data's own units.
+
+    `names`: of each number, with its unit. `mean`, `std`: what normalises them; None measures both from the data.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_dropout(self.dropout)
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != len(self.names):
+                raise ValueError(f"{field}: got {len(values)} values, expected one for each of {self.names}")
+
+
+@config
+class Field:
+    """Values aligned with the sample, as extra input channels. Values: `Float[b channels *space]`."""
+
+    channels: int
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_dropout(self.dropout)
+        if self.channels < 1:
+            raise ValueError(f"channels: got {self.channels}, expected at least 1")
+
+
+Condition = Label | Numbers | Field
+
+
+@config
+class TimeEmbedding:
+    """How the network sees time: sinusoids of `scale * t + shift`, then a small network (Peebles & Xie 2022).
+
+    With scale N and shift -1 the network sees the published index i of N discrete steps, where t = (i + 1) / N.
+    """
+
+    scale: float = 1000.0
+    shift: float = -1.0
+    frequencies: int = 256
+    max_period: float = 10_000.0
+
+
+class TimeVector(nn.Module):
+    """`t: Float[b]` to `Float[b width]`."""
+
+    def __init__(self, config: TimeEmbedding, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.up = nn.Linear(config.frequencies, width)
+        self.down = nn.Linear(width, width)
+
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
+        """Embed each sample's time."""
+        # A float32 t = (i + 1) / N misses i by up to 6e-5 after scaling; rounding to 2^-10 of a step gives i exactly.
+        place = torch.round((self.config.scale * t.double() + self.config.shift) * 1024) / 1024
+        omega = frequencies(self.config.frequencies // 2, self.config.max_period, t.device)
+        angles = place[:, None] * omega
+        return self.down(F.silu(self.up(torch.cat([angles.cos(), angles.sin()], dim=-1).type_as(self.up.weight))))
+
+
+class LabelVector(nn.Module):
+    """A table of classes, with one row more for the null where training learns it."""
+
+    def __init__(self, config: Label, width: int) -> None:
+        super().__init__()
+        if config.classes is None:
+            raise ValueError("classes: got None, expected a number: resolve the config with its data first")
+        self.classes = config.classes
+        self.table = nn.Embedding(config.classes + (config.dropout > 0), width)
+
+    def forward(self, label: Int[Tensor, " b"], present: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
+        """Look up each sample's row."""
+        return self.table(label if present is None else torch.where(present, label, self.classes))
+
+    def null(self, batch: int) -> Float[Tensor, "b width"]:
+        """The null's row for every sample."""
+        return self.table.weight[self.classes].expand(batch, -1)
+
+
+class NumbersVector(nn.Module):
+    """Normalised numbers and their Fourier features through a small network; the null is a vector of its own."""
+
+    BANDS = 8
+
+    def __init__(self, config: Numbers, width: int) -> None:
+        super().__init__()
+        if config.mean is None or config.std is None:
+            raise ValueError("mean, std: got None, expected numbers: resolve the config with its data first")
+        self.mean, self.std = config.mean, config.std
+        self.up = nn.Linear(len(config.names) * (1 + 2 * self.BANDS), width)
+        self.down = nn.Linear(width, width)
+        self.unknown = nn.Parameter(torch.zeros(width))
+
+    def forward(self, numbers: Float[Tensor, "b k"], present: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
+        """Embed each sample's numbers."""
+        x = (numbers - numbers.new_tensor(self.mean)) / numbers.new_tensor(self.std)
+        octaves = 2.0 ** torch.arange(self.BANDS, device=x.device, dtype=x.dtype)
+        angles = rearrange(x[:, :, None] * octaves * (pi / 8), "b k bands -> b (k bands)")
+        vector = self.down(F.silu(self.up(torch.cat([x, angles.sin(), angles.cos()], dim=-1))))
+        return vector if present is None else torch.where(present[:, None], vector, self.null(len(x)).type_as(vector))
+
+    def null(self, batch: int) -> Float[Tensor, "b width"]:
+        """The learned null for every sample."""
+        return self.unknown.expand(batch, -1)
+
+
+class Conditioner(nn.Module):
+    """All conditions of a model: a sum of vectors, and channels beside the sample."""
+
+    def __init__(self, time: TimeEmbedding, conditions: dict[str, Condition], width: int) -> None:
+        super().__init__()
+        self.conditions = conditions
+        self.time = TimeVector(time, width)
+        self.vectors = nn.ModuleDict()
+        self.fields = nn.ParameterDict()
+        for name, condition in conditions.items():
+            if isinstance(condition, Label):
+                self.vectors[name] = LabelVector(condition, width)
+            elif isinstance(condition, Numbers):
+                self.vectors[name] = NumbersVector(condition, width)
+            else:
+                self.fields[name] = nn.Parameter(torch.zeros(condition.channels))
+
+    @property
+    def channels(self) -> int:
+        """How many channels the fields add to the sample."""
+        return sum(len(unknown) for unknown in self.fields.values())
+
+    def vector(self, t: Float[Tensor, " b"], cond: Cond) -> Float[Tensor, "b width"]:
+        """The sum of the time's and every vector condition's embedding."""
+        total = self.time(t)
+        for name, embed in self.vectors.items():
+            if name in cond and (self.conditions[name].dropout or not isinstance(cond[name], Masked)):
+                total = total + embed(*known(cond[name]))
+            elif self.conditions[name].dropout:
+                total = total + embed.null(len(t))  # pyright: ignore[reportCallIssue]
+            else:
+                raise _no_null(name)
+        return total
+
+    def beside(self, x: Float[Tensor, "b c *space"], cond: Cond) -> Float[Tensor, "b c_all *space"]:
+        """The sample with every field's channels appended."""
+        parts = [x]
+        for name, unknown in self.fields.items():
+            null = unknown.reshape(-1, *(1,) * (x.ndim - 2)).expand(len(x), -1, *x.shape[2:])
+            if name not in cond or isinstance(cond[name], Masked):
+                if not self.conditions[name].dropout:
+                    raise _no_null(name)
+            value, present = known(cond[name]) if name in cond else (null, None)
+            parts.append(value if present is None else torch.where(per_sample(present, x), value, null))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else x
+
+
+@config
+class PerBlock:
+    """Every block makes its modulation from the condition with weights of its own (as published)."""
+
+    def build(self, width: int, depth: int) -> nn.Module:
+        """The module, with its weights at zero."""
+        return PerBlockModulation(width, depth)
+
+
+@config
+class Shared:
+    """One set of weights for all blocks, plus a learned table for each (adaLN-single, PixArt-alpha 2023)."""
+
+    def build(self, width: int, depth: int) -> nn.Module:
+        """The module, with its weights at zero."""
+        return SharedModulation(width, depth)
+
+
+class PerBlockModulation(nn.Module):
+    """The modulation of all blocks and of the output, as one product."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.linear = nn.Linear(width, (MODULATIONS * depth + 2) * width)
+
+    def forward(self, c: Float[Tensor, "b width"]) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
+        """Modulation of the blocks, and of the output."""
+        rows = self.linear(F.silu(c)).unflatten(1, (-1, c.shape[1]))
+        blocks, out = rows.split([MODULATIONS * self.depth, 2], dim=1)
+        return blocks.unflatten(1, (self.depth, MODULATIONS)), out
+
+
+class SharedModulation(nn.Module):
+    """One product for all blocks; a table for each block and for the output is added."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, MODULATIONS * width)
+        self.blocks = nn.Parameter(torch.zeros(depth, MODULATIONS, width))
+        self.out = nn.Parameter(torch.zeros(2, width))
+
+    def forward(self, c: Float[Tensor, "b width"]) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
+        """Modulation of the blocks, and of the output."""
+        shared = self.linear(F.silu(c)).unflatten(1, (MODULATIONS, -1))
+        return shared[:, None] + self.blocks.type_as(shared), c[:, None] + self.out.type_as(c)
+
+
+def _check_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: got {dropout}, expected at least 0 and below 1")
+
+
+def _no_null(name: str) -> ValueError:
+    return ValueError(f"cond: {name} is null for some sample, but its dropout is 0, so no null was learned; give it")

@@ -1,0 +1,111 @@
+"""Samples to patch tokens and back, in any number of dimensions, and where each token stands."""
+
+from math import log, prod
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from anydit.config import config
+
+Grid = tuple[int, ...]
+
+
+@config
+class SinCos:
+    """Fixed sine and cosine of each coordinate, added to the tokens once (Vaswani 2017; axial as in ViT and DiT).
+
+    `interpolate`: on another grid than trained on, squeeze or stretch the coordinates to the trained extent.
+    """
+
+    max_period: float = 10_000.0
+    interpolate: bool = False
+
+
+@config
+class Rope:
+    """Rotary embedding of queries and keys, each axis on its own share of the head (Su 2021, arXiv 2104.09864).
+
+    `interpolate`: as in `SinCos`.
+    """
+
+    max_period: float = 10_000.0
+    interpolate: bool = False
+
+
+Position = SinCos | Rope
+
+
+def grid_of(space: Grid, patch: Grid) -> Grid:
+    """How many patches lie along each axis of `space`.
+
+    Raises:
+        ValueError: the numbers of axes differ, or a patch does not divide its axis.
+    """
+    if len(space) != len(patch):
+        raise ValueError(f"size: got {space} ({len(space)} axes), expected {len(patch)} axes for patch {patch}")
+    if any(s % p or s < p for s, p in zip(space, patch, strict=True)):
+        raise ValueError(f"size: got {space}, expected multiples of patch {patch} along each axis")
+    return tuple(s // p for s, p in zip(space, patch, strict=True))
+
+
+def patchify(x: Float[Tensor, "b c *space"], patch: Grid) -> Float[Tensor, "b n patch_values"]:
+    """Cut samples into patches, one token each; a token's values are ordered channel first, then the axes."""
+    grid = grid_of(tuple(x.shape[2:]), patch)
+    x = x.reshape(*x.shape[:2], *(s for pair in zip(grid, patch, strict=True) for s in pair))
+    axes = range(len(patch))
+    x = x.permute(0, *(2 + 2 * a for a in axes), 1, *(3 + 2 * a for a in axes))
+    return x.flatten(1 + len(grid)).flatten(1, len(grid))
+
+
+def unpatchify(tokens: Float[Tensor, "b n patch_values"], grid: Grid, patch: Grid) -> Float[Tensor, "b c *space"]:
+    """Put patches together again; a token's values are ordered axes first, channel last (as in the published DiT)."""
+    axes = range(len(patch))
+    x = tokens.reshape(len(tokens), *grid, *patch, tokens.shape[2] // prod(patch))
+    x = x.permute(0, -1, *(i for a in axes for i in (1 + a, 1 + len(grid) + a)))
+    return x.reshape(*x.shape[:2], *(g * p for g, p in zip(grid, patch, strict=True)))
+
+
+def token_mask(mask: Bool[Tensor, "b *space"], patch: Grid) -> Bool[Tensor, "b n"]:
+    """Which tokens exist: those of which any position does."""
+    return patchify(mask[:, None], patch).any(dim=-1)
+
+
+def coordinates(grid: Grid, trained: Grid | None = None, device: torch.device | None = None) -> Float[Tensor, "n axes"]:
+    """Each token's place in patches from the origin, in token order; with `trained`, scaled to that grid's extent."""
+    scale = (1.0,) * len(grid) if trained is None else (t / g for t, g in zip(trained, grid, strict=True))
+    # Doubles, because at large coordinates a float32 angle would lose the digits that published tables hold.
+    lines = (torch.arange(g, dtype=torch.float64, device=device) * s for g, s in zip(grid, scale, strict=True))
+    return torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def frequencies(count: int, max_period: float, device: torch.device | None = None) -> Float[Tensor, " count"]:
+    """Angular frequencies from 1 down to nearly 1 / max_period, evenly spaced in their logarithm."""
+    exponent = torch.arange(count, dtype=torch.float64, device=device) / max(count, 1)
+    return torch.exp(-log(max_period) * exponent)
+
+
+def sincos_table(places: Float[Tensor, "n axes"], width: int, max_period: float) -> Float[Tensor, "n width"]:
+    """Sines, then cosines, of each axis, the last axis first; what the axes cannot share evenly stays zero."""
+    axes = places.shape[1]
+    omega = frequencies(width // (2 * axes), max_period, places.device)
+    angles = places.flip(1)[:, :, None] * omega
+    table = rearrange([angles.sin(), angles.cos()], "two n axes k -> n (axes two k)")
+    return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
+
+
+def rotation_table(places: Float[Tensor, "n axes"], head_width: int, max_period: float) -> Float[Tensor, "2 n head_width"]:
+    """Cosine and sine by which each pair of a head's values is turned; pairs that no axis gets are not turned."""
+    axes = places.shape[1]
+    omega = frequencies(head_width // (2 * axes), max_period, places.device)
+    angles = rearrange(places[:, :, None] * omega, "n axes k -> n (axes k)")
+    angles = torch.nn.functional.pad(angles, (0, head_width // 2 - angles.shape[1]))
+    return repeat([angles.cos(), angles.sin()], "two n k -> two n (k pair)", pair=2).float()
+
+
+def rotate(x: Float[Tensor, "b heads n k"], rotation: Float[Tensor, "2 n k"]) -> Float[Tensor, "b heads n k"]:
+    """Turn neighbouring pairs of values by their token's angles."""
+    cos, sin = rotation.to(x.dtype)
+    turned = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
+    return x * cos + turned * sin

@@ -1,0 +1,159 @@
+"""What every level shares: the batch, conditions with a null per sample, the denoiser seam, counter-based noise."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import pi, prod
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+MASK = "mask"
+"""The condition that says which positions of a sample exist (`Bool[b *space]`); it is never dropped."""
+
+
+class Masked(NamedTuple):
+    """A condition that is known for some samples only: where `present` is False the model uses its learned null."""
+
+    value: Tensor
+    present: Bool[Tensor, " b"]
+
+
+Cond = Mapping[str, Tensor | Masked]
+"""What is known about each sample, by the condition's name; a name that is absent is null for the whole batch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples `x: Float[b c *space]`, what is known about them, and their ids in the data set (`Int[b]`)."""
+
+    x: Tensor
+    cond: dict[str, Tensor]
+    ids: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`, copied without waiting where the memory allows it."""
+        cond = {name: value.to(device, non_blocking=True) for name, value in self.cond.items()}
+        return Batch(self.x.to(device, non_blocking=True), cond, self.ids)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A denoiser's answer: the expected data `x0: Float[b c *space]`.
+
+    `variance`, where the network learned it, is the weight in [0, 1] with which the log of the step's upper bound on the
+    reverse variance enters, against that of its lower bound (Nichol & Dhariwal 2021, eq. 15).
+    """
+
+    x0: Tensor
+    variance: Tensor | None = None
+
+
+class Denoiser(Protocol):
+    """The seam between networks and everything that uses one."""
+
+    def denoise(self, xt: Float[Tensor, "b c *space"], t: Float[Tensor, " b"], cond: Cond) -> Denoised:
+        """Estimate the data behind `xt` at times `t`, one per sample (0 is data, 1 is noise)."""
+        ...
+
+
+def per_sample(values: Float[Tensor, " b"], like: Tensor) -> Tensor:
+    """Shape one value per sample so that it broadcasts over `like: [b ...]`."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def known(condition: Tensor | Masked) -> tuple[Tensor, Bool[Tensor, " b"] | None]:
+    """A condition's values, and for which samples they hold (None: for all)."""
+    return (condition.value, condition.present) if isinstance(condition, Masked) else (condition, None)
+
+
+def drop(cond: Cond, where: Mapping[str, Bool[Tensor, " b"]]) -> Cond:
+    """`cond` with each named condition made null for the samples where its flag is set."""
+    out = dict(cond)
+    for name, dropped in where.items():
+        value, present = known(cond[name])
+        out[name] = Masked(value, ~dropped if present is None else present & ~dropped)
+    return out
+
+
+def null(cond: Cond) -> Cond:
+    """`cond` with every condition null; the mask stays, because it is part of the sample."""
+    return {name: value for name, value in cond.items() if name == MASK}
+
+
+def concatenate(conds: Sequence[Cond], batch: int) -> Cond:
+    """Conditions of several batches of the same size `batch`, as those of one; a name absent from one is null there."""
+    out: dict[str, Tensor | Masked] = {}
+    for name in dict.fromkeys(name for cond in conds for name in cond):
+        like = next(known(cond[name])[0] for cond in conds if name in cond)
+        parts = [known(cond[name]) if name in cond else None for cond in conds]
+        value = torch.cat([like if part is None else part[0] for part in parts])
+        if all(part is not None and part[1] is None for part in parts):
+            out[name] = value
+            continue
+        yes, no = (torch.full((batch,), flag, dtype=torch.bool, device=like.device) for flag in (True, False))
+        out[name] = Masked(value, torch.cat([no if p is None else yes if p[1] is None else p[1] for p in parts]))
+    return out
+
+
+def select(cond: Cond, index: slice | Tensor) -> Cond:
+    """The conditions of some samples of a batch."""
+    return {n: Masked(c.value[index], c.present[index]) if isinstance(c, Masked) else c[index] for n, c in cond.items()}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A named sequence of random numbers, without state: a pure function of (seed, name, step, position, element).
+
+    Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The bits are the same on every
+    device and for every split of a batch among processes; normals agree to float32 rounding.
+    """
+
+    seed: int
+    name: str
+
+    def uniform(self, step: int, positions: Int[Tensor, " b"], shape: Sequence[int] = ()) -> Tensor:
+        """`Float[b *shape]`, uniform in (0, 1]; `positions` are the samples' global places."""
+        bits = self._bits(step, positions, prod(shape))
+        return ((bits.double() + 0.5) * 2.0**-32).float().reshape(len(positions), *shape)
+
+    def normal(self, step: int, positions: Int[Tensor, " b"], shape: Sequence[int] = ()) -> Tensor:
+        """`Float[b *shape]`, standard normal, by the Box-Muller transform."""
+        count = prod(shape)
+        u = self.uniform(step, positions, (2, (count + 1) // 2))
+        radius, angle = (-2 * u[:, 0].log()).sqrt(), 2 * pi * u[:, 1]
+        both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        return both[:, :count].reshape(len(positions), *shape)
+
+    def integers(self, step: int, positions: Int[Tensor, " b"], high: int) -> Int[Tensor, " b"]:
+        """`Int[b]`, uniform in [0, high), for `high` far below 2**32."""
+        return self._bits(step, positions, 1)[:, 0] * high >> 32
+
+    def _bits(self, step: int, positions: Int[Tensor, " b"], count: int) -> Int[Tensor, "b n"]:
+        """`count` random words of 32 bits for each position."""
+        blocks = (count + 3) // 4
+        stream = zlib.crc32(self.name.encode())
+        c0 = torch.arange(blocks, device=positions.device).expand(len(positions), blocks)
+        c1 = positions.long()[:, None].expand(-1, blocks)
+        words = (c0, c1, torch.full_like(c0, step), torch.full_like(c0, stream))
+        return torch.stack(philox(words, (self.seed & _LOW, self.seed >> 32 & _LOW)), dim=-1).flatten(1)[:, :count]
+
+
+_LOW = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def philox(counter: Words, key: tuple[int, int], rounds: int = 10) -> Words:
+    """Philox 4x32 of four counter words and two key words, each 32 bits held in an int64."""
+    c0, c1, c2, c3 = counter
+    for r in range(rounds):
+        # The int64 product wraps, but its 64 bits are right; the shift drags the sign along, which the mask removes.
+        a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        k0, k1 = ((k + r * w) & _LOW for k, w in zip(key, _WEYL, strict=True))
+        c0, c1, c2, c3 = (b >> 32 & _LOW) ^ c1 ^ k0, b & _LOW, (a >> 32 & _LOW) ^ c3 ^ k1, a & _LOW
+    return c0, c1, c2, c3

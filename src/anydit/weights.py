@@ -1,0 +1,126 @@
+"""A folder of weights: a JSON config beside safetensors, written atomically, loaded strictly, checked by sha256."""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from anydit.config import Json
+
+SCHEMA = 1
+"""Version of every JSON file that anydit writes; raised when a reader of the old form would misread the new."""
+
+MIGRATIONS: dict[int, Callable[[Json], Json]] = {}
+"""For each older schema version, the function that makes its content into the next version's."""
+
+HEADER_LIMIT_BYTES = 64 * 2**20
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a temporary file beside `path`, then put it in place at once, on disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        fsync(temporary)
+        temporary.replace(path)
+        fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fsync(path: Path) -> None:
+    """Force a file's, or a folder's, content to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda to: save_file(plain, to))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ValueError: it is missing, cut short, or not in the format.
+    """
+    if not path.is_file():
+        raise ValueError(f"weights: got {path}, which does not exist; expected a safetensors file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+    length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+    if length > min(size, HEADER_LIMIT_BYTES):
+        raise ValueError(f"weights: {path} is not a safetensors file (its header claims {length} of {size} bytes)")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has one exception class, which it does not export by a stable name
+        raise ValueError(f"weights: {path} cannot be read as safetensors: {error}") from None
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
+    """Copy `tensors` into `module`: every key, shape and dtype must fit.
+
+    Raises:
+        ValueError: lists what is missing, what is extra and what has another shape or kind.
+    """
+    own = module.state_dict()
+    faults = [f"missing {name} {tuple(own[name].shape)}" for name in own.keys() - tensors.keys()]
+    faults += [f"unexpected {name} {tuple(tensors[name].shape)}" for name in tensors.keys() - own.keys()]
+    for name in own.keys() & tensors.keys():
+        a, b = own[name], tensors[name]
+        if a.shape != b.shape or a.is_floating_point() != b.is_floating_point():
+            faults.append(
+                f"{name}: got {tuple(b.shape)} {b.dtype}, expected {tuple(a.shape)} {a.dtype}"
+            )
+    if faults:
+        more = f" and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise ValueError(f"weights: {source} does not fit the model: {'; '.join(sorted(faults)[:8])}{more}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def write_config(path: Path, content: Json) -> None:
+    """Write a JSON object with the schema version, atomically."""
+    text = json.dumps({"schema": SCHEMA, **content}, indent=2) + "\n"
+    write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def read_config(path: Path) -> Json:
+    """Read what `write_config` wrote, of this schema version or an older one, without the version.
+
+    Raises:
+        ValueError: the file is missing, is not JSON, or is of a schema that this release does not know.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"path: got {path.parent}, which has no {path.name}; expected a run or an exported folder") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+    fields = dict(cast("Json", content)) if isinstance(content, dict) else {}
+    version = fields.pop("schema", None)
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA:
+        raise ValueError(f"{path}: schema: got {version!r}, expected 1 to {SCHEMA}; a newer anydit may have written it")
+    for step in range(version, SCHEMA):
+        fields = MIGRATIONS[step](fields)
+    return fields
