@@ -1,0 +1,87 @@
+"""The pixel-space codec: a shift and a scale for each channel."""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anydit.codecs.base import Codec, CodecConfig
+from anydit.config import config
+
+
+@config
+class Normalize(CodecConfig):
+    """z = (x - shift) / scale. One number for each channel, or one for all; None measures mean and deviation per channel.
+
+    Data in [low, high] comes to [-1, 1] by `Normalize.to_unit(low, high)`.
+    """
+
+    shift: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.shift is None) != (self.scale is None):
+            raise ValueError("shift, scale: got only one of them, expected both or neither")
+        if self.scale is not None and not all(s > 0 for s in self.scale):
+            raise ValueError(f"scale: got {self.scale}, expected numbers above 0")
+
+    @classmethod
+    def to_unit(cls, low: float, high: float) -> "Normalize":
+        """What takes [low, high] to [-1, 1]."""
+        return cls(shift=((low + high) / 2,), scale=((high - low) / 2,))
+
+    def build(self) -> Codec:
+        if self.shift is None or self.scale is None:
+            raise ValueError("codec.shift, codec.scale: got None, expected numbers: resolve the config with its data first")
+        return Normalizer(self.shift, self.scale)
+
+    def latent_channels(self, channels: int) -> int:
+        return channels
+
+    def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return size
+
+    def data_size(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
+        return latent_size
+
+    def measured(self, batches: Iterable[Float[Tensor, "b c *space"]]) -> "Normalize":
+        """Mean and standard deviation of each channel, over all samples and places, in doubles."""
+        if self.shift is not None:
+            return self
+        count, total, square = 0, torch.zeros(()), torch.zeros(())
+        for x in batches:
+            values = x.double().transpose(0, 1).flatten(1)
+            count += values.shape[1]
+            total, square = total + values.sum(1), square + (values**2).sum(1)
+        if count == 0:
+            raise ValueError("data: got no samples to measure, expected at least one")
+        mean = total / count
+        std = (square / count - mean**2).clamp(min=0).sqrt()
+        # A channel that never varies carries nothing; dividing it by one keeps it where it is.
+        std = torch.where(std > 1e-12, std, torch.ones_like(std))
+        return Normalize(tuple(_floats(mean)), tuple(_floats(std)))
+
+
+class Normalizer(Codec):
+    """The module of `Normalize`."""
+
+    def __init__(self, shift: Sequence[float], scale: Sequence[float]) -> None:
+        super().__init__()
+        self.shift, self.scale = tuple(shift), tuple(scale)
+
+    def encode(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        return (x - self._per_channel(self.shift, x)) / self._per_channel(self.scale, x)
+
+    def decode(self, z: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        return z * self._per_channel(self.scale, z) + self._per_channel(self.shift, z)
+
+    def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        if len(values) not in (1, like.shape[1]):
+            raise ValueError(f"codec: got samples of {like.shape[1]} channels, expected {len(values)}")
+        return like.new_tensor(values).reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def _floats(values: Tensor) -> list[float]:
+    return cast("list[float]", values.tolist())
