@@ -1,0 +1,8 @@
+"""Data: one file for each modality. Importing this package makes every kind known by name."""
+
+from anydit.data.arrays import Arrays, ArraySamples, ArrayView
+from anydit.data.base import Data, Facts, Part, Samples, View
+from anydit.data.images import Images
+from anydit.data.public import Digits
+
+__all__ = ["ArraySamples", "ArrayView", "Arrays", "Data", "Digits", "Facts", "Images", "Part", "Samples", "View"]

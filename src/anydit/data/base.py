@@ -1,0 +1,76 @@
+"""The seams of data: where samples come from, how they are read, and how samples of a modality are shown and written."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from anydit.config import config
+from anydit.tensors import Batch
+
+Part = Literal["train", "held_out"]
+"""What to train on, and what a model never sees, for the floor of every figure."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What only the data can tell of its samples.
+
+    `classes`: for each label condition the classes' names in the order of their indices.
+    """
+
+    channels: int
+    size: tuple[int, ...]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    conditions: frozenset[str] = frozenset()
+
+
+class Samples(Protocol):
+    """An opened data set: any batch of it, by ids. Reading the same ids gives the same batch."""
+
+    facts: Facts
+
+    def __len__(self) -> int:
+        """How many samples there are; ids run from 0 to below it."""
+        ...
+
+    def read(self, ids: Int[Tensor, " b"]) -> Batch:
+        """Samples on the data's own scale, with what is known about them."""
+        ...
+
+
+@config
+class Data(ABC):
+    """Where samples come from; each kind of data has a config that extends this one."""
+
+    @abstractmethod
+    def open(self, part: Part) -> Samples:
+        """Find the samples.
+
+        Raises:
+            ValueError: they are not there, or not what the config says.
+        """
+
+
+@config
+class View(ABC):
+    """How samples of a modality are shown to people and written to files."""
+
+    @abstractmethod
+    def picture(self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+        """All samples on one sheet, `columns` in a row (about square where None), a caption under each."""
+
+    @abstractmethod
+    def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
+        """Each sample as a file of its own, in the modality's format; returns the files."""
+
+    def animation(self, frames: Sequence[Float[Tensor, "b c *space"]], path: Path) -> None:
+        """A GIF whose frames are the sheets of samples under way from noise to data; the last one stays a while."""
+        sheets = [self.picture(x) for x in frames]
+        time_ms = [80] * (len(sheets) - 1) + [1500]
+        sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=time_ms, loop=0)
