@@ -1,1 +1,48 @@
 """anydit: any data, one Diffusion Transformer."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anydit.inference.config import PipelineConfig, Sampling
+    from anydit.inference.pipeline import Pipeline, load
+    from anydit.model.conditioning import Field, Label, Numbers
+    from anydit.model.dit import DiT, DiTConfig
+    from anydit.model.presets import preset
+    from anydit.train.loop import train
+    from anydit.train.recipe import Recipe, TrainConfig
+
+__all__ = [
+    "DiT",
+    "DiTConfig",
+    "Field",
+    "Label",
+    "Numbers",
+    "Pipeline",
+    "PipelineConfig",
+    "Recipe",
+    "Sampling",
+    "TrainConfig",
+    "load",
+    "preset",
+    "train",
+]
+
+_HOMES = {
+    "anydit.inference.config": ("PipelineConfig", "Sampling"),
+    "anydit.inference.pipeline": ("Pipeline", "load"),
+    "anydit.model.conditioning": ("Field", "Label", "Numbers"),
+    "anydit.model.dit": ("DiT", "DiTConfig"),
+    "anydit.model.presets": ("preset",),
+    "anydit.train.loop": ("train",),
+    "anydit.train.recipe": ("Recipe", "TrainConfig"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: PyTorch takes seconds, and `anydit --help` needs none of it."""
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'anydit' has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""torch.compile applied from outside, block by block: the first step costs seconds, and all blocks share the code."""
+
+import shutil
+
+import torch
+from torch import nn
+
+from anydit.model.dit import DiT
+
+
+def compile_blocks(model: DiT) -> None:
+    """Compile each block and the output layer of `model` in place; its state dict keeps its keys.
+
+    Raises:
+        ValueError: compiling for this device needs a C++ compiler and there is none.
+    """
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise ValueError("compile: got True, but this machine has no C++ compiler (g++ or clang++); set compile to False")
+    for module in (*model.blocks, model.output):
+        _compile(module)
+
+
+def _compile(module: nn.Module) -> None:
+    # One graph per block: a break would cost what compiling saves. Shapes that change, as a smaller last batch does,
+    # are made symbolic by the second one.
+    module.compile(fullgraph=True)
+
+
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    """A context in which products run in bfloat16 (weights stay float32), or one that changes nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)

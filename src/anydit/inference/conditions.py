@@ -1,0 +1,97 @@
+"""Conditions as a person gives them (`{"label": 3}`) to those that a model takes, checked against its config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from anydit.model.conditioning import Condition, Field, Label
+from anydit.tensors import MASK
+
+Given = int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | Tensor
+
+
+def prepared(
+    given: Mapping[str, Given] | None, conditions: Mapping[str, Condition], n: int, space: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """Tensors for `n` samples of shape `space`; one value alone holds for all of them.
+
+    Raises:
+        ValueError: names the condition, what came and what the model expects.
+    """
+    out = dict[str, Tensor]()
+    for name, value in (given or {}).items():
+        if name == MASK:
+            out[name] = _mask(value, n, space)
+        elif name not in conditions:
+            raise ValueError(f"cond: got {name!r}, expected one of: {', '.join(conditions) or 'none (unconditional model)'}")
+        else:
+            condition = conditions[name]
+            make = _label if isinstance(condition, Label) else _field if isinstance(condition, Field) else _numbers
+            out[name] = make(name, value, condition, n, space)  # pyright: ignore[reportArgumentType]
+    for name, condition in conditions.items():
+        if name not in out and not condition.dropout:
+            raise ValueError(f"cond: {name} is missing; this model was trained with it always present")
+    return out
+
+
+def _label(name: str, value: Given, config: Label, n: int, space: tuple[int, ...]) -> Tensor:
+    plain: Any = cast("Any", value.tolist()) if isinstance(value, Tensor) else value
+    items = list(cast("Sequence[Any]", plain)) if isinstance(plain, (list, tuple)) else [plain]
+    index = torch.tensor([_class(name, item, config) for item in items])
+    return _for_all(name, index, n, 0)
+
+
+def _class(name: str, item: Any, config: Label) -> int:
+    """A class by index, or by its name."""
+    classes = config.classes or 0
+    if isinstance(item, str) and item in config.names:
+        return config.names.index(item)
+    number = int(item) if isinstance(item, str) and item.lstrip("-").isdigit() else item
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < classes:
+        names = f" or one of: {', '.join(config.names[:20])}" if config.names else ""
+        raise ValueError(f"cond: {name}: got {item!r}, expected a class from 0 to {classes - 1}{names}")
+    return number
+
+
+def _numbers(name: str, value: Given, config: Any, n: int, space: tuple[int, ...]) -> Tensor:
+    numbers = _tensor(name, value)
+    count = len(config.names)
+    if numbers.ndim == 0 or (numbers.ndim == 1 and count > 1):
+        numbers = numbers.reshape(1, -1)
+    numbers = numbers.reshape(-1, 1) if numbers.ndim == 1 else numbers
+    if numbers.ndim != 2 or numbers.shape[1] != count:
+        raise ValueError(f"cond: {name}: got shape {tuple(numbers.shape)}, expected {count} numbers: {', '.join(config.names)}")
+    return _for_all(name, numbers, n, 1)
+
+
+def _field(name: str, value: Given, config: Field, n: int, space: tuple[int, ...]) -> Tensor:
+    values, shape = _tensor(name, value), (config.channels, *space)
+    values = values[None] if values.ndim == len(shape) else values
+    if tuple(values.shape[1:]) != shape:
+        raise ValueError(f"cond: {name}: got shape {tuple(values.shape)}, expected [{n}, {', '.join(map(str, shape))}]")
+    return _for_all(name, values, n, len(shape))
+
+
+def _mask(value: Given, n: int, space: tuple[int, ...]) -> Tensor:
+    if not isinstance(value, Tensor) or value.dtype != torch.bool or tuple(value.shape[1:]) != space:
+        raise ValueError(f"cond: {MASK}: expected a boolean tensor of shape [{n}, {', '.join(map(str, space))}]")
+    return _for_all(MASK, value, n, len(space))
+
+
+def _tensor(name: str, value: Given) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"cond: {name}: got {value!r}, expected numbers") from None
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"cond: {name}: got NaN or infinity, expected finite numbers")
+    return tensor
+
+
+def _for_all(name: str, values: Tensor, n: int, value_axes: int) -> Tensor:
+    """One value for every sample, from as many values or from one."""
+    if len(values) not in (1, n):
+        raise ValueError(f"cond: {name}: got {len(values)} values, expected 1 or {n}, one for each sample")
+    return values.expand(n, *(-1,) * value_axes) if len(values) == 1 else values

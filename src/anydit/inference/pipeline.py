@@ -1,0 +1,238 @@
+"""A trained model as a person uses it: load, sample, edit, save."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from anydit.codecs import Codec
+from anydit.diffusion.denoiser import NetworkDenoiser
+from anydit.diffusion.guidance import Guidance, Inpaint
+from anydit.diffusion.samplers import Step
+from anydit.inference.conditions import Given, prepared
+from anydit.inference.config import PipelineConfig, Sampling, load_config, save_config
+from anydit.model.dit import DiT
+from anydit.model.tokens import grid_of
+from anydit.tensors import Cond, Denoiser, Stream, select
+from anydit.weights import load_strictly, load_tensors, save_tensors
+
+WEIGHTS_FILE, CODEC_FILE = "model.safetensors", "codec.safetensors"
+
+TOKENS_AT_ONCE = 2**16
+"""How many tokens go through the network in one call unless `batch` says otherwise."""
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Samples to make: how, of which latents' shape, under which conditions, and what they start from."""
+
+    n: int
+    how: Sampling
+    space: tuple[int, ...]
+    cond: Cond
+    seed: int
+    on_step: OnStep | None = None
+    weak: Denoiser | None = None
+    start: Tensor | None = None
+    strength: float = 1.0
+    keep: Tensor | None = None
+
+
+class Pipeline:
+    """A network, and all that makes samples of it. `model` is a plain module: `model(x_t, t, cond)`."""
+
+    def __init__(self, config: PipelineConfig, model: DiT | None = None, codec: Codec | None = None) -> None:
+        self.config = config
+        self.model = (DiT(config.model) if model is None else model).eval()
+        self.codec = (config.codec.build() if codec is None else codec).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and samples are made; they are handed out on the CPU."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "Pipeline":
+        """Move the network and the codec; returns the pipeline."""
+        self.model.to(device)
+        self.codec.to(device)
+        return self
+
+    def denoiser(self) -> NetworkDenoiser:
+        """The network as a denoiser of latents, without guidance."""
+        return NetworkDenoiser(self.model, self.config.path, self.config.prediction, self.config.model.learned_variance)
+
+    def sample(
+        self,
+        n: int = 1,
+        cond: Mapping[str, Given] | None = None,
+        *,
+        steps: int | None = None,
+        guidance: float | Guidance | None = None,
+        seed: int = 0,
+        size: tuple[int, ...] | None = None,
+        batch: int | None = None,
+        sampling: Sampling | None = None,
+        weak: Denoiser | None = None,
+        on_step: OnStep | None = None,
+    ) -> Float[Tensor, "n c *space"]:
+        """Draw `n` samples, on the data's own scale.
+
+        `cond`: by name, one value for all samples or one for each: `{"label": 3}`. `size`: other than trained on.
+        `sampling`: instead of the saved one; `steps` and `guidance` override single fields of it. `batch`: how many at a
+        time. `weak`: a worse model of the same data, for autoguidance. `on_step` sees each step of each batch.
+        Sample i depends on `seed`, i and its condition, not on the others.
+
+        Raises:
+            ValueError: an argument that the model cannot serve.
+        """
+        how = self._how(sampling, steps, guidance)
+        space = self._latent_space(size)
+        conditions = prepared(cond, self.config.model.conditions, _positive("n", n), space)
+        return self._run(Job(n, how, space, conditions, seed, on_step, weak), batch)
+
+    def edit(
+        self,
+        x: Float[Tensor, "n c *space"],
+        cond: Mapping[str, Given] | None = None,
+        *,
+        keep: Bool[Tensor, "n 1 *space"] | None = None,
+        strength: float = 1.0,
+        steps: int | None = None,
+        guidance: float | Guidance | None = None,
+        seed: int = 0,
+        batch: int | None = None,
+        sampling: Sampling | None = None,
+        on_step: OnStep | None = None,
+    ) -> Float[Tensor, "n c *space"]:
+        """Image-to-image and inpainting: start from `x` (on the data's own scale), noised up to time `strength`.
+
+        `keep`: where `x` must stay as it is; the rest is made to fit. Everything else as in `sample`.
+
+        Raises:
+            ValueError: an argument that the model cannot serve.
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength: got {strength}, expected above 0 and at most 1")
+        how = self._how(sampling, steps, guidance)
+        z = self.codec.encode(x.to(self.device)).cpu()
+        space = self._latent_space(tuple(x.shape[2:]))
+        if keep is not None and tuple(keep.shape) != (len(x), 1, *space):
+            raise ValueError(f"keep: got shape {tuple(keep.shape)}, expected {(len(x), 1, *space)}, as the latents have")
+        conditions = prepared(cond, self.config.model.conditions, len(x), space)
+        job = Job(len(x), how, space, conditions, seed, on_step, None, z, strength, keep)
+        result = self._run(job, batch)
+        return result if keep is None else torch.where(keep, x, result)
+
+    def decode(self, z: Float[Tensor, "b c_z *space_z"]) -> Float[Tensor, "b c *space"]:
+        """Latents, as `on_step` sees them, on the data's own scale, on the CPU."""
+        with torch.inference_mode():
+            return self.codec.decode(z.to(self.device)).float().cpu()
+
+    def save(self, folder: Path | str) -> None:
+        """Write a folder that `anydit.load` opens: pipeline.json, model.safetensors, and the codec's weights if any."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / WEIGHTS_FILE, self.model.state_dict())
+        save_codec(self.codec, folder)
+        save_config(folder, self.config)
+
+    def _how(self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None) -> Sampling:
+        how = sampling or self.config.sampling
+        if steps is not None:
+            how = replace(how, steps=_positive("steps", steps))
+        if guidance is not None:
+            with_scale = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
+            how = replace(how, guidance=with_scale)
+        return how
+
+    def _latent_space(self, size: tuple[int, ...] | None) -> tuple[int, ...]:
+        space = self.config.model.size if size is None else self.config.codec.latent_size(tuple(size))
+        if space is None:
+            raise ValueError("size: got None, expected numbers: this config is not resolved with its data")
+        grid_of(space, self.config.model.patch)
+        return space
+
+    def _run(self, job: Job, batch: int | None) -> Tensor:
+        at_once = self._batch(batch, job.space)
+        return torch.cat([self._draw(job, slice(i, min(i + at_once, job.n))) for i in range(0, job.n, at_once)])
+
+    def _draw(self, job: Job, rows: slice) -> Tensor:
+        """The samples of some rows of a job, decoded."""
+        last: Step | None = None
+        for last in self._steps(job, rows):
+            if job.on_step is not None:
+                job.on_step(last)
+        assert last is not None, "a time grid has at least one step"
+        return self.decode(last.xt)
+
+    def _steps(self, job: Job, rows: slice) -> Iterator[Step]:
+        """The sampler's steps for some rows of a job; nothing runs before the first is asked for."""
+        how, path, device = job.how, self.config.path, self.device
+        positions = torch.arange(rows.start, rows.stop, device=device)
+        shape = (self._latent_channels, *job.space)
+        stream = Stream(job.seed, "sample")
+        times = how.grid.times(path, how.steps)
+        times = times * (job.strength / times[0]) if job.strength < 1 else times
+        xt = stream.normal(0, positions, shape)
+        if job.start is None:
+            xt = xt * path.sigma(times[:1]).to(device)
+        else:
+            xt = path.noised(job.start[rows].to(device), xt, times[:1].to(device).expand(len(xt)))
+        denoiser = how.guidance.wrap(self.denoiser(), job.weak)
+        if job.start is not None and job.keep is not None:
+            denoiser = Inpaint(denoiser, job.start[rows].to(device), job.keep[rows].to(device))
+        cond = {name: value.to(device) for name, value in select(job.cond, rows).items()}  # pyright: ignore
+        with torch.inference_mode():
+            yield from how.sampler.run(
+                denoiser, path, xt, times, cond, lambda step: stream.normal(step + 1, positions, shape)
+            )
+
+    @property
+    def _latent_channels(self) -> int:
+        return self.config.model.out_channels // (1 + self.config.model.learned_variance)
+
+    def _batch(self, batch: int | None, space: tuple[int, ...]) -> int:
+        if batch is not None:
+            return _positive("batch", batch)
+        tokens = 1
+        for g in grid_of(space, self.config.model.patch):
+            tokens *= g
+        return max(1, TOKENS_AT_ONCE // tokens)
+
+
+def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline:
+    """Open a run or an exported folder: `anydit.load("runs/digits").sample(16, {"label": 3})`.
+
+    `device`: None takes a GPU if there is one. No code named in the folder is imported.
+
+    Raises:
+        ValueError: the folder is not there or not whole, or its weights do not fit its config.
+    """
+    folder = Path(path)
+    pipeline = Pipeline(load_config(folder))
+    load_strictly(pipeline.model, load_tensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    if pipeline.codec.state_dict():
+        load_strictly(pipeline.codec, load_tensors(folder / CODEC_FILE), folder / CODEC_FILE)
+    return pipeline.to(device or default_device())
+
+
+def default_device() -> torch.device:
+    """The accelerator that PyTorch finds, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def save_codec(codec: Codec, folder: Path) -> None:
+    """Write a codec's weights into a pipeline's folder, if it has any."""
+    if codec.state_dict():
+        save_tensors(folder / CODEC_FILE, codec.state_dict())
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name}: got {value}, expected at least 1")
+    return value
