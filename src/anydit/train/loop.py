@@ -1,0 +1,216 @@
+"""One training run in one folder: start it, or go on where its newest whole checkpoint left off."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from anydit.config import Json, differences, to_json
+from anydit.data import Samples
+from anydit.data.loader import Order, read_ahead
+from anydit.inference.compile import compile_blocks
+from anydit.inference.config import RUN_FILE
+from anydit.inference.pipeline import WEIGHTS_FILE, Pipeline, default_device, save_codec
+from anydit.model.dit import DiT
+from anydit.tensors import Batch
+from anydit.train import checkpoint, pictures
+from anydit.train.checkpoint import Checkpoint
+from anydit.train.guards import Interrupted, SkipCounter, StopRequest, locked
+from anydit.train.log import Bar, Log, progress_bar, read
+from anydit.train.recipe import RESUMABLE, Recipe, resolved
+from anydit.train.step import Outcome, TrainStep
+from anydit.weights import read_config, save_tensors, write_config
+
+CHECKPOINTS, LOG_FILE, SAMPLES, LOSS_CURVE, STRIP, FINAL, TRAJECTORY = (
+    "checkpoints", "log.jsonl", "samples", "loss.png", "denoising.png", "samples.png", "denoising.gif",
+)  # fmt: skip
+PREVIEWS = 50
+"""Samples on a sheet."""
+
+Note = Callable[[str], None]
+
+
+def train(recipe: Recipe, out: Path | str, device: torch.device | str | None = None, note: Note = print) -> Pipeline:
+    """Train `recipe` in the folder `out`, or go on with what is there; returns the pipeline of the averaged weights.
+
+    Raises:
+        ValueError: the recipe cannot be built, contradicts its data or the run in `out`, or `out` is in use.
+        Interrupted: Ctrl-C or SIGTERM; everything is saved, and the same call goes on.
+        NotFinite: the loss or the gradient stopped being finite.
+    """
+    out = Path(out)
+    _refuse_unbuildable(recipe)
+    _make_writable(out)
+    with locked(out), StopRequest().listening() as stop:
+        samples = recipe.data.open("train")
+        recipe = resolved(recipe, samples, note)
+        run = Run(recipe, out, samples, torch.device(device or default_device()), note)
+        run.resume()
+        run.go(stop)
+        run.finish()
+        return run.pipeline
+
+
+def _refuse_unbuildable(recipe: Recipe) -> None:
+    """Build the network without memory where the recipe leaves nothing to the data, so that faults show before work."""
+    model = recipe.model
+    if model.channels is not None and model.size is not None:
+        with torch.device("meta"):
+            DiT(model)
+
+
+def _make_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.write_text("", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"out: got {out}, which cannot be written ({error.strerror}); expected a folder of yours") from None
+
+
+@dataclass
+class Run:
+    """A run under way: its state, and what is written about it."""
+
+    recipe: Recipe
+    out: Path
+    samples: Samples
+    device: torch.device
+    note: Note
+    done: int = 0
+    saved: int = -1
+    pending: list[tuple[int, Outcome, Json]] = field(default_factory=list[tuple[int, Outcome, Json]])
+
+    def __post_init__(self) -> None:
+        config = self.recipe.train
+        codec = self.recipe.codec.build().to(self.device)
+        model = DiT(self.recipe.model, config.seed).to(self.device)
+        self.step = TrainStep(model, codec, self.recipe.objective, config)
+        self.pipeline = Pipeline(self.recipe, self.step.ema.module, codec)
+        self.skips = SkipCounter(config.max_skipped)
+        self.order = Order(len(self.samples), config.batch, config.seed)
+        if config.compile:
+            compile_blocks(model)
+
+    def resume(self) -> None:
+        """Take up the newest whole checkpoint, if the folder is of this same recipe; else begin and write the recipe.
+
+        Raises:
+            ValueError: the folder is of another recipe, or holds checkpoints without one.
+        """
+        root = self.out / CHECKPOINTS
+        checkpoint.sweep(root)
+        if (self.out / RUN_FILE).is_file():
+            self._refuse_differences(read_config(self.out / RUN_FILE))
+        elif root.is_dir() and any(root.iterdir()):
+            raise ValueError(f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder")
+        found = checkpoint.newest(root, self.note)
+        if found is not None:
+            self._load(found)
+            self.note(f"Going on from step {self.done} of {self.recipe.train.steps} in {self.out}.")
+        elif root.is_dir() and any(root.iterdir()):
+            raise ValueError(f"out: got {self.out}, where no checkpoint is whole; move it away to start anew")
+        write_config(self.out / RUN_FILE, to_json(self.recipe))
+        (self.out / SAMPLES).mkdir(exist_ok=True)
+
+    def go(self, stop: StopRequest) -> None:
+        """Take the steps that are left."""
+        config = self.recipe.train
+        log = Log(self.out / LOG_FILE, self.out / "tensorboard" if config.tensorboard else None)
+        batches = read_ahead(self.samples, self.order, self.done, config.workers)
+        try:
+            with progress_bar(config.steps, self.done) as bar:
+                while self.done < config.steps:
+                    self._one(batches, log, bar)
+                    if stop.signal is not None:
+                        self._flush(log, bar)
+                        self.save()
+                        raise Interrupted(stop.signal, self.done)
+        finally:
+            log.close()
+
+    def _one(self, batches: Iterator[Batch], log: Log, bar: Bar) -> None:
+        """One step, and whatever is due after it."""
+        config, step, began = self.recipe.train, self.done, perf_counter()
+        batch = next(batches)
+        outcome = self.step(batch.to(self.device), step)
+        entry: Json = {"step": step, "lr": self.step.rate, "ids": zlib.crc32(batch.ids.numpy().tobytes())}
+        self.pending.append((step, outcome, entry | {"seconds": perf_counter() - began}))
+        self.done += 1
+        last = self.done == config.steps
+        if self.done % config.log_every == 0 or last:
+            self._flush(log, bar)
+        if self.done % config.save_every == 0 or last:
+            self._flush(log, bar)
+            self.save()
+        if self.done % config.sample_every == 0 and not last:
+            self._picture(log)
+
+    def _flush(self, log: Log, bar: Bar) -> None:
+        """Read the pending steps' outcomes off the device, in one wait for all of them."""
+        entries = list[Json]()
+        for step, outcome, entry in self.pending:
+            loss, applied = float(outcome.loss), bool(outcome.applied)
+            rate = self.recipe.train.batch / entry["seconds"]
+            figures = {"loss": loss, "loss_hex": loss.hex(), "grad_norm": float(outcome.grad_norm), "skipped": not applied}
+            entries.append(entry | figures | {"samples_per_second": rate})
+            log.step(entries[-1])
+            if not applied:
+                self.note(f"Step {step} was skipped: its loss or gradient is not finite.")
+        self.pending.clear()
+        log.flush()
+        for entry in entries:
+            self.skips.see(not entry["skipped"], entry["step"])
+        if entries:
+            seconds = sum(entry["seconds"] for entry in entries)
+            bar.update(self.done, entries[-1]["loss"], len(entries) * self.recipe.train.batch / seconds)
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, and the averaged weights for `anydit.load`."""
+        if self.saved == self.done:
+            return
+        info: Json = {"step": self.done, "skipped": self.skips.total, "threads": torch.get_num_threads()}
+        checkpoint.save(
+            self.out / CHECKPOINTS, self.done, self.step.state(), info | {"torch": torch.__version__}, self.recipe.train.keep
+        )
+        save_tensors(self.out / WEIGHTS_FILE, self.step.ema.module.state_dict())
+        save_codec(self.step.codec, self.out)
+        self.saved = self.done
+
+    def finish(self) -> None:
+        """The pictures of a finished run."""
+        conditions = self.recipe.model.conditions
+        cond, captions = pictures.examples(self.samples, conditions, 2 * PREVIEWS)
+        pictures.sheet(self.pipeline, cond, captions, 2 * PREVIEWS).save(self.out / FINAL)
+        cond, _ = pictures.examples(self.samples, conditions, 10)
+        frames = pictures.trajectory(self.pipeline, cond, 10, shown=10)
+        pictures.strip(self.pipeline, frames).save(self.out / STRIP)
+        self.recipe.view.animation(frames, self.out / TRAJECTORY)
+        entries = read(self.out / LOG_FILE)
+        if entries:
+            pictures.loss_curve(entries, self.out / LOSS_CURVE)
+
+    def _picture(self, log: Log) -> None:
+        cond, captions = pictures.examples(self.samples, self.recipe.model.conditions, PREVIEWS)
+        image = pictures.sheet(self.pipeline, cond, captions, PREVIEWS)
+        image.save(self.out / SAMPLES / f"step-{self.done:07d}.png")
+        log.picture(image, self.done)
+
+    def _load(self, found: Checkpoint) -> None:
+        info = found.info()
+        self.step.load_state({name: found.tensors(name) for name in self.step.state()}, found.folder)
+        self.done = self.saved = int(info["step"])
+        self.skips.total = int(info["skipped"])
+        for name, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
+            if info[name] != now:
+                self.note(f"The run had {name} {info[name]}, now it is {now}: losses may differ in their last bits.")
+
+    def _refuse_differences(self, saved: Json) -> None:
+        changed = [d for d in differences(saved, to_json(self.recipe)) if d[0] not in RESUMABLE]
+        if changed:
+            what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
+            raise ValueError(f"out: {self.out} holds a run of another recipe ({what}); choose another folder or the same recipe")
