@@ -6,10 +6,12 @@ A name is only ever looked up among classes that are already imported: reading a
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, dataclass_transform
+from types import NoneType
+from typing import Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -21,12 +23,25 @@ Json = dict[str, Any]
 TYPE = "type"
 """The key under which a config's class name stands in JSON."""
 
+OTHER_TYPE = "other_type"
+
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a config: a frozen dataclass, validated when it is built, that refuses unknown fields."""
-    setattr(cls, "_dispatch", model_validator(mode="wrap")(classmethod(_dispatch)))  # noqa: B010, pydantic collects it
-    return cast("type[T]", pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid")))
+    """Make `cls` a config: a frozen dataclass that validates its fields and refuses unknown ones, by `ValueError`."""
+    setattr(cls, "_dispatch", model_validator(mode="wrap")(cast("Any", classmethod(_dispatch))))  # noqa: B010
+    made = cast("Any", pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid")))
+    validate = made.__init__
+
+    @functools.wraps(validate)
+    def init(self: Any, *args: Any, **fields: Any) -> None:
+        try:
+            validate(self, *args, **fields)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+
+    made.__init__ = init
+    return made
 
 
 def to_json(value: Any) -> Any:
@@ -70,51 +85,77 @@ def differences(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, Any, An
 
 def explain(error: ValidationError) -> str:
     """All that a validation found, one `field: expected (got value)` per fault, without pydantic's decoration."""
-    faults = error.errors()
-    plain = [f for f in faults if f["type"] != "other_type"] or faults
-    lines: list[str] = []
-    for fault in plain:
+    plain: dict[str, str] = {}
+    other: dict[str, list[str]] = {}
+    got: dict[str, Any] = {}
+    for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
-        message = fault["msg"].removeprefix("Value error, ")
-        value = fault["input"]
-        got = "" if fault["type"] in {"value_error", "other_type", "missing"} else f" (got {value!r})"
-        lines.append(f"{where}: {message}{got}" if where else f"{message}{got}")
-    return "; ".join(dict.fromkeys(lines))
+        at = f"{where}: " if where else ""
+        if fault["type"] == OTHER_TYPE:
+            context = fault.get("ctx", {})
+            other.setdefault(where, []).extend(context["expected"])
+            got[where] = context["got"]
+        elif fault["type"] in {"value_error", "missing"}:
+            plain[f"{at}{fault['msg'].removeprefix('Value error, ')}"] = where
+        else:
+            plain[f"{at}{fault['msg']} (got {fault['input']!r})"] = where
+    # In a union every class but the one named refuses the name; that says nothing where the named class has a fault.
+    lines = list(plain)
+    for where, expected in other.items():
+        if not any(place == where or place.startswith(f"{where}.") for place in plain.values()):
+            names = ", ".join(dict.fromkeys(expected))
+            lines.append(f"{where + '.' if where else ''}{TYPE}: got {got[where]!r}, expected one of {names}")
+    return "; ".join(lines)
 
 
 def overridden(default: T, args: Sequence[str], program: str, description: str = "") -> T:
-    """`default` with dotted command-line flags applied: `--model.depth 8`, or `--model.position Rope` for another class.
+    """`default` with dotted flags applied: `--model.depth 8`; `--model.position Rope` puts another class in a field.
 
-    Prints a message and exits with code 2 where a flag is unknown or a value is not of its field's type.
+    Prints a message and exits with code 2 where a flag is unknown or its value is refused.
 
     Raises:
-        ValueError: the flags parse, but the config they make is refused.
+        ValueError: a flag names a class that its field does not take, or the whole config is refused.
     """
     import tyro  # costs 0.2 s, and only the command line needs it
 
-    chosen, rest = _choose(default, list(args))
+    chosen, rest = _choose(default, args)
     marks = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-    try:
-        return tyro.cli(type(default), prog=program, description=description, default=chosen, args=rest, config=marks)
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
+    return tyro.cli(type(default), prog=program, description=description, default=chosen, args=rest, config=marks)
 
 
-def _choose(default: T, args: list[str]) -> tuple[T, list[str]]:
-    """Apply the flags that name a class for a field that now holds a config; return the other flags untouched."""
-    data, rest = to_json(default), list[str]()
-    while args:
-        flag = args.pop(0)
-        parent: Any = data
+def _choose(default: T, args: Sequence[str]) -> tuple[T, list[str]]:
+    """Apply the flags that put another class, or None, in a field that holds a config; return the other flags."""
+    left, rest = list(args), list[str]()
+    while left:
+        word = left.pop(0)
+        flag, equals, value = word.partition("=")
         *way, name = flag.removeprefix("--").replace("-", "_").split(".")
+        takes = _takes(default, way, name) if flag.startswith("--") else set[type]()
+        if not any(map(dataclasses.is_dataclass, takes)) or not (equals or left):
+            rest.append(word)
+            continue
+        value = value if equals else left.pop(0)
+        data = parent = to_json(default)
         for part in way:
-            parent = cast("Json", parent).get(part) if isinstance(parent, Mapping) else None
-        now = cast("Json", parent).get(name) if isinstance(parent, Mapping) else None
-        if flag.startswith("--") and isinstance(now, Mapping) and args and not args[0].startswith("-"):
-            cast("Json", parent)[name] = {TYPE: args.pop(0)}
+            parent = parent[part]
+        parent[name] = None if value == "None" and NoneType in takes else {TYPE: value}
+        default = from_json(type(default), data)
+    return default, rest
+
+
+def _takes(value: Any, way: Sequence[str], name: str) -> set[type]:
+    """The classes that a field may hold, found by following `way` from `value`; empty where there is no such field."""
+    hint = cast("Any", type(value))
+    for part in (*way, name):
+        if isinstance(value, Mapping):
+            hint = (*get_args(hint), Any)[1]
+            value = cast("Json", value).get(part)
+        elif dataclasses.is_dataclass(value):
+            hint = get_type_hints(type(value)).get(part, Any)
+            value = getattr(value, part, None)
         else:
-            rest.append(flag)
-    return from_json(type(default), data), rest
+            return set()
+    return {cast("type", cls) for cls in (*get_args(hint), hint) if isinstance(cls, type)}
 
 
 def _subclasses(cls: type) -> Iterator[type]:
@@ -133,6 +174,6 @@ def _dispatch(cls: type[T], value: Any, build: Any) -> T:
         return build(fields)
     known = {sub.__name__: sub for sub in _subclasses(cls)}
     if name in known:
-        return TypeAdapter(known[name]).validate_python(fields)
-    expected = ", ".join(sorted({cls.__name__, *known}))
-    raise PydanticCustomError("other_type", "{message}", {"message": f"type: got {name!r}, expected {expected}"})
+        return cast("T", TypeAdapter(known[name]).validate_python(fields))
+    expected = sorted({cls.__name__, *known})
+    raise PydanticCustomError(OTHER_TYPE, "another class", {"got": name, "expected": expected})

@@ -1,7 +1,7 @@
 """What every level shares: the batch, conditions with a null per sample, the denoiser seam, counter-based noise."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import pi, prod
 from typing import NamedTuple, Protocol
@@ -43,8 +43,8 @@ class Batch:
 class Denoised:
     """A denoiser's answer: the expected data `x0: Float[b c *space]`.
 
-    `variance`, where the network learned it, is the weight in [0, 1] with which the log of the step's upper bound on the
-    reverse variance enters, against that of its lower bound (Nichol & Dhariwal 2021, eq. 15).
+    `variance`, where the network learned it, is the weight with which the log of the step's upper bound on the reverse
+    variance enters, against its lower bound's: from 0 to 1, but not clamped (Nichol & Dhariwal 2021, eq. 15).
     """
 
     x0: Tensor
@@ -57,6 +57,20 @@ class Denoiser(Protocol):
     def denoise(self, xt: Float[Tensor, "b c *space"], t: Float[Tensor, " b"], cond: Cond) -> Denoised:
         """Estimate the data behind `xt` at times `t`, one per sample (0 is data, 1 is noise)."""
         ...
+
+
+class Constants:
+    """Tensors that follow from a config: made once for each key and device, in no state, left alone by `module.to`."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Hashable, torch.device], Tensor] = {}
+
+    def get(self, key: Hashable, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` returned for this key, on `device`."""
+        if (key, device) not in self._made:
+            with torch.inference_mode(False):  # made while sampling, it must still serve training
+                self._made[key, device] = make().to(device)
+        return self._made[key, device]
 
 
 def per_sample(values: Float[Tensor, " b"], like: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Copy `tensors` into `module`: every key, shape and dtype must fit.
+    """Copy `tensors` into `module`: every key and shape must fit, and floats stay floats (of the module's own width).
 
     Raises:
         ValueError: lists what is missing, what is extra and what has another shape or kind.
@@ -88,9 +88,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: obje
     for name in own.keys() & tensors.keys():
         a, b = own[name], tensors[name]
         if a.shape != b.shape or a.is_floating_point() != b.is_floating_point():
-            faults.append(
-                f"{name}: got {tuple(b.shape)} {b.dtype}, expected {tuple(a.shape)} {a.dtype}"
-            )
+            faults.append(f"{name}: got {tuple(b.shape)} {b.dtype}, expected {tuple(a.shape)} {a.dtype}")
     if faults:
         more = f" and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise ValueError(f"weights: {source} does not fit the model: {'; '.join(sorted(faults)[:8])}{more}")
@@ -114,8 +112,9 @@ def read_config(path: Path) -> Json:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"path: got {path.parent}, which has no {path.name}; expected a run or an exported folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+        folder = "a run or an exported folder"
+        raise ValueError(f"path: got {path.parent}, which has no {path.name}; expected {folder}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, OSError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
     fields = dict(cast("Json", content)) if isinstance(content, dict) else {}
     version = fields.pop("schema", None)

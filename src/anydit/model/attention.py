@@ -1,7 +1,6 @@
 """Self-attention: one product makes queries, keys and values; PyTorch's kernel does the rest."""
 
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -27,10 +26,11 @@ class Attention(nn.Module):
         mask: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n width"]:
         """Let every token attend to all tokens that `mask` says exist."""
-        q, k, v = rearrange(self.qkv(x), "b n (three heads k) -> three b heads n k", three=3, heads=self.heads)
+        # Plain views in place of einops, whose overhead shows in small models: qkv is [b n (three heads k)].
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).transpose(1, 3).unbind(2)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        keys = None if mask is None else rearrange(mask, "b n -> b 1 1 n")
+        keys = None if mask is None else mask[:, None, None, :]
         x = F.scaled_dot_product_attention(q.type_as(v), k.type_as(v), v, attn_mask=keys)
-        return self.out(rearrange(x, "b heads n k -> b n (heads k)"))
+        return self.out(x.transpose(1, 2).flatten(2))

@@ -3,18 +3,18 @@
 Each condition has a null of its own, learned while training drops the condition; guidance uses that same null.
 """
 
-from math import pi
+from math import ceil, inf, log2, pi
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anydit.config import config
 from anydit.model.blocks import MODULATIONS
-from anydit.model.tokens import frequencies
-from anydit.tensors import Cond, Masked, known, per_sample
+from anydit.model.tokens import check_period, frequencies
+from anydit.tensors import MASK, Cond, Constants, Masked, known, per_sample
 
 
 @config
@@ -51,6 +51,10 @@ class Numbers:
 
     def __post_init__(self) -> None:
         _check_dropout(self.dropout)
+        if not self.names:
+            raise ValueError("names: got none, expected a name for each number")
+        if self.std is not None and not all(0 < std < inf for std in self.std):
+            raise ValueError(f"std: got {self.std}, expected finite numbers above 0")
         for field, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != len(self.names):
                 raise ValueError(f"{field}: got {len(values)} values, expected one for each of {self.names}")
@@ -84,6 +88,13 @@ class TimeEmbedding:
     frequencies: int = 256
     max_period: float = 10_000.0
 
+    def __post_init__(self) -> None:
+        check_period(self.max_period)
+        if not 0 < self.scale < inf:
+            raise ValueError(f"scale: got {self.scale}, expected a finite number above 0")
+        if self.frequencies < 2 or self.frequencies % 2:
+            raise ValueError(f"frequencies: got {self.frequencies}, expected an even number: sines and cosines")
+
 
 class TimeVector(nn.Module):
     """`t: Float[b]` to `Float[b width]`."""
@@ -91,16 +102,21 @@ class TimeVector(nn.Module):
     def __init__(self, config: TimeEmbedding, width: int) -> None:
         super().__init__()
         self.config = config
+        self.constants = Constants()
         self.up = nn.Linear(config.frequencies, width)
         self.down = nn.Linear(width, width)
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         """Embed each sample's time."""
-        # A float32 t = (i + 1) / N misses i by up to 6e-5 after scaling; rounding to 2^-10 of a step gives i exactly.
-        place = torch.round((self.config.scale * t.double() + self.config.shift) * 1024) / 1024
-        omega = frequencies(self.config.frequencies // 2, self.config.max_period, t.device)
-        angles = place[:, None] * omega
+        # A float32 t = (i + 1) / N misses i after scaling; rounded to about 2^-20 of the scale, it gives i exactly.
+        finest = 2.0 ** (20 - ceil(log2(self.config.scale)))
+        place = torch.round((self.config.scale * t + self.config.shift) * finest) / finest
+        angles = place[:, None].float() * self.constants.get("omega", t.device, self._omega)
         return self.down(F.silu(self.up(torch.cat([angles.cos(), angles.sin()], dim=-1).type_as(self.up.weight))))
+
+    def _omega(self) -> Float[Tensor, " k"]:
+        # In float32 as published: at angles of 1,000 its rounding shows, and published weights were trained with it.
+        return frequencies(self.config.frequencies // 2, self.config.max_period, torch.float32)
 
 
 class LabelVector(nn.Module):
@@ -132,17 +148,27 @@ class NumbersVector(nn.Module):
         if config.mean is None or config.std is None:
             raise ValueError("mean, std: got None, expected numbers: resolve the config with its data first")
         self.mean, self.std = config.mean, config.std
+        self.constants = Constants()
         self.up = nn.Linear(len(config.names) * (1 + 2 * self.BANDS), width)
         self.down = nn.Linear(width, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
     def forward(self, numbers: Float[Tensor, "b k"], present: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
         """Embed each sample's numbers."""
-        x = (numbers - numbers.new_tensor(self.mean)) / numbers.new_tensor(self.std)
-        octaves = 2.0 ** torch.arange(self.BANDS, device=x.device, dtype=x.dtype)
-        angles = rearrange(x[:, :, None] * octaves * (pi / 8), "b k bands -> b (k bands)")
-        vector = self.down(F.silu(self.up(torch.cat([x, angles.sin(), angles.cos()], dim=-1))))
+        if numbers.shape[1] != len(self.mean):
+            raise ValueError(f"cond: got {numbers.shape[1]} numbers for each sample, expected {len(self.mean)}")
+        mean, std = self.constants.get(
+            "scale", numbers.device, lambda: torch.tensor([self.mean, self.std], device="cpu")
+        )
+        octaves = self.constants.get("octaves", numbers.device, self._octaves)
+        x = (numbers - mean) / std
+        angles = (x[:, None] * octaves).flatten(1)
+        features = torch.cat([x, angles.sin(), angles.cos()], dim=-1).type_as(self.up.weight)
+        vector = self.down(F.silu(self.up(features)))
         return vector if present is None else torch.where(present[:, None], vector, self.null(len(x)).type_as(vector))
+
+    def _octaves(self) -> Float[Tensor, "bands 1"]:
+        return 2.0 ** torch.arange(self.BANDS, device="cpu")[:, None] * (pi / 8)
 
     def null(self, batch: int) -> Float[Tensor, "b width"]:
         """The learned null for every sample."""
@@ -150,7 +176,11 @@ class NumbersVector(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """All conditions of a model: a sum of vectors, and channels beside the sample."""
+    """All conditions of a model: a sum of vectors, and channels beside the sample.
+
+    Raises:
+        ValueError: at a call, for a condition that the model does not have, or a null of one that learned none.
+    """
 
     def __init__(self, time: TimeEmbedding, conditions: dict[str, Condition], width: int) -> None:
         super().__init__()
@@ -173,27 +203,35 @@ class Conditioner(nn.Module):
 
     def vector(self, t: Float[Tensor, " b"], cond: Cond) -> Float[Tensor, "b width"]:
         """The sum of the time's and every vector condition's embedding."""
-        total = self.time(t)
-        for name, embed in self.vectors.items():
-            if name in cond and (self.conditions[name].dropout or not isinstance(cond[name], Masked)):
-                total = total + embed(*known(cond[name]))
-            elif self.conditions[name].dropout:
-                total = total + embed.null(len(t))  # pyright: ignore[reportCallIssue]
-            else:
-                raise _no_null(name)
+        total: Tensor = self.time(t)
+        for name, module in self.vectors.items():
+            embed = cast("LabelVector | NumbersVector", module)
+            value = self._of(cond, name)
+            total = total + (embed.null(len(t)) if value is None else embed(*known(value)))
         return total
 
     def beside(self, x: Float[Tensor, "b c *space"], cond: Cond) -> Float[Tensor, "b c_all *space"]:
         """The sample with every field's channels appended."""
         parts = [x]
         for name, unknown in self.fields.items():
-            null = unknown.reshape(-1, *(1,) * (x.ndim - 2)).expand(len(x), -1, *x.shape[2:])
-            if name not in cond or isinstance(cond[name], Masked):
-                if not self.conditions[name].dropout:
-                    raise _no_null(name)
-            value, present = known(cond[name]) if name in cond else (null, None)
+            null = unknown.type_as(x).reshape(-1, *(1,) * (x.ndim - 2)).expand(len(x), -1, *x.shape[2:])
+            given = self._of(cond, name)
+            value, present = known(null if given is None else given)
+            if value.shape != null.shape:
+                raise ValueError(f"cond: {name}: got shape {tuple(value.shape)}, expected {tuple(null.shape)}")
             parts.append(value if present is None else torch.where(per_sample(present, x), value, null))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
+
+    def check(self, cond: Cond) -> None:
+        """Refuse a condition that the model does not have; it would be ignored."""
+        for name in cond.keys() - self.conditions.keys() - {MASK}:
+            raise ValueError(f"cond: got {name!r}, expected {', '.join([*self.conditions, MASK])}")
+
+    def _of(self, cond: Cond, name: str) -> Tensor | Masked | None:
+        value = cond.get(name)
+        if (value is None or isinstance(value, Masked)) and not self.conditions[name].dropout:
+            raise ValueError(f"cond: {name} is null for some sample, but with dropout 0 no null was learned; give it")
+        return value
 
 
 @config
@@ -222,7 +260,9 @@ class PerBlockModulation(nn.Module):
         self.depth = depth
         self.linear = nn.Linear(width, (MODULATIONS * depth + 2) * width)
 
-    def forward(self, c: Float[Tensor, "b width"]) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
+    def forward(
+        self, c: Float[Tensor, "b width"]
+    ) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
         """Modulation of the blocks, and of the output."""
         rows = self.linear(F.silu(c)).unflatten(1, (-1, c.shape[1]))
         blocks, out = rows.split([MODULATIONS * self.depth, 2], dim=1)
@@ -238,7 +278,9 @@ class SharedModulation(nn.Module):
         self.blocks = nn.Parameter(torch.zeros(depth, MODULATIONS, width))
         self.out = nn.Parameter(torch.zeros(2, width))
 
-    def forward(self, c: Float[Tensor, "b width"]) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
+    def forward(
+        self, c: Float[Tensor, "b width"]
+    ) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
         """Modulation of the blocks, and of the output."""
         shared = self.linear(F.silu(c)).unflatten(1, (MODULATIONS, -1))
         return shared[:, None] + self.blocks.type_as(shared), c[:, None] + self.out.type_as(c)
@@ -247,7 +289,3 @@ class SharedModulation(nn.Module):
 def _check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: got {dropout}, expected at least 0 and below 1")
-
-
-def _no_null(name: str) -> ValueError:
-    return ValueError(f"cond: {name} is null for some sample, but its dropout is 0, so no null was learned; give it")

@@ -2,6 +2,7 @@
 
 from dataclasses import field
 from math import prod
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -22,7 +23,6 @@ from anydit.model.conditioning import (
 from anydit.model.norms import GELU, MLP, LayerNorm, Norm
 from anydit.model.tokens import (
     Grid,
-    Position,
     Rope,
     SinCos,
     coordinates,
@@ -33,7 +33,7 @@ from anydit.model.tokens import (
     token_mask,
     unpatchify,
 )
-from anydit.tensors import MASK, Cond, known
+from anydit.tensors import MASK, Cond, Constants, known
 
 
 @config
@@ -42,6 +42,7 @@ class DiTConfig:
 
     `channels`, `size`: of a sample; None takes them from the data. `size` is the shape that is trained on; any other
     that `patch` divides runs too. `patch`: one number for each axis. `learned_variance`: twice the output channels.
+    `mlp_norm`: of the tokens before each feed-forward network, where it is not `norm`. `position`: None is for sets.
     """
 
     width: int
@@ -53,6 +54,7 @@ class DiTConfig:
     conditions: dict[str, Condition] = field(default_factory=dict[str, Condition])
     position: SinCos | Rope | None = SinCos()
     norm: Norm = LayerNorm()
+    mlp_norm: Norm | None = None
     qk_norm: Norm | None = None
     mlp: MLP = GELU()
     modulation: PerBlock | Shared = PerBlock()
@@ -71,11 +73,13 @@ class DiTConfig:
             raise ValueError(f"channels: got {self.channels}, expected at least 1")
         if self.size is not None:
             grid_of(self.size, self.patch)
-        if isinstance(self.position, Rope) and self.width // self.heads < 2 * len(self.patch):
-            raise ValueError(f"heads: got {self.heads}, expected heads of at least {2 * len(self.patch)} values for Rope")
+        head, axes = self.width // self.heads, len(self.patch)
+        if isinstance(self.position, Rope) and (head % 2 or head < 2 * axes):
+            raise ValueError(f"heads: got {head} values a head, expected an even number from {2 * axes} on, for Rope")
         for name in self.conditions:
-            if not name.isidentifier() or name == MASK:
-                raise ValueError(f"conditions: got the name {name!r}, expected an identifier other than {MASK!r}")
+            if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
+                taken = f"that is not {MASK!r} and that PyTorch's modules do not use themselves"
+                raise ValueError(f"conditions: got the name {name!r}, expected an identifier {taken}")
 
     @property
     def grid(self) -> Grid:
@@ -85,15 +89,23 @@ class DiTConfig:
         return grid_of(self.size, self.patch)
 
     @property
-    def out_channels(self) -> int:
-        """Channels of the network's output."""
+    def in_channels(self) -> int:
+        """Channels of a sample."""
         if self.channels is None:
             raise ValueError("channels: got None, expected a number: resolve the config with its data first")
-        return self.channels * (2 if self.learned_variance else 1)
+        return self.channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the network's output."""
+        return self.in_channels * (2 if self.learned_variance else 1)
 
 
 class DiT(nn.Module):
     """`model(x_t, t, cond)`: noised samples, their times and conditions to the network's prediction.
+
+    Computes in the type of its weights. The same seed makes the same weights, and no other random state is touched; on
+    the meta device (`with torch.device("meta"): DiT(config)`) it has shapes only, and takes no memory.
 
     Raises:
         ValueError: the config still leaves channels, size, classes or normalisation to the data.
@@ -102,60 +114,81 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        width, values = config.width, prod(config.patch)
-        self.conditioner = Conditioner(config.time, config.conditions, width)
-        self.embed = nn.Linear(values * (config.out_channels // (1 + config.learned_variance) + self.conditioner.channels), width)
-        self.modulation = config.modulation.build(width, config.depth)
-        self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.norm, config.mlp, config.qk_norm) for _ in range(config.depth)
-        )
-        self.output = Output(width, values * config.out_channels, config.norm)
-        self._tables: dict[tuple[Grid, torch.device], Tensor] = {}
-        init(self, torch.Generator().manual_seed(seed))
+        self._tables = Constants()
+        width, values, norms = config.width, prod(config.patch), (config.norm, config.mlp_norm or config.norm)
+        if config.position is not None and config.position.interpolate:
+            assert config.grid
+        real = torch.get_default_device().type != "meta"
+        with torch.device("meta"):  # or each layer would draw weights of its own, only to have them replaced below
+            self.conditioner = Conditioner(config.time, config.conditions, width)
+            self.embed = nn.Linear(values * (config.in_channels + self.conditioner.channels), width)
+            self.modulation = config.modulation.build(width, config.depth)
+            self.blocks = nn.ModuleList(
+                Block(width, config.heads, norms, config.mlp, config.qk_norm) for _ in range(config.depth)
+            )
+            self.output = Output(width, values * config.out_channels, config.norm)
+        if real:
+            init(self.to_empty(device="cpu"), torch.Generator("cpu").manual_seed(seed))
 
     def forward(
-        self, x: Float[Tensor, "b c *space"], t: Float[Tensor, " b"], cond: Cond = {}
+        self, x: Float[Tensor, "b c *space"], t: Float[Tensor, " b"], cond: Cond = MappingProxyType({})
     ) -> Float[Tensor, "b c_out *space"]:
         """Predict what the training's prediction says (noise, velocity, ...), per channel and place.
 
+        What the mask says does not exist has no influence on the rest; the output there means nothing.
+
         Raises:
-            ValueError: the patch does not divide the sample, or a condition is absent that has no learned null.
+            ValueError: the patch does not divide the sample, its channels are not the config's, or a condition is
+                unknown, of another shape, or absent with no learned null.
         """
-        patch = self.config.patch
-        grid = grid_of(tuple(x.shape[2:]), patch)
-        mask = token_mask(known(cond[MASK])[0], patch) if MASK in cond else None
-        tokens = self.embed(patchify(self.conditioner.beside(x, cond), patch))
-        if isinstance(self.config.position, SinCos):
-            tokens = tokens + self._table(grid, x.device).type_as(tokens)
-        rotation = self._table(grid, x.device) if isinstance(self.config.position, Rope) else None
+        config = self.config
+        grid = grid_of(tuple(x.shape[2:]), config.patch)
+        if x.shape[1] != config.in_channels:
+            raise ValueError(f"channels: got {x.shape[1]}, expected {config.in_channels}")
+        self.conditioner.check(cond)
+        x = self.conditioner.beside(x.type_as(self.embed.weight), cond)
+        mask = None
+        if MASK in cond:
+            exists = known(cond[MASK])[0]
+            # Even a weight of zero would let a NaN through.
+            x, mask = x.masked_fill(~exists[:, None], 0), token_mask(exists, config.patch)
+        tokens = self.embed(patchify(x, config.patch))
+        table = self._table(grid, x.device)
+        if isinstance(config.position, SinCos):
+            tokens, table = tokens + cast("Tensor", table).type_as(tokens), None
         blocks, out = self.modulation(self.conditioner.vector(t, cond))
         for block, modulation in zip(self.blocks, blocks.unbind(1), strict=True):
-            tokens = block(tokens, modulation, rotation, mask)
-        return unpatchify(self.output(tokens, out), grid, patch)
+            tokens = block(tokens, modulation, table, mask)
+        return unpatchify(self.output(tokens, out), grid, config.patch)
 
-    def _table(self, grid: Grid, device: torch.device) -> Tensor:
-        """The positions' sines and cosines for a grid, made once for each grid and device."""
-        if (grid, device) not in self._tables:
-            position, width = cast("Position", self.config.position), self.config.width
-            places = coordinates(grid, self.config.grid if position.interpolate else None, device)
-            make, share = (sincos_table, width) if isinstance(position, SinCos) else (rotation_table, width // self.config.heads)
-            self._tables[grid, device] = make(places, share, position.max_period)
-        return self._tables[grid, device]
+    def _table(self, grid: Grid, device: torch.device) -> Tensor | None:
+        """The positions' sines and cosines for a grid."""
+        position, head = self.config.position, self.config.width // self.config.heads
+        if position is None:
+            return None
+        make, share = (sincos_table, self.config.width) if isinstance(position, SinCos) else (rotation_table, head)
+        trained = self.config.grid if position.interpolate else None
+        return self._tables.get(grid, device, lambda: make(coordinates(grid, trained), share, position.max_period))
 
 
 @torch.no_grad()
 def init(model: DiT, generator: torch.Generator) -> None:
     """The published initialisation: Xavier for products, 0.02 for embeddings, zero for modulation and output."""
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    zero = {*model.modulation.modules(), model.output.linear}
+    embeds_time = {model.conditioner.time.up, model.conditioner.time.down}
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.elementwise_affine:
+            nn.init.ones_(module.weight)
+        elif isinstance(module, nn.Linear) and module in embeds_time:
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
+        elif isinstance(module, nn.Linear) and module not in zero:
             nn.init.xavier_uniform_(module.weight, generator=generator)
-            nn.init.zeros_(module.bias)
-    for module in model.conditioner.modules():
-        if isinstance(module, LabelVector):
+        elif isinstance(module, LabelVector):
             nn.init.normal_(module.table.weight, std=0.02, generator=generator)
         elif isinstance(module, NumbersVector):
             nn.init.normal_(module.unknown, std=0.02, generator=generator)
-    for module in (model.conditioner.time.up, model.conditioner.time.down):
-        nn.init.normal_(module.weight, std=0.02, generator=generator)
-    for zero in (*model.modulation.parameters(), *model.output.linear.parameters()):
-        nn.init.zeros_(zero)
+
+
+_MODULES = nn.ModuleDict()

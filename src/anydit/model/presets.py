@@ -1,6 +1,6 @@
 """The published model sizes, one row each (Peebles & Xie 2022, table 1)."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from anydit.model.dit import DiTConfig
 
@@ -13,7 +13,10 @@ SIZES = {
 }
 
 
-def preset(name: Literal["S", "B", "L", "XL"], patch: int | tuple[int, ...], axes: int = 2, **options: Any) -> DiTConfig:
+Size = Literal["S", "B", "L", "XL"]
+
+
+def preset(name: Size, patch: int | tuple[int, ...], axes: int = 2, **options: Any) -> DiTConfig:
     """A published size with a patch (the paper's 2, 4 or 8, or another) and any field of `DiTConfig` beside.
 
     `preset("XL", 2, channels=4, size=(32, 32), conditions={"label": Label(1000)}, learned_variance=True)` is DiT-XL/2.
@@ -24,5 +27,5 @@ def preset(name: Literal["S", "B", "L", "XL"], patch: int | tuple[int, ...], axe
     if name not in SIZES:
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(SIZES)}")
     depth, width, heads = SIZES[name]
-    patches = cast("tuple[int, ...]", (patch,) * axes if isinstance(patch, int) else patch)
+    patches = (patch,) * axes if isinstance(patch, int) else patch
     return DiTConfig(depth=depth, width=width, heads=heads, patch=patches, **options)

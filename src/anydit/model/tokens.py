@@ -1,8 +1,9 @@
 """Samples to patch tokens and back, in any number of dimensions, and where each token stands."""
 
-from math import log, prod
+from math import inf, log, prod
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -22,6 +23,9 @@ class SinCos:
     max_period: float = 10_000.0
     interpolate: bool = False
 
+    def __post_init__(self) -> None:
+        check_period(self.max_period)
+
 
 @config
 class Rope:
@@ -33,8 +37,17 @@ class Rope:
     max_period: float = 10_000.0
     interpolate: bool = False
 
+    def __post_init__(self) -> None:
+        check_period(self.max_period)
+
 
 Position = SinCos | Rope
+
+
+def check_period(max_period: float) -> None:
+    """Refuse a longest period, in units of 2 pi, that is not above the shortest, which is 1."""
+    if not 1 < max_period < inf:
+        raise ValueError(f"max_period: got {max_period}, expected a finite number above 1")
 
 
 def grid_of(space: Grid, patch: Grid) -> Grid:
@@ -67,45 +80,45 @@ def unpatchify(tokens: Float[Tensor, "b n patch_values"], grid: Grid, patch: Gri
     return x.reshape(*x.shape[:2], *(g * p for g, p in zip(grid, patch, strict=True)))
 
 
-def token_mask(mask: Bool[Tensor, "b *space"], patch: Grid) -> Bool[Tensor, "b n"]:
+def token_mask(mask: Bool[Tensor, " b *space"], patch: Grid) -> Bool[Tensor, "b n"]:
     """Which tokens exist: those of which any position does."""
     return patchify(mask[:, None], patch).any(dim=-1)
 
 
-def coordinates(grid: Grid, trained: Grid | None = None, device: torch.device | None = None) -> Float[Tensor, "n axes"]:
+def coordinates(grid: Grid, trained: Grid | None = None) -> Float[Tensor, "n axes"]:
     """Each token's place in patches from the origin, in token order; with `trained`, scaled to that grid's extent."""
     scale = (1.0,) * len(grid) if trained is None else (t / g for t, g in zip(trained, grid, strict=True))
     # Doubles, because at large coordinates a float32 angle would lose the digits that published tables hold.
-    lines = (torch.arange(g, dtype=torch.float64, device=device) * s for g, s in zip(grid, scale, strict=True))
+    lines = (torch.arange(g, dtype=torch.float64, device="cpu") * s for g, s in zip(grid, scale, strict=True))
     return torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).flatten(0, -2)
 
 
-def frequencies(count: int, max_period: float, device: torch.device | None = None) -> Float[Tensor, " count"]:
+def frequencies(count: int, max_period: float, dtype: torch.dtype = torch.float64) -> Float[Tensor, " count"]:
     """Angular frequencies from 1 down to nearly 1 / max_period, evenly spaced in their logarithm."""
-    exponent = torch.arange(count, dtype=torch.float64, device=device) / max(count, 1)
-    return torch.exp(-log(max_period) * exponent)
+    return torch.exp(-log(max_period) * torch.arange(count, dtype=dtype, device="cpu") / max(count, 1))
 
 
 def sincos_table(places: Float[Tensor, "n axes"], width: int, max_period: float) -> Float[Tensor, "n width"]:
     """Sines, then cosines, of each axis, the last axis first; what the axes cannot share evenly stays zero."""
     axes = places.shape[1]
-    omega = frequencies(width // (2 * axes), max_period, places.device)
+    omega = frequencies(width // (2 * axes), max_period)
     angles = places.flip(1)[:, :, None] * omega
     table = rearrange([angles.sin(), angles.cos()], "two n axes k -> n (axes two k)")
-    return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
+    return F.pad(table, (0, width - table.shape[1])).float()
 
 
-def rotation_table(places: Float[Tensor, "n axes"], head_width: int, max_period: float) -> Float[Tensor, "2 n head_width"]:
-    """Cosine and sine by which each pair of a head's values is turned; pairs that no axis gets are not turned."""
+def rotation_table(places: Float[Tensor, "n axes"], head_width: int, max_period: float) -> Float[Tensor, "2 n k"]:
+    """Cosines and signed sines that turn a head's values; pairs that no axis gets are not turned."""
     axes = places.shape[1]
-    omega = frequencies(head_width // (2 * axes), max_period, places.device)
+    omega = frequencies(head_width // (2 * axes), max_period)
     angles = rearrange(places[:, :, None] * omega, "n axes k -> n (axes k)")
-    angles = torch.nn.functional.pad(angles, (0, head_width // 2 - angles.shape[1]))
-    return repeat([angles.cos(), angles.sin()], "two n k -> two n (k pair)", pair=2).float()
+    angles = F.pad(angles, (0, head_width // 2 - angles.shape[1]))
+    both = repeat([angles.cos(), angles.sin()], "two n k -> two n pair k", pair=2).clone()
+    both[1, :, 0] *= -1
+    return both.flatten(2).float()
 
 
 def rotate(x: Float[Tensor, "b heads n k"], rotation: Float[Tensor, "2 n k"]) -> Float[Tensor, "b heads n k"]:
-    """Turn neighbouring pairs of values by their token's angles."""
-    cos, sin = rotation.to(x.dtype)
-    turned = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
-    return x * cos + turned * sin
+    """Turn each pair of values, one from each half of the head, by its token's angle; in float32 at least."""
+    cos, sin = rotation
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
