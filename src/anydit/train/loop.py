@@ -83,6 +83,7 @@ class Run:
     note: Note
     done: int = 0
     saved: int = -1
+    began: float = field(default_factory=perf_counter)
     pending: list[tuple[int, Outcome, Json]] = field(default_factory=list[tuple[int, Outcome, Json]])
 
     def __post_init__(self) -> None:
@@ -122,6 +123,7 @@ class Run:
         config = self.recipe.train
         log = Log(self.out / LOG_FILE, self.out / "tensorboard" if config.tensorboard else None)
         batches = read_ahead(self.samples, self.order, self.done, config.workers)
+        self.began = perf_counter()
         try:
             with progress_bar(config.steps, self.done) as bar:
                 while self.done < config.steps:
@@ -135,11 +137,11 @@ class Run:
 
     def _one(self, batches: Iterator[Batch], log: Log, bar: Bar) -> None:
         """One step, and whatever is due after it."""
-        config, step, began = self.recipe.train, self.done, perf_counter()
+        config, step = self.recipe.train, self.done
         batch = next(batches)
         outcome = self.step(batch.to(self.device), step)
         entry: Json = {"step": step, "lr": self.step.rate, "ids": zlib.crc32(batch.ids.numpy().tobytes())}
-        self.pending.append((step, outcome, entry | {"seconds": perf_counter() - began}))
+        self.pending.append((step, outcome, entry))
         self.done += 1
         last = self.done == config.steps
         if self.done % config.log_every == 0 or last:
@@ -152,22 +154,23 @@ class Run:
 
     def _flush(self, log: Log, bar: Bar) -> None:
         """Read the pending steps' outcomes off the device, in one wait for all of them."""
-        entries = list[Json]()
-        for step, outcome, entry in self.pending:
-            loss, applied = float(outcome.loss), bool(outcome.applied)
-            rate = self.recipe.train.batch / entry["seconds"]
-            figures = {"loss": loss, "loss_hex": loss.hex(), "grad_norm": float(outcome.grad_norm), "skipped": not applied}
-            entries.append(entry | figures | {"samples_per_second": rate})
-            log.step(entries[-1])
+        if not self.pending:
+            return
+        outcomes = [(float(o.loss), float(o.grad_norm), bool(o.applied)) for _, o, _ in self.pending]
+        seconds = (perf_counter() - self.began) / len(outcomes)
+        rate = self.recipe.train.batch / seconds
+        for (step, _, entry), (loss, norm, applied) in zip(self.pending, outcomes, strict=True):
+            figures = {"loss": loss, "loss_hex": loss.hex(), "grad_norm": norm, "skipped": not applied}
+            log.step(entry | figures | {"seconds": seconds, "samples_per_second": rate})
             if not applied:
                 self.note(f"Step {step} was skipped: its loss or gradient is not finite.")
-        self.pending.clear()
         log.flush()
-        for entry in entries:
-            self.skips.see(not entry["skipped"], entry["step"])
-        if entries:
-            seconds = sum(entry["seconds"] for entry in entries)
-            bar.update(self.done, entries[-1]["loss"], len(entries) * self.recipe.train.batch / seconds)
+        bar.update(self.done, outcomes[-1][0], rate)
+        steps = [step for step, _, _ in self.pending]
+        self.pending.clear()
+        for step, (_, _, applied) in zip(steps, outcomes, strict=True):
+            self.skips.see(applied, step)
+        self.began = perf_counter()
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and the averaged weights for `anydit.load`."""

@@ -1,0 +1,25 @@
+"""List the recipes, or show one whole.
+
+anydit recipes
+anydit recipes digits
+"""
+
+import json
+from inspect import getdoc
+
+from anydit.config import to_json
+from anydit.recipes import RECIPES, find
+
+
+def run(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    if argv:
+        print(json.dumps(to_json(find(argv[0])()), indent=2))
+        return 0
+    for name, make in RECIPES.items():
+        print(f"{name:14}{(getdoc(make) or '').splitlines()[0]}")
+    print("\nTrain one:  anydit train digits        All its fields:  anydit train digits --help")
+    return 0

@@ -1,0 +1,51 @@
+"""Recipes by name: one function for each task, which returns everything about a run."""
+
+import importlib.util
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from anydit.recipes.arrays import arrays
+from anydit.recipes.digits import digits
+from anydit.recipes.fashion import fashion, fashion_gpu
+from anydit.recipes.images import huggingface, images
+from anydit.train.recipe import Recipe
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "digits": digits,
+    "fashion": fashion,
+    "fashion-gpu": fashion_gpu,
+    "images": images,
+    "huggingface": huggingface,
+    "arrays": arrays,
+}
+
+
+def find(name: str) -> Callable[[], Recipe]:
+    """The recipe called `name`, or the function in a file of the user's: `my_recipes.py:birds`.
+
+    Raises:
+        ValueError: there is no such recipe, file or function.
+    """
+    file, colon, function = name.rpartition(":")
+    if colon:
+        return _from_file(Path(file), function)
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}, or FILE.py:FUNCTION{hint}")
+    return RECIPES[name]
+
+
+def _from_file(file: Path, function: str) -> Callable[[], Recipe]:
+    if not file.is_file():
+        raise ValueError(f"recipe: got {file}, which is not a file; expected FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"recipe: got {file}, which is not a Python file; expected FILE.py:FUNCTION")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ValueError(f"recipe: got {function!r}, expected a function that {file} defines")
+    return found
