@@ -7,7 +7,7 @@ from math import pi, prod
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 MASK = "mask"
@@ -73,7 +73,7 @@ class Constants:
         return self._made[key, device]
 
 
-def per_sample(values: Float[Tensor, " b"], like: Tensor) -> Tensor:
+def per_sample(values: Shaped[Tensor, " b"], like: Tensor) -> Tensor:
     """Shape one value per sample so that it broadcasts over `like: [b ...]`."""
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 

@@ -1,7 +1,7 @@
 """A network, a path and a prediction, together a denoiser."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from anydit.diffusion.predictions import Prediction
 from anydit.tensors import Cond, Denoised
 
 
+@runtime_checkable
 class Network(Protocol):
     """What a denoiser needs of a network: `network(xt, t, cond)`, of any class."""
 

@@ -143,8 +143,9 @@ def _binned_log_likelihood(x: Tensor, mean: Tensor, std: Tensor, width: float) -
     """log of a normal's mass in the bin around each value; the bins at -1 and 1 reach to infinity (Ho 2020, eq. 13)."""
     cdf = torch.special.ndtr
     above, below = cdf((x + width / 2 - mean) / std), cdf((x - width / 2 - mean) / std)
-    above = torch.where(x > 1 - width / 2, torch.ones_like(x), above)
-    below = torch.where(x < -1 + width / 2, torch.zeros_like(x), below)
+    end = 1 - 0.1275 * width  # 0.999 for 8-bit images, the published threshold
+    above = torch.where(x > end, torch.ones_like(x), above)
+    below = torch.where(x < -end, torch.zeros_like(x), below)
     return (above - below).clamp(min=1e-12).log()
 
 
