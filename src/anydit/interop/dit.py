@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from anydit.config import differences, to_json
+from anydit.config import Json, differences, to_json
 from anydit.model.conditioning import MODULATIONS, Label, TimeEmbedding
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import GELU
@@ -54,10 +54,8 @@ def read(
         ValueError: the file is not such a checkpoint, with the reason.
     """
     content = load_pickle(path)
-    inner: Any = content.get("ema" if ema else "model", content)
-    if not isinstance(inner, dict) or not all(isinstance(v, Tensor) for v in cast("dict[Any, Any]", inner).values()):
-        raise ValueError(f"path: got {path}, which holds something else; expected a dictionary of tensors")
-    return from_published(cast("Weights", inner), heads=heads, classes=classes, source=path)
+    state = plain(content.get("ema" if ema else "model", content), path)
+    return from_published(state, heads=heads, classes=classes, source=path)
 
 
 def write(config: DiTConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -97,6 +95,13 @@ def load_pickle(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"path: got {path}, which holds a {type(content).__name__}; expected a dictionary of tensors")
     return cast("dict[str, Any]", content)
+
+
+def plain(content: Any, path: Path) -> Weights:
+    """`content`, if it is a state dict; `path` is for the message if it is not."""
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in cast("Json", content).values()):
+        raise ValueError(f"path: got {path}, which holds something else; expected a dictionary of tensors")
+    return cast("Weights", content)
 
 
 def from_published(

@@ -1,0 +1,260 @@
+"""Folders of diffusers' `DiTTransformer2DModel` and `DiTPipeline`, read and written; diffusers itself is not needed.
+
+Where diffusers' network is not the published one:
+- its time frequencies reach 1 / 10,000 at the last of them, the published ones only after it. That is a longer period,
+  `MAX_PERIOD`, which is what a model read from diffusers gets;
+- its norm before each feed-forward network has an epsilon of its own, `norm_eps` (1e-5 unless said otherwise, where the
+  published network has 1e-6): here `DiTConfig.mlp_norm`;
+- each block keeps a copy of the time's and the classes' embedding. Published weights have equal copies; trained by
+  diffusers they drift apart, and such a model is refused, because here (as published) all blocks share one.
+`DiTPipeline` itself guides with class 1,000 as the null, whatever the model's number of classes is.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from anydit.config import Json
+from anydit.diffusion.paths import DDPM, AnyPath
+from anydit.diffusion.predictions import X0, AnyPrediction, Noise, V
+from anydit.interop.diffusers_names import diffusers_names, published_names
+from anydit.interop.dit import Weights, expressible, from_published, load_pickle, plain, refuse_options, to_published
+from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.dit import DiTConfig
+from anydit.model.norms import LayerNorm
+from anydit.model.tokens import coordinates, sincos_table
+from anydit.weights import load_tensors, write_atomically
+
+FREQUENCIES = 256
+MAX_PERIOD = 10_000.0 ** (FREQUENCIES / (FREQUENCIES - 2))
+"""With this period anydit's time frequencies are those of diffusers: k / 128 of its logarithm is k / 127 of theirs."""
+
+CONFIG, WEIGHTS, PICKLE = "config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+FIXED: Json = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "dropout": 0.0,
+    "norm_elementwise_affine": False,
+    "norm_type": "ada_norm_zero",
+    "upcast_attention": False,
+}
+"""Options of diffusers' class of which a DiT has one value only; also its defaults."""
+FREE = ("attention_head_dim", "in_channels", "num_attention_heads", "num_embeds_ada_norm", "num_layers", "patch_size")
+PREDICTIONS: dict[str, AnyPrediction] = {"epsilon": Noise(), "v_prediction": V(), "sample": X0()}
+
+
+def read(folder: Path) -> tuple[DiTConfig, Weights]:
+    """Config and anydit weights of a `DiTTransformer2DModel` folder, or of a `DiTPipeline` folder that holds one.
+
+    Raises:
+        ValueError: a file is missing or damaged, or the model is not one that anydit's network computes.
+    """
+    inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    about = _json(inner / CONFIG)
+    state = (
+        load_tensors(inner / WEIGHTS)
+        if (inner / WEIGHTS).is_file()
+        else plain(load_pickle(inner / PICKLE), inner / PICKLE)
+    )
+    config, tensors = from_diffusers(about, state, inner)
+    names = _class_names(folder / "model_index.json", cast("Label", config.conditions["label"]))
+    return replace(config, conditions={"label": names}), tensors
+
+
+def read_schedule(folder: Path) -> tuple[DDPM, AnyPrediction]:
+    """The path and prediction that a `DiTPipeline` folder's scheduler was made for.
+
+    Raises:
+        ValueError: there is none, or its noise does not rise linearly in beta.
+    """
+    file = folder / "scheduler" / "scheduler_config.json"
+    got = {"prediction_type": "epsilon", "beta_schedule": "linear", **_json(file)}
+    for key, expected in (("beta_schedule", "linear"), ("trained_betas", None), ("rescale_betas_zero_snr", False)):
+        if got.get(key, expected) != expected:
+            raise ValueError(f"{file}: {key}: got {got[key]!r}, expected {expected!r}")
+    if got["prediction_type"] not in PREDICTIONS:
+        raise ValueError(f"{file}: prediction_type: got {got['prediction_type']!r}, expected one of {[*PREDICTIONS]}")
+    path = DDPM(got.get("num_train_timesteps", 1000), got.get("beta_start", 1e-4), got.get("beta_end", 2e-2))
+    return path, PREDICTIONS[got["prediction_type"]]
+
+
+def write(
+    config: DiTConfig,
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    path: AnyPath,
+    prediction: AnyPrediction,
+    vae: Path | None = None,
+    round_time: bool = False,
+) -> None:
+    """Write a `DiTPipeline` folder: transformer/, scheduler/, model_index.json, and a copy of a `vae` folder if given.
+
+    `round_time`: write a model with the published time frequencies although diffusers has slightly other ones, as the
+    published weights on its hub do; its output there is not the same.
+
+    Raises:
+        ValueError: diffusers has no such model, path or prediction; nothing is written then.
+    """
+    scheduler = _scheduler(path, prediction)
+    about, state = to_diffusers(config, tensors, steps=cast("DDPM", path).steps, round_time=round_time)
+    for part, name, content in (("transformer", CONFIG, about), ("scheduler", "scheduler_config.json", scheduler)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        _write_json(folder / part / name, content)
+    write_atomically(folder / "transformer" / WEIGHTS, lambda to: save_file(state, to, metadata={"format": "pt"}))
+    if vae is not None:
+        shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
+    names = cast("Label", config.conditions["label"]).names
+    parts = {"scheduler": scheduler["_class_name"], "transformer": about["_class_name"]}
+    index: Json = {"_class_name": "DiTPipeline", **{part: ["diffusers", name] for part, name in parts.items()}}
+    index["vae"] = [None, None] if vae is None else ["diffusers", "AutoencoderKL"]
+    if names:
+        index["id2label"] = {str(i): name for i, name in enumerate(names)}
+    _write_json(folder / "model_index.json", index)
+
+
+def from_diffusers(about: Json, state: Mapping[str, Tensor], source: object = "model") -> tuple[DiTConfig, Weights]:
+    """Config and anydit weights of a `DiTTransformer2DModel`'s config and state dict.
+
+    Raises:
+        ValueError: they do not fit together, or have options that a DiT has not.
+    """
+    got = _checked(about, source)
+    patch, side = got["patch_size"], got["sample_size"] // got["patch_size"]
+    width, depth = got["num_attention_heads"] * got["attention_head_dim"], got["num_layers"]
+    table = sincos_table(coordinates((side, side)), width, 10_000.0)[None]
+    published = published_names({"pos_embed.pos_embed": table, **state}, depth, source)
+    config, tensors = from_published(published, heads=got["num_attention_heads"], source=source)
+    found = {
+        "in_channels": config.channels,
+        "num_attention_heads * attention_head_dim": config.width,
+        "num_embeds_ada_norm": cast("Label", config.conditions["label"]).classes,
+        "out_channels": config.out_channels,
+        "patch_size": config.patch[0],
+    }
+    said = {
+        **got,
+        "num_attention_heads * attention_head_dim": width,
+        "out_channels": got["out_channels"] or config.channels,
+    }
+    for key, value in found.items():
+        if said[key] != value:
+            raise ValueError(f"{key}: {source} says {said[key]}, but its weights are of {value}")
+    assert config.size == (side * patch, side * patch)
+    time = TimeEmbedding(frequencies=config.time.frequencies, max_period=MAX_PERIOD)
+    eps = got["norm_eps"]
+    return replace(config, time=time, mlp_norm=None if eps == LayerNorm().eps else LayerNorm(eps)), tensors
+
+
+def to_diffusers(
+    config: DiTConfig, tensors: Mapping[str, Tensor], *, steps: int = 1000, round_time: bool = False
+) -> tuple[Json, Weights]:
+    """Config and state dict of the `DiTTransformer2DModel` that computes the same: the inverse of `from_diffusers`.
+
+    Raises:
+        ValueError: there is none; names each field that stands in the way.
+    """
+    period = config.time.max_period if round_time else MAX_PERIOD
+    label = config.conditions.get("label")
+    null = label.dropout if isinstance(label, Label) and label.dropout else Label().dropout
+    nearest = replace(
+        expressible(config),
+        time=TimeEmbedding(scale=steps, frequencies=FREQUENCIES, max_period=period),
+        mlp_norm=config.mlp_norm if isinstance(config.mlp_norm, LayerNorm) else None,
+        conditions={"label": replace(label, dropout=null) if isinstance(label, Label) else Label()},
+    )
+    if config.time.max_period == TimeEmbedding().max_period and not round_time:
+        hint = "train with it (anydit.interop.diffusers.MAX_PERIOD) or accept other time frequencies with round_time"
+        raise ValueError(f"time.max_period: got {config.time.max_period}, expected {MAX_PERIOD} for diffusers; {hint}")
+    refuse_options(config, nearest, "diffusers")
+    published = to_published(replace(config, time=TimeEmbedding(), mlp_norm=None), tensors)
+    about: Json = {
+        "_class_name": "DiTTransformer2DModel",
+        **FIXED,
+        "attention_head_dim": config.width // config.heads,
+        "in_channels": config.in_channels,
+        "norm_eps": (config.mlp_norm or config.norm).eps,
+        "num_attention_heads": config.heads,
+        "num_embeds_ada_norm": cast("Label", label).classes,
+        "num_layers": config.depth,
+        "out_channels": config.out_channels,
+        "patch_size": config.patch[0],
+        "sample_size": cast("tuple[int, ...]", config.size)[0],
+    }
+    return about, diffusers_names(published, config.depth)
+
+
+def _checked(about: Json, source: object) -> Json:
+    """A model's config with diffusers' defaults; refuses what is not a DiT."""
+    got: Json = {**FIXED, "norm_eps": 1e-5, "out_channels": None, **about}
+    kind = got.get("_class_name")
+    if kind not in ("DiTTransformer2DModel", "Transformer2DModel"):
+        raise ValueError(f"_class_name: {source} has {kind!r}, expected 'DiTTransformer2DModel'")
+    known = {*FIXED, *FREE, "norm_eps", "out_channels", "sample_size", "norm_num_groups"}
+    # Options of the older, wider class stand there unset; set, they are another model.
+    faults = [f"{k}: got {v!r}, expected none" for k, v in got.items() if k not in known and k[0] != "_" and v]
+    faults += [f"{k}: got {got[k]!r}, expected {v!r}" for k, v in FIXED.items() if got[k] != v]
+    for key in (*FREE, "sample_size"):
+        value = got.get(key)
+        if not isinstance(value, int) or value < 1:
+            faults.append(f"{key}: got {value!r}, expected a positive number")
+    if not faults and got["sample_size"] % got["patch_size"]:
+        faults.append(f"sample_size: got {got['sample_size']}, expected a multiple of patch_size {got['patch_size']}")
+    if faults:
+        raise ValueError(f"{source}: {'; '.join(faults)}")
+    return got
+
+
+def _class_names(file: Path, label: Label) -> Label:
+    """`label` with the names that a pipeline's index gives the classes, if it gives any."""
+    names = _json(file).get("id2label") if file.is_file() else None
+    if not names:
+        return label
+    if {str(key) for key in names} != {str(i) for i in range(label.classes or 0)}:
+        raise ValueError(f"{file}: id2label: got {len(names)} names, expected one for each of {label.classes} classes")
+    return replace(label, names=tuple(str(names[key]) for key in sorted(names, key=int)))
+
+
+def _scheduler(path: AnyPath, prediction: AnyPrediction) -> Json:
+    """The scheduler for a path and a prediction, stepping from the last time down as anydit does."""
+    kinds = {type(p): name for name, p in PREDICTIONS.items()}
+    if not isinstance(path, DDPM):
+        raise ValueError(f"path: got {type(path).__name__}, expected DDPM: diffusers' DiTPipeline takes its steps only")
+    if type(prediction) not in kinds:
+        raise ValueError(f"prediction: got {type(prediction).__name__}, expected Noise, V or X0 for diffusers")
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_end": path.beta_end,
+        "beta_schedule": "linear",
+        "beta_start": path.beta_start,
+        "clip_sample": False,
+        "num_train_timesteps": path.steps,
+        "prediction_type": kinds[type(prediction)],
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "timestep_spacing": "trailing",
+    }
+
+
+def _json(file: Path) -> Json:
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"path: got {file.parent}, which has no {file.name}; expected a folder of diffusers") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: got a {type(content).__name__}, expected an object")
+    return cast("Json", content)
+
+
+def _write_json(file: Path, content: Json) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    write: Callable[[Path], object] = lambda to: to.write_text(text, encoding="utf-8")  # noqa: E731
+    write_atomically(file, write)
