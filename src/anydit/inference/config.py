@@ -9,7 +9,7 @@ from anydit.data import Images, View
 from anydit.diffusion.guidance import Guidance
 from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
-from anydit.diffusion.samplers import AnySampler, DPMSolverPP
+from anydit.diffusion.multistep import AnySampler, DPMSolverPP
 from anydit.diffusion.times import AnyTimeGrid, Even
 from anydit.model.dit import DiTConfig
 from anydit.weights import read_config, write_config

@@ -223,7 +223,7 @@ def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline
 
 def default_device() -> torch.device:
     """The accelerator that PyTorch finds, else the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def save_codec(codec: Codec, folder: Path) -> None:

@@ -7,16 +7,10 @@ from pathlib import Path
 
 from anydit.recipes.arrays import arrays
 from anydit.recipes.digits import digits
-from anydit.recipes.fashion import fashion, fashion_gpu
-from anydit.recipes.images import huggingface, images
 from anydit.train.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
-    "fashion": fashion,
-    "fashion-gpu": fashion_gpu,
-    "images": images,
-    "huggingface": huggingface,
     "arrays": arrays,
 }
 

@@ -1,0 +1,50 @@
+"""How a benchmark's table gets onto its page in docs/results/: with the command, the hardware, the versions and the date."""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PAGES = Path(__file__).parent.parent / "docs" / "results"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; numbers to the right."""
+    cells = [[_text(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
+    right = [all(not isinstance(row[i], str) for row in rows) for i in range(len(header))]
+    line = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    rows_of_text = [list(header), line, *cells]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows_of_text)
+
+
+def hardware() -> str:
+    """What this ran on, in a line."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    return f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def publish(page: str, title: str, body: str) -> None:
+    """Print the table, and write it as docs/results/PAGE.md."""
+    command = "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "anydit"))
+    note = f"`{command}` on {hardware()}; {versions}; {date.today().isoformat()}."
+    print(f"\n{title}\n\n{body}\n\n{note}")
+    PAGES.mkdir(parents=True, exist_ok=True)
+    (PAGES / f"{page}.md").write_text(f"# {title}\n\n{body}\n\n{note}\n", encoding="utf-8")
+
+
+def _text(cell: object) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
