@@ -1,5 +1,7 @@
 """The norms and feed-forward networks that a DiT's options choose from."""
 
+from math import inf
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ class LayerNorm:
 
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def build(self, width: int, *, affine: bool) -> nn.Module:
         """The module; `affine` adds a learned scale and shift."""
         return nn.LayerNorm(width, eps=self.eps, elementwise_affine=affine)
@@ -24,6 +29,9 @@ class RMSNorm:
 
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def build(self, width: int, *, affine: bool) -> nn.Module:
         """The module; `affine` adds a learned scale."""
         return nn.RMSNorm(width, eps=self.eps, elementwise_affine=affine)
@@ -32,15 +40,27 @@ class RMSNorm:
 Norm = LayerNorm | RMSNorm
 
 
+def _check_eps(eps: float) -> None:
+    if not 0 <= eps < inf:
+        raise ValueError(f"eps: got {eps}, expected a finite number, at least 0")
+
+
 @config
 class GELU:
     """Two products with a tanh-approximated GELU between, `ratio` times as wide as the tokens (as published)."""
 
     ratio: float = 4.0
 
+    def __post_init__(self) -> None:
+        _check_ratio(self.ratio)
+
     def build(self, width: int) -> nn.Module:
         """The module."""
-        return GELUNetwork(width, round(width * self.ratio))
+        return GELUNetwork(width, self.hidden(width))
+
+    def hidden(self, width: int) -> int:
+        """How wide it is inside."""
+        return max(1, round(width * self.ratio))
 
 
 @config
@@ -49,12 +69,24 @@ class SwiGLU:
 
     ratio: float = 8 / 3
 
+    def __post_init__(self) -> None:
+        _check_ratio(self.ratio)
+
     def build(self, width: int) -> nn.Module:
         """The module."""
-        return SwiGLUNetwork(width, round(width * self.ratio))
+        return SwiGLUNetwork(width, self.hidden(width))
+
+    def hidden(self, width: int) -> int:
+        """How wide it is inside."""
+        return max(1, round(width * self.ratio))
 
 
 MLP = GELU | SwiGLU
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 < ratio < inf:
+        raise ValueError(f"ratio: got {ratio}, expected a finite number above 0")
 
 
 class GELUNetwork(nn.Module):
