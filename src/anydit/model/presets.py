@@ -1,6 +1,6 @@
 """The published model sizes, one row each (Peebles & Xie 2022, table 1)."""
 
-from typing import Any, Literal
+from typing import Any
 
 from anydit.model.dit import DiTConfig
 
@@ -13,11 +13,8 @@ SIZES = {
 }
 
 
-Size = Literal["S", "B", "L", "XL"]
-
-
-def preset(name: Size, patch: int | tuple[int, ...], axes: int = 2, **options: Any) -> DiTConfig:
-    """A published size with a patch (the paper's 2, 4 or 8, or another) and any field of `DiTConfig` beside.
+def preset(name: str, patch: int | tuple[int, ...], axes: int = 2, **options: Any) -> DiTConfig:
+    """A published size (S, B, L or XL) with a patch (the paper's 2, 4 or 8, or another) and any field of `DiTConfig` beside.
 
     `preset("XL", 2, channels=4, size=(32, 32), conditions={"label": Label(1000)}, learned_variance=True)` is DiT-XL/2.
 

@@ -5,7 +5,7 @@ from math import inf, log, prod
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from anydit.config import config
@@ -63,7 +63,7 @@ def grid_of(space: Grid, patch: Grid) -> Grid:
     return tuple(s // p for s, p in zip(space, patch, strict=True))
 
 
-def patchify(x: Float[Tensor, "b c *space"], patch: Grid) -> Float[Tensor, "b n patch_values"]:
+def patchify(x: Shaped[Tensor, "b c *space"], patch: Grid) -> Shaped[Tensor, "b n patch_values"]:
     """Cut samples into patches, one token each; a token's values are ordered channel first, then the axes."""
     grid = grid_of(tuple(x.shape[2:]), patch)
     x = x.reshape(*x.shape[:2], *(s for pair in zip(grid, patch, strict=True) for s in pair))
