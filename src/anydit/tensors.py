@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import pi, prod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -51,6 +51,7 @@ class Denoised:
     variance: Tensor | None = None
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """The seam between networks and everything that uses one."""
 

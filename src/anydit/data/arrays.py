@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from anydit.tensors import Batch, Stream
 class ArraySamples:
     """Samples that are rows of an array `[n, c, *space]` of any number type, times `unit`; labels by condition."""
 
-    x: np.ndarray[Any, Any]
+    x: Shaped[np.ndarray, "..."]
     facts: Facts
     cond: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     unit: float = 1.0
@@ -77,7 +77,7 @@ class Arrays(Data):
         facts = Facts(x.shape[1], tuple(x.shape[2:]), classes, frozenset(cond))
         return ArraySamples(x, facts, cond, rows=split(len(x), self.held_out, part))
 
-    def _load(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    def _load(self) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, "..."] | None]:
         if not self.path.is_file():
             raise ValueError(f"data.path: got {self.path}, which is not a file; expected a .npy or .npz file")
         try:
@@ -87,7 +87,7 @@ class Arrays(Data):
         if isinstance(loaded, np.ndarray):
             if self.label is not None:
                 raise ValueError(f"data.label: got {self.label!r}, expected none: a .npy file holds one array only")
-            return cast("np.ndarray[Any, Any]", loaded), None
+            return loaded, None
         for field_name, name in (("x", self.x), ("label", self.label)):
             if name is not None and name not in loaded.files:
                 raise ValueError(f"data.{field_name}: got {name!r}, expected one of {', '.join(loaded.files)}")

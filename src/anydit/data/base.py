@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from PIL import Image
@@ -30,6 +30,7 @@ class Facts:
     conditions: frozenset[str] = frozenset()
 
 
+@runtime_checkable
 class Samples(Protocol):
     """An opened data set: any batch of it, by ids. Reading the same ids gives the same batch."""
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from math import log
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anydit.config import config
@@ -64,7 +64,7 @@ class Discrete(TrainingTimes):
 AnyTrainingTimes = Uniform | LogitNormal | Discrete
 
 
-def stratified(u: Times, positions: Float[Tensor, " b"], batch: int) -> Times:
+def stratified(u: Times, positions: Int[Tensor, " b"], batch: int) -> Times:
     """Move each sample's uniform number into its own one of `batch` equal strata (low-discrepancy times, Kingma 2021)."""
     return (positions.type_as(u) + u) / batch
 

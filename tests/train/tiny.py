@@ -1,0 +1,75 @@
+"""A recipe that trains in a second, and the command that trains it in a process of its own."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from anydit.codecs import Normalize
+from anydit.data import Digits, Images
+from anydit.inference.config import Sampling
+from anydit.model.conditioning import Label
+from anydit.model.dit import DiTConfig
+from anydit.train.checkpoint import newest
+from anydit.train.log import read
+from anydit.train.optim import AdamW
+from anydit.train.recipe import Recipe, TrainConfig
+
+
+def tiny() -> Recipe:
+    """Digits, badly."""
+    return Recipe(
+        model=DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), conditions={"label": Label()}),
+        codec=Normalize.to_unit(0, 16),
+        sampling=Sampling(steps=2),
+        view=Images(low=0, high=16),
+        data=Digits(),
+        train=TrainConfig(steps=12, batch=8, optimizer=AdamW(lr=1e-2), save_every=4, sample_every=100, log_every=1),
+    )
+
+
+def tiny_with(**train: Any) -> Recipe:
+    """`tiny`, trained otherwise."""
+    return replace(tiny(), train=replace(tiny().train, **train))
+
+
+def command(out: Path, *flags: str, before: str = "") -> list[str]:
+    """Python that trains `tiny` in `out`; `before` is code run first, to inject a fault."""
+    code = f"""
+import sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from anydit.train.loop import Run, train
+from tests.train import tiny
+from anydit.cli.train import run
+{before}
+sys.exit(run([tiny.__file__ + ":tiny", "--out", {str(out)!r}, *sys.argv[1:]]))
+"""
+    return [sys.executable, "-c", code, *flags]
+
+
+def run(out: Path, *flags: str, before: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run that command to its end."""
+    return subprocess.run(command(out, *flags, before=before), capture_output=True, text=True, check=False, timeout=180)
+
+
+def losses(out: Path) -> list[tuple[int, str, int]]:
+    """Of every step: its number, its loss to the last bit, the checksum of the ids it read."""
+    return [(e["step"], e["loss_hex"], e["ids"]) for e in read(out / "log.jsonl")]
+
+
+def state_hash(out: Path) -> str:
+    """sha256 over model, average and optimizer of the newest checkpoint."""
+    found = newest(out / "checkpoints")
+    assert found is not None
+    digest = hashlib.sha256()
+    for file in sorted(found.folder.glob("*.safetensors")):
+        for name, tensor in sorted(load_file(file).items()):
+            digest.update(f"{file.name} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
