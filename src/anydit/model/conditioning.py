@@ -161,6 +161,8 @@ class NumbersVector(nn.Module):
             "scale", numbers.device, lambda: torch.tensor([self.mean, self.std], device="cpu")
         )
         octaves = self.constants.get("octaves", numbers.device, self._octaves)
+        if present is not None:  # an unknown value may be anything, even NaN, which would reach the gradient
+            numbers = torch.where(present[:, None], numbers, mean)
         x = (numbers - mean) / std
         angles = (x[:, None] * octaves).flatten(1)
         features = torch.cat([x, angles.sin(), angles.cos()], dim=-1).type_as(self.up.weight)

@@ -1,6 +1,7 @@
 """The norms and feed-forward networks that a DiT's options choose from."""
 
 from math import inf
+from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -34,7 +35,7 @@ class RMSNorm:
 
     def build(self, width: int, *, affine: bool) -> nn.Module:
         """The module; `affine` adds a learned scale."""
-        return nn.RMSNorm(width, eps=self.eps, elementwise_affine=affine)
+        return RMSNormNetwork(width, eps=self.eps, elementwise_affine=affine)
 
 
 Norm = LayerNorm | RMSNorm
@@ -87,6 +88,15 @@ MLP = GELU | SwiGLU
 def _check_ratio(ratio: float) -> None:
     if not 0 < ratio < inf:
         raise ValueError(f"ratio: got {ratio}, expected a finite number above 0")
+
+
+class RMSNormNetwork(nn.RMSNorm):
+    """PyTorch's, in one kernel under autocast too, where the tokens are narrower than the weights."""
+
+    def forward(self, x: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        """Normalise over the last axis."""
+        weight = cast("Tensor | None", self.weight)
+        return F.rms_norm(x, self.normalized_shape, None if weight is None else weight.type_as(x), self.eps)
 
 
 class GELUNetwork(nn.Module):

@@ -14,7 +14,7 @@ SIZES = {
 
 
 def preset(name: str, patch: int | tuple[int, ...], axes: int = 2, **options: Any) -> DiTConfig:
-    """A published size (S, B, L or XL) with a patch (the paper's 2, 4 or 8, or another) and any field of `DiTConfig` beside.
+    """A published size (S, B, L, XL) with a patch (of the paper's 2, 4, 8 or any), and any field of `DiTConfig` beside.
 
     `preset("XL", 2, channels=4, size=(32, 32), conditions={"label": Label(1000)}, learned_variance=True)` is DiT-XL/2.
 

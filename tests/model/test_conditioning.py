@@ -1,0 +1,220 @@
+"""Conditions and their nulls, the time's embedding, and the modulation that follows from them."""
+
+import math
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from anydit.model.conditioning import (
+    Conditioner,
+    Field,
+    Label,
+    LabelVector,
+    Numbers,
+    NumbersVector,
+    PerBlock,
+    PerBlockModulation,
+    Shared,
+    SharedModulation,
+    TimeEmbedding,
+    TimeVector,
+)
+from anydit.tensors import Masked, drop
+
+WIDTH = 16
+T = torch.tensor([0.2, 0.4, 0.6])
+NUMBERS = Numbers(("kelvin", "pascal"), mean=(280.0, 1e5), std=(10.0, 500.0))
+VALUES = torch.tensor([[275.0, 1e5], [290.0, 101e3], [280.0, 99e3]])
+
+
+def conditioner(**conditions: Any) -> Conditioner:
+    made = Conditioner(TimeEmbedding(), conditions, WIDTH)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.copy_(torch.randn(p.shape, generator=g) * 0.3)
+    return made
+
+
+def published_time(vector: TimeVector, index: Tensor) -> Tensor:
+    """The published embedding of the steps' indices."""
+    omega = torch.exp(-math.log(10_000) * torch.arange(128, dtype=torch.float32) / 128)
+    angles = index.float()[:, None] * omega
+    return vector.down(torch.nn.functional.silu(vector.up(torch.cat([angles.cos(), angles.sin()], dim=1))))
+
+
+@pytest.mark.parametrize("steps", [1000, 250, 4000])
+def test_time_is_the_published_index_exactly(steps: int) -> None:
+    vector = TimeVector(TimeEmbedding(scale=steps), WIDTH)
+    index = torch.arange(steps)
+    for t in ((index + 1) / steps, ((index.double() + 1) / steps).float(), (index.double() + 1) / steps):
+        assert torch.equal(vector(t), published_time(vector, index))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0, 0.1])
+def test_near_times_stay_apart_at_any_scale(scale: float) -> None:
+    vector = TimeVector(TimeEmbedding(scale=scale, shift=0.0, max_period=1.5), WIDTH)
+    places = torch.linspace(0.5, 0.5001, 20)
+    assert len(vector(places).unique(dim=0)) == 20
+
+
+@pytest.mark.parametrize(
+    "change", [{"scale": 0.0}, {"scale": math.inf}, {"frequencies": 3}, {"frequencies": 0}, {"max_period": 1.0}]
+)
+def test_time_embeddings_that_are_none_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        TimeEmbedding(**cast("Any", change))
+
+
+def test_a_dropped_label_is_the_null_label_is_an_absent_one() -> None:
+    c = conditioner(label=Label(5))
+    label = torch.tensor([0, 3, 4])
+    given = c.vector(T, {"label": label})
+    null = c.vector(T, {})
+    assert torch.equal(c.vector(T, {"label": torch.full((3,), 5)}), null)
+    assert torch.equal(c.vector(T, drop({"label": label}, {"label": torch.ones(3, dtype=torch.bool)})), null)
+    mixed = c.vector(T, {"label": Masked(label, torch.tensor([True, False, True]))})
+    assert torch.equal(mixed[[0, 2]], given[[0, 2]])
+    assert torch.equal(mixed[1], null[1])
+    assert not (given == null).all(dim=1).any()
+
+
+@pytest.mark.parametrize("classes", [1, 3, 1000])
+def test_the_null_is_one_row_more_whatever_the_number_of_classes(classes: int) -> None:
+    assert LabelVector(Label(classes), WIDTH).table.num_embeddings == classes + 1
+    assert LabelVector(Label(classes, dropout=0.0), WIDTH).table.num_embeddings == classes
+
+
+def test_dropped_numbers_are_absent_ones() -> None:
+    c = conditioner(numbers=NUMBERS)
+    given, null = c.vector(T, {"numbers": VALUES}), c.vector(T, {})
+    mixed = c.vector(T, {"numbers": Masked(VALUES, torch.tensor([True, False, True]))})
+    assert torch.equal(mixed[[0, 2]], given[[0, 2]])
+    assert torch.equal(mixed[1], null[1])
+    hidden = torch.tensor([True, False, True])
+    unknown = VALUES.where(hidden[:, None], torch.tensor(float("nan")))
+    assert torch.equal(c.vector(T, {"numbers": Masked(unknown, hidden)}), mixed)
+
+
+def test_an_unknown_value_that_is_not_a_number_does_not_harm_the_gradient() -> None:
+    c = conditioner(numbers=NUMBERS)
+    unknown = VALUES.clone()
+    unknown[1] = float("nan")
+    c.vector(T, {"numbers": Masked(unknown, torch.tensor([True, False, True]))}).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in c.parameters())
+
+
+def test_numbers_are_taken_in_their_own_units() -> None:
+    plain = Numbers(NUMBERS.names, mean=(0.0, 0.0), std=(1.0, 1.0))
+    ours, other = NumbersVector(NUMBERS, WIDTH), NumbersVector(plain, WIDTH)
+    other.load_state_dict(ours.state_dict())
+    scaled = (VALUES - torch.tensor([280.0, 1e5])) / torch.tensor([10.0, 500.0])
+    torch.testing.assert_close(ours(VALUES, None), other(scaled, None))
+    far = VALUES.clone()
+    far[0, 1] += 100
+    assert not torch.allclose(ours(far, None)[0], ours(VALUES, None)[0])
+    assert torch.equal(ours(far, None)[1:], ours(VALUES, None)[1:])
+
+
+def test_one_number_does_not_stand_for_two() -> None:
+    with pytest.raises(ValueError, match="got 1 numbers for each sample, expected 2"):
+        conditioner(numbers=NUMBERS).vector(T, {"numbers": torch.zeros(3, 1)})
+
+
+def test_fields_are_channels_in_their_order_each_with_its_null() -> None:
+    c = conditioner(low=Field(1, dropout=0.1), near=Field(2))
+    x, low, near = (torch.randn(3, k, 4, 2) for k in (3, 1, 2))
+    assert c.channels == 3
+    given = c.beside(x, {"near": near, "low": low})
+    assert torch.equal(given, torch.cat([x, low, near], dim=1))
+    null = c.fields["low"].reshape(1, 1, 1, 1).expand(3, 1, 4, 2)
+    assert torch.equal(c.beside(x, {"near": near}), torch.cat([x, null, near], dim=1))
+    mixed = c.beside(x, {"near": near, "low": Masked(low, torch.tensor([True, False, True]))})
+    assert torch.equal(mixed[[0, 2]], given[[0, 2]])
+    assert torch.equal(mixed[1, 3:4], null[1])
+    assert conditioner(label=Label(3)).beside(x, {}) is x
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4, 2), (3, 2, 4, 1), (3, 2, 2, 2), (1, 2, 4, 2)])
+def test_a_field_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    c = conditioner(near=Field(2, dropout=0.1))
+    for value in (torch.zeros(shape), Masked(torch.zeros(shape), torch.ones(shape[0], dtype=torch.bool))):
+        with pytest.raises(ValueError, match=r"near: got shape .*, expected \(3, 2, 4, 2\)"):
+            c.beside(torch.zeros(3, 3, 4, 2), {"near": value})
+
+
+@pytest.mark.parametrize(
+    ("condition", "value"),
+    [
+        (Label(5, dropout=0.0), torch.tensor([0, 1, 2])),
+        (Numbers(("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0), dropout=0.0), torch.zeros(3, 2)),
+        (Field(2), torch.zeros(3, 2, 4)),
+    ],
+)
+def test_without_dropout_there_is_no_null(condition: Any, value: Tensor) -> None:
+    c = conditioner(known=condition)
+
+    def run(cond: dict[str, Any]) -> Tensor:
+        return c.beside(torch.zeros(3, 1, 4), cond) if isinstance(condition, Field) else c.vector(T, cond)
+
+    run({"known": value})
+    for cond in ({}, {"known": Masked(value, torch.tensor([True, False, True]))}):
+        with pytest.raises(ValueError, match=r"cond: known is null .* dropout 0"):
+            run(cond)
+
+
+def test_only_dropped_samples_train_the_null() -> None:
+    c = conditioner(label=Label(5), numbers=NUMBERS)
+    embed, numbers = cast("LabelVector", c.vectors["label"]), cast("NumbersVector", c.vectors["numbers"])
+    c.vector(T, {"label": torch.tensor([0, 1, 2]), "numbers": VALUES}).sum().backward()
+    assert embed.table.weight.grad is not None
+    assert not embed.table.weight.grad[5].any()
+    assert numbers.unknown.grad is None or not numbers.unknown.grad.any()
+    c.vector(T, {}).sum().backward()
+    assert embed.table.weight.grad[5].eq(3).all()
+    assert numbers.unknown.grad is not None
+    assert numbers.unknown.grad.eq(3).all()
+
+
+def test_modulation_of_every_block_is_one_product() -> None:
+    module = cast("PerBlockModulation", PerBlock().build(WIDTH, depth=3))
+    c = torch.randn(2, WIDTH)
+    blocks, out = module(c)
+    weight, bias = module.linear.weight.reshape(20, WIDTH, WIDTH), module.linear.bias.reshape(20, WIDTH)
+    for i in range(20):
+        row = torch.nn.functional.silu(c) @ weight[i].T + bias[i]
+        torch.testing.assert_close(blocks[:, i // 6, i % 6] if i < 18 else out[:, i - 18], row)
+
+
+def test_shared_modulation_differs_between_blocks_by_a_table_only() -> None:
+    module = cast("SharedModulation", Shared().build(WIDTH, depth=3))
+    with torch.no_grad():
+        for p in module.parameters():
+            p.normal_()
+    c = torch.randn(2, WIDTH)
+    blocks, out = module(c)
+    shared = (torch.nn.functional.silu(c) @ module.linear.weight.T + module.linear.bias).reshape(2, 6, WIDTH)
+    for n in range(3):
+        torch.testing.assert_close(blocks[:, n], shared + module.blocks[n])
+    torch.testing.assert_close(out, c[:, None] + module.out)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Label(0), "classes: got 0"),
+        (lambda: Label(3, dropout=1.0), r"dropout: got 1\.0"),
+        (lambda: Label(3, dropout=-0.1), r"dropout: got -0\.1"),
+        (lambda: Label(3, names=("a", "b")), "names: got 2 names, expected one for each of 3"),
+        (lambda: Numbers(()), "names: got none"),
+        (lambda: Numbers(("a",), mean=(1.0, 2.0)), "mean: got 2 values"),
+        (lambda: Numbers(("a",), mean=(1.0,), std=(0.0,)), r"std: got \(0\.0,\), expected finite numbers above 0"),
+        (lambda: Field(0), "channels: got 0"),
+        (lambda: Field(1, dropout=float("nan")), "dropout: got nan"),
+    ],
+)
+def test_conditions_that_are_none_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
