@@ -1,4 +1,4 @@
-"""How a benchmark's table gets onto its page in docs/results/: with the command, the hardware, the versions and the date."""
+"""How a benchmark's table gets onto its page in docs/results/: with command, hardware, versions and date."""
 
 import os
 import platform
@@ -20,7 +20,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     right = [all(not isinstance(row[i], str) for row in rows) for i in range(len(header))]
     line = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
     rows_of_text = [list(header), line, *cells]
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows_of_text)
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows_of_text
+    )
 
 
 def hardware() -> str:

@@ -3,8 +3,8 @@
     python benchmarks/speed.py                        # this machine's rows
     python benchmarks/speed.py --official ~/DiT       # with a checkout of facebookresearch/DiT too
 
-Every contender is built with the same config and the same optimizer (fused AdamW) and average of weights; they take turns,
-round after round, so that a machine whose speed drifts is fair to all. Medians; a ratio below 1 means anydit is faster.
+Every contender has the same size, the same optimizer (fused AdamW) and average of weights; they take turns, round
+after round, so that a machine whose speed drifts is fair to all. Medians; a ratio below 1 means anydit is faster.
 """
 
 import argparse
@@ -57,7 +57,10 @@ CPU_SIZES = (
     Size("width 192, 16 tokens", 192, 6, 6, 2, 8, 1, 64),
     Size("width 96, 64 tokens", 96, 4, 4, 2, 16, 1, 32),
 )
-GPU_SIZES = (Size("XL/2, 256 tokens", 1152, 28, 16, 2, 32, 4, 128), Size("XL/2, one guided image", 1152, 28, 16, 2, 32, 4, 2))
+GPU_SIZES = (
+    Size("XL/2, 256 tokens", 1152, 28, 16, 2, 32, 4, 128),
+    Size("XL/2, one guided image", 1152, 28, 16, 2, 32, 4, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Contender:
 
 
 def ours(size: Size, bf16: bool, compiled: bool, device: str) -> Contender:
-    """anydit's DiT."""
+    """Anydit's DiT."""
     model = DiT(size.config).to(device)
     if compiled:
         compile_blocks(model)
@@ -80,7 +83,7 @@ def ours(size: Size, bf16: bool, compiled: bool, device: str) -> Contender:
 
 
 def of_diffusers(size: Size, bf16: bool, device: str) -> Contender:
-    """diffusers' DiTTransformer2DModel."""
+    """Diffusers' DiTTransformer2DModel."""
     from diffusers import DiTTransformer2DModel
 
     model = DiTTransformer2DModel(
@@ -98,8 +101,8 @@ def official(size: Size, checkout: Path, bf16: bool, device: str) -> Contender:
     from models import DiT as OfficialDiT  # pyright: ignore[reportMissingImports]
 
     model: Any = OfficialDiT(
-        input_size=size.side, patch_size=size.patch, in_channels=size.channels, hidden_size=size.width, depth=size.depth,
-        num_heads=size.heads, num_classes=1000, learn_sigma=True,
+        input_size=size.side, patch_size=size.patch, in_channels=size.channels, hidden_size=size.width,
+        depth=size.depth, num_heads=size.heads, num_classes=1000, learn_sigma=True,
     ).to(device)  # fmt: skip
     return Contender(f"official, {'bf16' if bf16 else 'float32'}", model, lambda x, t, y: model(x, t, y), bf16)
 
@@ -172,7 +175,10 @@ def compare(size: Size, device: str, checkout: Path | None, rounds: int) -> list
             forward[i].append(timer.seconds(timer.forward))
             step[i].append(timer.seconds(timer.step))
     gflop = flops(size.config).total * size.batch / 1e9
-    best = [min(median(times) for t, times in zip(timers, kind, strict=True) if "anydit" not in t.contender.name) for kind in (forward, step)]
+    best = [
+        min(median(times) for t, times in zip(timers, kind, strict=True) if "anydit" not in t.contender.name)
+        for kind in (forward, step)
+    ]
     rows: list[list[object]] = []
     for i, timer in enumerate(timers):
         f, s = median(forward[i]), median(step[i])
@@ -192,7 +198,18 @@ def main() -> None:
     for size in GPU_SIZES if device == "cuda" else CPU_SIZES:
         rows += compare(size, device, arguments.official, arguments.rounds)
         gc.collect()
-    header = ["model", "code", "forward ms", "of best peer", "GFLOP/s", "step ms", "of best peer", "GFLOP/s", "samples/s", "first step s"]
+    header = [
+        "model",
+        "code",
+        "forward ms",
+        "of best peer",
+        "GFLOP/s",
+        "step ms",
+        "of best peer",
+        "GFLOP/s",
+        "samples/s",
+        "first step s",
+    ]
     publish(f"speed-{device}", "Speed beside diffusers", table(header, rows))
 
 

@@ -1,4 +1,4 @@
-"""What checks every annotation of anydit while the tests run: beartype, for which an int will do where a float is asked."""
+"""What checks the annotations of anydit while tests run: beartype, for which an int will do as a float."""
 
 from beartype import BeartypeConf, beartype
 

@@ -111,7 +111,7 @@ def test_posterior_has_the_published_ddpm_coefficients(index: int):
 
 
 def _published_bound(x0: Tensor, xt: Tensor, estimate: Tensor, fraction: Tensor, index: int) -> Tensor:
-    """Nichol & Dhariwal 2021 as one reads it off the paper, for one discrete index, in doubles, scalars of the schedule."""
+    """Nichol & Dhariwal 2021 as one reads it off the paper, for one discrete index, in doubles."""
     beta = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
     bar = torch.cumprod(1 - beta, 0)
     bar_before = torch.cat([torch.ones(1, dtype=torch.float64), bar[:-1]])

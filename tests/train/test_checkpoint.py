@@ -1,4 +1,4 @@
-"""The checkpoint protocol: a crash at any moment leaves a whole checkpoint, and damage is found (FAULTS.md T3, T4, T8, T9)."""
+"""The checkpoint protocol: a crash at any moment leaves a whole checkpoint, damage is found (T3, T4, T8, T9)."""
 
 import json
 import os

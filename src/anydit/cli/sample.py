@@ -52,12 +52,12 @@ Everything of the saved sampling can be said anew: --steps 50, --sampler Heun, -
 def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("anydit sample RUN", usage="%(prog)s [options]", add_help=False)
     parser.add_argument("-n", type=int, default=16, help="how many samples (16)")
-    parser.add_argument("--seed", type=int, default=0, help="sample i depends on the seed, i and its conditions only (0)")
+    parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")
     parser.add_argument("--size", type=int, nargs="+", help="another size than trained on, one number for each axis")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the accelerator that is there)")
     parser.add_argument(
-        "--out", type=Path, action="append", help="FILE.png: a sheet; FILE.gif: the way there; FOLDER: a file for each sample"
+        "--out", type=Path, action="append", help="FILE.png: a sheet; FILE.gif: the way there; FOLDER: one file each"
     )
     for name, condition in conditions.items():
         if isinstance(condition, Label):

@@ -42,5 +42,5 @@ class CodecConfig(ABC):
         """Shape of the data behind latents of a shape: the inverse of `latent_size`."""
 
     def measured(self, batches: Iterable[Float[Tensor, "b c *space"]]) -> "CodecConfig":
-        """This config with all that it leaves to the data measured on `batches`; they are read only if need be."""
+        """The config with all that it leaves to the data measured on `batches`, which are read only if need be."""
         return self

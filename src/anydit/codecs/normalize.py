@@ -13,7 +13,7 @@ from anydit.config import config
 
 @config
 class Normalize(CodecConfig):
-    """z = (x - shift) / scale. One number for each channel, or one for all; None measures mean and deviation per channel.
+    """z = (x - shift) / scale. One number per channel, or one for all; None measures mean and deviation per channel.
 
     Data in [low, high] comes to [-1, 1] by `Normalize.to_unit(low, high)`.
     """
@@ -34,7 +34,9 @@ class Normalize(CodecConfig):
 
     def build(self) -> Codec:
         if self.shift is None or self.scale is None:
-            raise ValueError("codec.shift, codec.scale: got None, expected numbers: resolve the config with its data first")
+            raise ValueError(
+                "codec.shift, codec.scale: got None, expected numbers: resolve the config with its data first"
+            )
         return Normalizer(self.shift, self.scale)
 
     def latent_channels(self, channels: int) -> int:

@@ -42,7 +42,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Guided:
-    """A denoiser under guidance. Conditional and null samples are one batched call; outside the interval only the first."""
+    """A denoiser under guidance. Condition and null are one batched call; outside the interval only the first."""
 
     denoiser: Denoiser
     guidance: Guidance

@@ -2,10 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 
 import torch
-from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,9 +34,12 @@ class Plain(Weight):
         return torch.ones_like(t)
 
 
+PLAIN = Plain()
+
+
 @config
 class MinSNR(Weight):
-    """The error of x0 weighted by the signal-to-noise ratio, but by no more than `gamma` (Hang 2023, arXiv 2303.09556)."""
+    """The error of x0 weighted by the signal-to-noise ratio, at most `gamma` (Hang 2023, arXiv 2303.09556)."""
 
     gamma: float = 5.0
 
@@ -48,7 +50,7 @@ class MinSNR(Weight):
 
 @config
 class EDM(Weight):
-    """The error of x0 weighted by (s^2 + d^2) / (s d)^2 at noise level s for data of deviation d (Karras 2022, table 1).
+    """The error of x0 weighted by (s^2 + d^2) / (s d)^2 at noise level s, data of deviation d (Karras 2022, table 1).
 
     `limit` bounds the weight on the error of x0, which grows without bound where the noise vanishes.
     """
@@ -98,7 +100,7 @@ class Objective:
 
     path: Path
     prediction: Prediction
-    weight: Weight = Plain()
+    weight: Weight = PLAIN
     variance: VariationalBound | None = None
 
     def loss(self, network: Network, x0: Samples, noise: Samples, t: Times, cond: Cond) -> Float[Tensor, " b"]:
@@ -119,7 +121,7 @@ class Objective:
 def bound(
     config: VariationalBound, path: Path, x0: Samples, xt: Samples, estimate: Samples, mix: Samples, t: Times
 ) -> Samples:
-    """Bits per value: divergence of the model's reverse step from the true one; at the last step, the data's likelihood.
+    """Bits per value: divergence of the model's reverse step from the true one; at the last step, data likelihood.
 
     `mix` in [0, 1] is where the log variance lies between the step's lower and upper bound.
     """
@@ -140,9 +142,8 @@ def bound(
 
 
 def _binned_log_likelihood(x: Tensor, mean: Tensor, std: Tensor, width: float) -> Tensor:
-    """log of a normal's mass in the bin around each value; the bins at -1 and 1 reach to infinity (Ho 2020, eq. 13)."""
-    cdf = torch.special.ndtr
-    above, below = cdf((x + width / 2 - mean) / std), cdf((x - width / 2 - mean) / std)
+    """Log of a normal's mass in the bin around each value; the bins at -1 and 1 reach to infinity (Ho 2020, eq. 13)."""
+    above, below = (0.5 * (1 + torch.erf((x + half - mean) / (std * sqrt(2)))) for half in (width / 2, -width / 2))
     end = 1 - 0.1275 * width  # 0.999 for 8-bit images, the published threshold
     above = torch.where(x > end, torch.ones_like(x), above)
     below = torch.where(x < -end, torch.zeros_like(x), below)
@@ -151,6 +152,6 @@ def _binned_log_likelihood(x: Tensor, mean: Tensor, std: Tensor, width: float) -
 
 def _mean(values: Samples, mask: Tensor | None) -> Float[Tensor, " b"]:
     if mask is None:
-        return reduce(values, "b ... -> b", "mean")
+        return values.flatten(1).mean(1)
     present = mask[:, None].expand_as(values)
     return (values * present).flatten(1).sum(1) / present.flatten(1).sum(1).clamp(min=1)

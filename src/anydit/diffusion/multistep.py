@@ -1,13 +1,15 @@
 """Multistep samplers: they reuse the estimates of earlier steps, so that each step costs one call.
 
-Both work in the log of alpha / sigma, which is infinite where a path ends in pure noise or pure data. An estimate from an
-infinite place cannot support a difference, and a step to an infinite place has no length: there the order falls to one,
-whose update is finite.
+Both work in the log of alpha / sigma, which is infinite where a path ends in pure noise or pure data. An estimate from
+an infinite place cannot support a difference, and a step to one has no length: there the order falls to one, whose
+update is finite.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import expm1, factorial, isfinite, log, sqrt
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -63,7 +65,7 @@ def extrapolated(history: Sequence[Estimate], order: int, end: float, damping: f
 
 @config
 class DPMSolverPP(Sampler):
-    """DPM-Solver++ multistep of `order` 1, 2 or 3 (Lu 2022, arXiv 2211.01095); the first and last steps are of lower order."""
+    """DPM-Solver++ multistep of `order` 1, 2 or 3 (Lu 2022, arXiv 2211.01095); first and last steps are of order 1."""
 
     order: int = 2
 
@@ -87,7 +89,7 @@ class SDE(Sampler):
     order: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta:
+        if not self.eta >= 0:
             raise ValueError(f"eta: got {self.eta}, expected at least 0")
         if self.order not in (1, 2):
             raise ValueError(f"order: got {self.order}, expected 1 or 2")
@@ -104,7 +106,7 @@ def _solve(
     """DPM-Solver++ steps; with eta, part of the noise in xt is replaced by fresh noise in each."""
     stops = knots(path, times)
     history: list[Estimate] = []
-    for i, (t, s) in enumerate(zip(stops, stops[1:], strict=False)):
+    for i, (t, s) in enumerate(pairwise(stops)):
         x0 = ask(denoiser, xt, t, cond).x0
         history = [*history[-2:], Estimate(x0, log_snr(t))]
         shrink = decay(t, s)
@@ -133,7 +135,7 @@ class UniPC(Sampler):
         stops = knots(path, times)
         history: list[Estimate] = []
         start, before, begun_with = xt, stops[0], 0
-        for i, (t, s) in enumerate(zip(stops, stops[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(stops)):
             now = Estimate(ask(denoiser, xt, t, cond).x0, log_snr(t))
             if begun_with and isfinite(before_snr := log_snr(before)) and isfinite(now.log_snr):
                 assert before_snr < now.log_snr, "times fall, so the signal grows"
@@ -172,8 +174,9 @@ def _uni_weights(places: Sequence[float], h: float) -> list[float]:
         rows.append([place ** (k - 1) for place in places])
         right.append(phi * factorial(k) / expm1(-h))
         phi = phi / -h - 1 / factorial(k + 1)
-    solution = torch.linalg.solve(torch.tensor(rows, dtype=torch.float64), torch.tensor(right, dtype=torch.float64))
-    return [float(weight) for weight in solution]
+    matrix, vector = (torch.tensor(v, dtype=torch.float64) for v in (rows, right))
+    solve = cast("Callable[[Tensor, Tensor], Tensor]", torch.linalg.solve)  # pyright: ignore[reportUnknownMemberType]
+    return [float(weight) for weight in solve(matrix, vector)]
 
 
 def _check_order(order: int) -> None:

@@ -43,7 +43,7 @@ class Path(ABC):
         """Whether alpha(1) is exactly 0, so that nothing about the data can be read off xt at t = 1."""
 
     def log_snr(self, t: Times) -> Times:
-        """log(alpha / sigma): half the log of the signal-to-noise ratio (lambda in DPM-Solver). Infinite at the ends."""
+        """log(alpha / sigma), half the log signal-to-noise ratio (lambda in DPM-Solver). Infinite at the ends."""
         return self.alpha(t).log() - self.sigma(t).log()
 
     def noised(self, x0: Float[Tensor, "b c *space"], noise: Float[Tensor, "b c *space"], t: Times) -> Tensor:
@@ -115,14 +115,16 @@ class Cosine(Path):
 
 @config
 class LinearBeta(Path):
-    """Variance preserving with noise rate beta(t) = beta_min + t (beta_max - beta_min) (Song 2020, arXiv 2011.13456)."""
+    """Variance preserving, noise rate beta_min + t (beta_max - beta_min) (Song 2020, arXiv 2011.13456)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min < self.beta_max:
-            raise ValueError(f"beta_min, beta_max: got {self.beta_min}, {self.beta_max}; expected 0 < beta_min < beta_max")
+            raise ValueError(
+                f"beta_min, beta_max: got {self.beta_min}, {self.beta_max}; expected 0 < beta_min < beta_max"
+            )
 
     def _log_alpha(self, t: Times) -> Times:
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min

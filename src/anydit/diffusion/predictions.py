@@ -17,7 +17,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def coefficients(self, path: Path, t: Times) -> tuple[Times, Times]:
-        """a and b of `output = a x0 + b noise`."""
+        """A and b of `output = a x0 + b noise`."""
 
     def target(self, path: Path, x0: Samples, noise: Samples, t: Times) -> Samples:
         """What the network should answer."""
@@ -77,6 +77,6 @@ def noise_in(path: Path, xt: Samples, x0: Samples, t: Times) -> Samples:
 
 
 def velocity_in(path: Path, xt: Samples, x0: Samples, t: Times) -> Samples:
-    """d xt / dt if the data is `x0`; t must be above 0."""
+    """D xt / dt if the data is `x0`; t must be above 0."""
     noise = noise_in(path, xt, x0, t)
     return per_sample(path.d_alpha(t), xt) * x0 + per_sample(path.d_sigma(t), xt) * noise

@@ -1,12 +1,13 @@
-"""Samplers: from noise to data over a denoiser. Each is a pure function of the denoiser's x0 and the path's coefficients.
+"""Samplers: from noise to data over a denoiser, as pure functions of its x0 and the path's coefficients.
 
-Coefficients are Python floats, made from doubles before the first step, so that no step waits for the device. Where alpha
-or sigma is 0, at the ends of a path, formulas are written in ratios that stay finite; times are never nudged.
+Coefficients are Python floats, made from doubles before the first step, so that no step waits for the device. Where
+alpha or sigma is 0, at a path's ends, formulas are written in ratios that stay finite; times are never nudged.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -55,7 +56,7 @@ class Sampler(ABC):
         cond: Cond,
         noise: Noise,
     ) -> Iterator[Step]:
-        """Take the steps of the falling `times`, which may begin below 1 and end above 0; each is made when asked for."""
+        """Take the steps of the falling `times`, which may begin below 1 and end above 0, each when asked for."""
 
     def calls(self, steps: int) -> int:
         """How often the denoiser is called in so many steps that end at t = 0."""
@@ -70,7 +71,8 @@ def knots(path: Path, times: Float[Tensor, " n"]) -> list[Knot]:
     """
     t = times.detach().cpu().double()
     if t.ndim != 1 or len(t) < 2 or not bool((t.diff() < 0).all()) or t[0] > 1 or t[-1] < 0:
-        raise ValueError(f"times: got {times.tolist()}, expected at least two that fall from at most 1 to at least 0")
+        got = [float(v) for v in t.flatten()]
+        raise ValueError(f"times: got {got}, expected at least two that fall from at most 1 to at least 0")
     table = torch.stack([t, path.alpha(t), path.sigma(t)], dim=1)
     return [Knot(*(float(v) for v in row)) for row in table]
 
@@ -116,7 +118,7 @@ class DDPM(Sampler):
         stops = knots(path, times)
         grid = times.detach().cpu().double()
         q = posterior(path, grid[:-1], grid[1:])
-        for i, (t, s) in enumerate(zip(stops, stops[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(stops)):
             answer = ask(denoiser, xt, t, cond)
             x0 = clipped(answer.x0, self.clip)
             xt = float(q.x0_weight[i]) * x0 + float(q.xt_weight[i]) * xt
@@ -147,7 +149,7 @@ class DDIM(Sampler):
         stops = knots(path, times)
         grid = times.detach().cpu().double()
         lower = posterior(path, grid[:-1], grid[1:]).lower
-        for i, (t, s) in enumerate(zip(stops, stops[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(stops)):
             x0 = clipped(ask(denoiser, xt, t, cond).x0, self.clip)
             fresh = self.eta**2 * float(lower[i])
             kept = sqrt(max(s.sigma**2 - fresh, 0.0)) / t.sigma
@@ -169,7 +171,7 @@ class Euler(Sampler):
         self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
     ) -> Iterator[Step]:
         stops = knots(path, times)
-        for i, (t, s) in enumerate(zip(stops, stops[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(stops)):
             x0 = ask(denoiser, xt, t, cond).x0
             xt = (s.alpha + s.sigma) * (_straight(xt, t) + (_place(s) - _place(t)) * _slope(xt, x0, t))
             yield Step(i, len(stops) - 1, s.t, xt, x0)
@@ -186,7 +188,7 @@ class Heun(Sampler):
         self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
     ) -> Iterator[Step]:
         stops = knots(path, times)
-        for i, (t, s) in enumerate(zip(stops, stops[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(stops)):
             x0 = ask(denoiser, xt, t, cond).x0
             y, slope, width = _straight(xt, t), _slope(xt, x0, t), _place(s) - _place(t)
             xt = (s.alpha + s.sigma) * (y + width * slope)
@@ -208,5 +210,5 @@ def _place(at: Knot) -> float:
 
 
 def _slope(xt: Tensor, x0: Tensor, at: Knot) -> Tensor:
-    """noise - x0, from what xt holds beside x0."""
+    """Noise - x0, from what xt holds beside x0."""
     return (xt - (at.alpha + at.sigma) * x0) / at.sigma

@@ -1,7 +1,7 @@
 """Which times to train at, and which to stop at when sampling."""
 
 from abc import ABC, abstractmethod
-from math import log
+from math import log, sqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -43,7 +43,7 @@ class LogitNormal(TrainingTimes):
             raise ValueError(f"std, shift: got {self.std}, {self.shift}, expected numbers above 0")
 
     def at(self, u: Times) -> Times:
-        normal = torch.special.ndtri(u.double().clamp(1e-7, 1 - 1e-7))
+        normal = sqrt(2) * torch.erfinv(2 * u.double().clamp(1e-7, 1 - 1e-7) - 1)
         return shifted(torch.sigmoid(self.mean + self.std * normal), self.shift).type_as(u)
 
 
@@ -65,7 +65,7 @@ AnyTrainingTimes = Uniform | LogitNormal | Discrete
 
 
 def stratified(u: Times, positions: Int[Tensor, " b"], batch: int) -> Times:
-    """Move each sample's uniform number into its own one of `batch` equal strata (low-discrepancy times, Kingma 2021)."""
+    """Move each sample's uniform number into a stratum of its own (low-discrepancy times, Kingma 2021)."""
     return (positions.type_as(u) + u) / batch
 
 

@@ -16,7 +16,9 @@ def compile_blocks(model: DiT) -> None:
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise ValueError("compile: got True, but this machine has no C++ compiler (g++ or clang++); set compile to False")
+        raise ValueError(
+            "compile: got True, but this machine has no C++ compiler (g++ or clang++); set compile to False"
+        )
     for module in (*model.blocks, model.output):
         _compile(module)
 

@@ -25,7 +25,9 @@ def prepared(
         if name == MASK:
             out[name] = _mask(value, n, space)
         elif name not in conditions:
-            raise ValueError(f"cond: got {name!r}, expected one of: {', '.join(conditions) or 'none (unconditional model)'}")
+            raise ValueError(
+                f"cond: got {name!r}, expected one of: {', '.join(conditions) or 'none (unconditional model)'}"
+            )
         else:
             condition = conditions[name]
             make = _label if isinstance(condition, Label) else _field if isinstance(condition, Field) else _numbers
@@ -62,7 +64,9 @@ def _numbers(name: str, value: Given, config: Any, n: int, space: tuple[int, ...
         numbers = numbers.reshape(1, -1)
     numbers = numbers.reshape(-1, 1) if numbers.ndim == 1 else numbers
     if numbers.ndim != 2 or numbers.shape[1] != count:
-        raise ValueError(f"cond: {name}: got shape {tuple(numbers.shape)}, expected {count} numbers: {', '.join(config.names)}")
+        raise ValueError(
+            f"cond: {name}: got shape {tuple(numbers.shape)}, expected {count} numbers: {', '.join(config.names)}"
+        )
     return _for_all(name, numbers, n, 1)
 
 

@@ -7,9 +7,9 @@ from anydit.codecs import CodecConfig, Normalize
 from anydit.config import Json, config, from_json, to_json
 from anydit.data import Images, View
 from anydit.diffusion.guidance import Guidance
+from anydit.diffusion.multistep import AnySampler, DPMSolverPP
 from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
-from anydit.diffusion.multistep import AnySampler, DPMSolverPP
 from anydit.diffusion.times import AnyTimeGrid, Even
 from anydit.model.dit import DiTConfig
 from anydit.weights import read_config, write_config
@@ -47,8 +47,8 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if isinstance(self.prediction, Noise) and self.path.reaches_noise:
             raise ValueError(
-                f"prediction: got Noise on the path {type(self.path).__name__}, whose end is pure noise and tells nothing "
-                "of the data; expected Velocity, V or X0"
+                f"prediction: got Noise on the path {type(self.path).__name__}, whose end is pure noise and tells "
+                "nothing of the data; expected Velocity, V or X0"
             )
 
 

@@ -83,8 +83,8 @@ class Pipeline:
         """Draw `n` samples, on the data's own scale.
 
         `cond`: by name, one value for all samples or one for each: `{"label": 3}`. `size`: other than trained on.
-        `sampling`: instead of the saved one; `steps` and `guidance` override single fields of it. `batch`: how many at a
-        time. `weak`: a worse model of the same data, for autoguidance. `on_step` sees each step of each batch.
+        `sampling`: instead of the saved one; `steps` and `guidance` override single fields of it. `batch`: how many
+        at a time. `weak`: a worse model of the same data, for autoguidance. `on_step` sees each step of each batch.
         Sample i depends on `seed`, i and its condition, not on the others.
 
         Raises:
@@ -122,7 +122,9 @@ class Pipeline:
         z = self.codec.encode(x.to(self.device)).cpu()
         space = self._latent_space(tuple(x.shape[2:]))
         if keep is not None and tuple(keep.shape) != (len(x), 1, *space):
-            raise ValueError(f"keep: got shape {tuple(keep.shape)}, expected {(len(x), 1, *space)}, as the latents have")
+            raise ValueError(
+                f"keep: got shape {tuple(keep.shape)}, expected {(len(x), 1, *space)}, as the latents have"
+            )
         conditions = prepared(cond, self.config.model.conditions, len(x), space)
         job = Job(len(x), how, space, conditions, seed, on_step, None, z, strength, keep)
         result = self._run(job, batch)

@@ -18,7 +18,9 @@ def fashion() -> Recipe:
     anydit train fashion
     """
     return _recipe(
-        DiTConfig(width=192, depth=6, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}),
+        DiTConfig(
+            width=192, depth=6, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}
+        ),
         TrainConfig(
             steps=2500,
             batch=64,
@@ -39,7 +41,9 @@ def fashion_gpu() -> Recipe:
     anydit train fashion-gpu
     """
     return _recipe(
-        DiTConfig(width=384, depth=12, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}),
+        DiTConfig(
+            width=384, depth=12, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}
+        ),
         TrainConfig(
             steps=20_000,
             batch=256,

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash at any moment: written aside, flushed, listed by checksum, put in place by one rename.
+"""Checkpoints that survive a crash at any moment: written aside, flushed, listed by checksum, renamed into place.
 
 A checkpoint is a folder of safetensors and one JSON; `manifest.json` lists each file's sha256. A folder without a whole
 manifest does not count. Older ones go only after the new one is on disk.

@@ -37,8 +37,8 @@ class SkipCounter:
         self.in_a_row = 0 if applied else self.in_a_row + 1
         if self.in_a_row >= self.limit:
             raise NotFinite(
-                f"train.max_skipped: {self.in_a_row} steps in a row up to step {step} had a loss or gradient that is not "
-                "finite; lower the learning rate or look for bad values in the data"
+                f"train.max_skipped: {self.in_a_row} steps in a row up to step {step} had a loss or gradient that is "
+                "not finite; lower the learning rate or look for bad values in the data"
             )
 
 
@@ -55,7 +55,9 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise ValueError(f"out: got {folder}, which process {holder} is training in; expected a free folder") from None
+            raise ValueError(
+                f"out: got {folder}, which process {holder} is training in; expected a free folder"
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -57,7 +57,7 @@ def read(path: Path) -> list[Json]:
 
 
 class Bar:
-    """A progress bar with rate, loss and time left; on something that is not a terminal it prints a line now and then."""
+    """A progress bar with rate, loss and time left; where there is no terminal, a line now and then."""
 
     EVERY_SECONDS = 15.0
 

@@ -69,7 +69,9 @@ def _make_writable(out: Path) -> None:
         probe.write_text("", encoding="utf-8")
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"out: got {out}, which cannot be written ({error.strerror}); expected a folder of yours") from None
+        raise ValueError(
+            f"out: got {out}, which cannot be written ({error.strerror}); expected a folder of yours"
+        ) from None
 
 
 @dataclass
@@ -108,7 +110,9 @@ class Run:
         if (self.out / RUN_FILE).is_file():
             self._refuse_differences(read_config(self.out / RUN_FILE))
         elif root.is_dir() and any(root.iterdir()):
-            raise ValueError(f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder")
+            raise ValueError(
+                f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
+            )
         found = checkpoint.newest(root, self.note)
         if found is not None:
             self._load(found)
@@ -178,7 +182,11 @@ class Run:
             return
         info: Json = {"step": self.done, "skipped": self.skips.total, "threads": torch.get_num_threads()}
         checkpoint.save(
-            self.out / CHECKPOINTS, self.done, self.step.state(), info | {"torch": torch.__version__}, self.recipe.train.keep
+            self.out / CHECKPOINTS,
+            self.done,
+            self.step.state(),
+            info | {"torch": torch.__version__},
+            self.recipe.train.keep,
         )
         save_tensors(self.out / WEIGHTS_FILE, self.step.ema.module.state_dict())
         save_codec(self.step.codec, self.out)
@@ -216,4 +224,6 @@ class Run:
         changed = [d for d in differences(saved, to_json(self.recipe)) if d[0] not in RESUMABLE]
         if changed:
             what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
-            raise ValueError(f"out: {self.out} holds a run of another recipe ({what}); choose another folder or the same recipe")
+            raise ValueError(
+                f"out: {self.out} holds a run of another recipe ({what}); choose another folder or the same recipe"
+            )

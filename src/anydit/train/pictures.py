@@ -25,7 +25,9 @@ def examples(samples: Samples, conditions: dict[str, Condition], n: int) -> tupl
         if isinstance(condition, Label):
             cond[name] = torch.arange(n) % (condition.classes or 1)
             names = condition.names or tuple(map(str, range(condition.classes or 1)))
-            captions = [f"{caption} {names[i]}".strip() for caption, i in zip(captions, cond[name].tolist(), strict=True)]
+            captions = [
+                f"{caption} {names[i]}".strip() for caption, i in zip(captions, cond[name].tolist(), strict=True)
+            ]
     return cond, captions if any(captions) else []
 
 
@@ -41,7 +43,9 @@ def sheet(pipeline: Pipeline, cond: dict[str, Tensor], captions: Sequence[str], 
     return pipeline.config.view.picture(x, captions, columns(pipeline.config.model.conditions, n))
 
 
-def trajectory(pipeline: Pipeline, cond: dict[str, Tensor], n: int, shown: int, seed: int = 0) -> list[Float[Tensor, "n c *space"]]:
+def trajectory(
+    pipeline: Pipeline, cond: dict[str, Tensor], n: int, shown: int, seed: int = 0
+) -> list[Float[Tensor, "n c *space"]]:
     """`n` samples at about `shown` times on their way from noise to data, the finished ones last."""
     steps = pipeline.config.sampling.steps
     every = max(1, ceil(steps / shown))

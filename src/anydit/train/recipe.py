@@ -82,7 +82,8 @@ class Recipe(PipelineConfig):
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
             raise ValueError(
-                f"train.times: got {got} with model.learned_variance, whose bound is over discrete steps; expected Discrete"
+                f"train.times: got {got} with model.learned_variance, whose bound is over discrete steps; "
+                "expected Discrete"
             )
 
     @property

@@ -21,7 +21,7 @@ from anydit.weights import load_strictly
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step left behind, still on the device: its mean loss, the gradient's norm, and whether it was applied (1 or 0)."""
+    """What a step left, still on the device: mean loss, the gradient's norm, and whether it was applied (1 or 0)."""
 
     loss: Float[Tensor, ""]
     grad_norm: Float[Tensor, ""]
@@ -81,11 +81,10 @@ class TrainStep:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """All that training has changed so far, as named groups of tensors."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
         moments = {
-            f"{names[parameter]}:{key}": torch.as_tensor(value)
-            for parameter, state in self.optimizer.state.items()
-            for key, value in state.items()
+            f"{name}:{key}": torch.as_tensor(value)
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state[parameter].items()
         }
         return {"model": self.model.state_dict(), "ema": self.ema.module.state_dict(), "optimizer": moments}
 
@@ -102,7 +101,9 @@ class TrainStep:
         for key, value in groups["optimizer"].items():
             name, _, moment = key.rpartition(":")
             if name not in parameters:
-                raise ValueError(f"checkpoint: {source} has optimizer state for {name!r}, which the model does not have")
+                raise ValueError(
+                    f"checkpoint: {source} has optimizer state for {name!r}, which the model does not have"
+                )
             states.setdefault(name, {})[moment] = value
         for name, state in states.items():
             # The step counter stays where the fused kernel wants it; moments lie beside their parameter.
@@ -124,7 +125,7 @@ class TrainStep:
         share = self.config.schedule.factor(step, self.config.steps)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * share
-        self.optimizer.found_inf = 1 - applied  # the fused kernel's own switch for a step to skip
+        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the fused kernel's switch that skips a step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step, applied)
