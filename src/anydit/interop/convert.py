@@ -1,0 +1,122 @@
+"""Whole models in published formats to folders that `anydit.load` opens, and back."""
+
+import json
+from pathlib import Path
+
+from anydit.codecs import CodecConfig, Normalize
+from anydit.data import ArrayView, View
+from anydit.diffusion import samplers
+from anydit.diffusion.guidance import Guidance
+from anydit.diffusion.paths import DDPM, AnyPath
+from anydit.diffusion.predictions import AnyPrediction, Noise
+from anydit.diffusion.times import Respaced
+from anydit.inference.config import PipelineConfig, Sampling, load_config, save_config
+from anydit.inference.pipeline import WEIGHTS_FILE, save_codec
+from anydit.interop import diffusers, dit
+from anydit.weights import load_tensors, save_tensors
+
+PUBLISHED_LATENTS = Normalize(shift=(0.0,), scale=(1 / 0.18215,))
+"""What the published DiTs do to the latents of their autoencoder: multiply by 0.18215. Samples are that autoencoder's
+latents; a codec that decodes them takes this one's place."""
+
+PUBLISHED_SAMPLING = Sampling(
+    sampler=samplers.DDPM(), steps=250, grid=Respaced(1000), guidance=Guidance(4.0, legacy_channels=3)
+)
+"""How the published samples were made: 250 respaced steps, and guidance on the first three of four channels."""
+
+LATENT_VIEW = ArrayView(low=-20.0, high=20.0)
+
+
+def from_dit(
+    source: Path,
+    to: Path,
+    *,
+    heads: int | None = None,
+    classes: int | None = None,
+    ema: bool = True,
+    codec: CodecConfig = PUBLISHED_LATENTS,
+    view: View = LATENT_VIEW,
+) -> PipelineConfig:
+    """A published checkpoint as a folder, set up to sample as published. Arguments as in `anydit.interop.dit.read`.
+
+    Raises:
+        ValueError: `source` is not such a checkpoint; nothing is written then.
+    """
+    model, tensors = dit.read(source, heads=heads, classes=classes, ema=ema)
+    config = PipelineConfig(
+        model=model, path=DDPM(), prediction=Noise(), codec=codec, sampling=PUBLISHED_SAMPLING, view=view
+    )
+    _save(config, tensors, to)
+    return config
+
+
+def to_dit(source: Path, to: Path) -> None:
+    """A run or an exported folder as a checkpoint in the published format; path and prediction are not part of it.
+
+    Raises:
+        ValueError: the format cannot hold the model.
+    """
+    dit.write(load_config(source).model, load_tensors(source / WEIGHTS_FILE), to)
+
+
+def from_diffusers(
+    source: Path,
+    to: Path,
+    *,
+    path: AnyPath | None = None,
+    prediction: AnyPrediction | None = None,
+    codec: CodecConfig | None = None,
+    view: View = LATENT_VIEW,
+) -> PipelineConfig:
+    """A folder of diffusers as a folder of anydit, set up to sample as `DiTPipeline` does: 50 DDIM steps, guidance 4.
+
+    `path`, `prediction`: None reads them from the folder's scheduler. `codec`: None takes the scale from the folder's
+    autoencoder if there is one, so that samples are its latents, and otherwise leaves samples as they are.
+
+    Raises:
+        ValueError: `source` is not such a folder, or has no scheduler; nothing is written then.
+    """
+    model, tensors = diffusers.read(source)
+    if path is None or prediction is None:
+        own_path, own_prediction = diffusers.read_schedule(source)
+        path, prediction = path or own_path, prediction or own_prediction
+    steps = path.steps if isinstance(path, DDPM) else round(model.time.scale)
+    config = PipelineConfig(
+        model=model,
+        path=path,
+        prediction=prediction,
+        codec=codec or _latents(source / "vae" / "config.json"),
+        sampling=Sampling(sampler=samplers.DDIM(), steps=50, grid=Respaced(steps), guidance=Guidance(4.0)),
+        view=view,
+    )
+    _save(config, tensors, to)
+    return config
+
+
+def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time: bool = False) -> None:
+    """A run or an exported folder as a `DiTPipeline` folder. Arguments as in `anydit.interop.diffusers.write`.
+
+    The codec is not part of it: the model's samples there are what this one's codec decodes.
+
+    Raises:
+        ValueError: diffusers has no such model, path or prediction; nothing is written then.
+    """
+    config, tensors = load_config(source), load_tensors(source / WEIGHTS_FILE)
+    diffusers.write(
+        config.model, tensors, to, path=config.path, prediction=config.prediction, vae=vae, round_time=round_time
+    )
+
+
+def _save(config: PipelineConfig, tensors: dit.Weights, to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    save_tensors(to / WEIGHTS_FILE, tensors)
+    save_codec(config.codec.build(), to)
+    save_config(to, config)
+
+
+def _latents(vae: Path) -> Normalize:
+    """What diffusers does to an autoencoder's latents."""
+    if not vae.is_file():
+        return Normalize(shift=(0.0,), scale=(1.0,))
+    about = json.loads(vae.read_text(encoding="utf-8"))
+    return Normalize(shift=(about.get("shift_factor") or 0.0,), scale=(1 / about.get("scaling_factor", 0.18215),))
