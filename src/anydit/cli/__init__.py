@@ -1,0 +1,97 @@
+"""The command `anydit`: one file for each command, imported when that command is called and not before.
+
+A command's file has the command's name, `run(argv: list[str]) -> int`, and a docstring whose first line is its help.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import NamedTuple
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: what went wrong while working; what was refused before any work; Ctrl-C."""
+
+
+class Command(NamedTuple):
+    """A row of the table that `anydit --help` prints: PyTorch takes seconds to import, and that page needs none of it.
+
+    `help` repeats the first line of the command's docstring. The examples run in the order of the table.
+    """
+
+    help: str
+    example: str
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("Train a recipe, or go on with a run.", "train digits"),
+    "sample": Command("Draw samples from a run or an exported folder.", "sample runs/digits --label 3 -n 16"),
+    "recipes": Command("List the recipes, or show one whole.", "recipes digits"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program: runs the command that `argv` (None: what the user typed) names, and returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    traceback = words[:1] == ["--traceback"]
+    name, *rest = words[traceback:] or [""]
+    if name in {"", "-h", "--help", "help"}:
+        print(overview())
+        return 0 if name else REFUSED
+    if name in {"-V", "--version"}:
+        print(f"anydit {version()}")
+        return 0
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return _say(f"command: got {name!r}, expected one of {', '.join(COMMANDS)}{hint}", REFUSED)
+    return _guarded(name, rest) if not traceback else _command(name)(rest)
+
+
+def overview() -> str:
+    """The page that `anydit --help` prints."""
+    rows = [f"  {name:10}{c.help}\n{'':12}anydit {c.example}" for name, c in COMMANDS.items()]
+    return "\n".join(
+        [
+            "anydit: any data, one Diffusion Transformer.\n",
+            *rows,
+            "\n  anydit COMMAND --help             all that a command takes",
+            "  anydit --traceback COMMAND ...    where in the code an error came from",
+            "  anydit --version",
+        ]
+    )
+
+
+def version() -> str:
+    """The version that is installed."""
+    from importlib.metadata import version
+
+    return version("anydit")
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    return import_module(f"anydit.cli.{name}").run
+
+
+def _guarded(name: str, argv: list[str]) -> int:
+    """Run a command; what a user can mend is said in one sentence, and everything else is a bug with its traceback."""
+    try:
+        return _command(name)(argv)
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it (`anydit recipes | head -1`); the last flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except ValueError as error:
+        return _say(str(error), REFUSED)
+    except Exception as error:
+        if not (isinstance(error, OSError) and error.filename) and not type(error).__module__.startswith("anydit."):
+            raise
+        return _say(str(error), FAILED)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"anydit: error: {sentence}", file=sys.stderr)
+    return code
