@@ -1,0 +1,83 @@
+"""What every test runs under: one thread, fixed seeds, no network, no window, and caches that are thrown away.
+
+Nothing of anydit is imported here, so that the hook that checks shapes and types sees all of it.
+"""
+
+import ipaddress
+import os
+import random
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+# In the environment, so that processes that tests start have it too.
+_CACHES = tempfile.TemporaryDirectory(prefix="anydit-tests-")
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "MPLBACKEND": "Agg",
+    "MPLCONFIGDIR": matplotlib.get_cachedir(),  # its list of fonts takes seconds to make
+    "XDG_CACHE_HOME": _CACHES.name,
+    "HF_HOME": str(Path(_CACHES.name, "huggingface")),
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+matplotlib.use("Agg")
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of faults, and skip those that need a GPU where there is none."""
+    no_gpu = pytest.mark.skip(reason="needs a GPU")
+    for item in items:
+        docstring = getattr(getattr(item, "function", None), "__doc__", None) or ""
+        if re.match(r"[TS]\d+\b", docstring):
+            item.add_marker("fault")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+def pytest_unconfigure() -> None:
+    """Throw the caches away."""
+    _CACHES.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """The same random numbers whichever tests ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Let sockets reach this machine only."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, _local_only(getattr(socket.socket, name)))
+        yield
+
+
+def _local_only(connect: Any) -> Any:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
+            raise ConnectionRefusedError(f"tests use no network; something tried to reach {address}")
+        return connect(self, address)
+
+    return guarded
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,58 @@
+"""The guards that the other tests rely on do guard."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+from anydit.diffusion.paths import Linear
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("example.org", 443)])
+def test_no_network(address: tuple[str, int]):
+    with socket.socket() as s:
+        s.settimeout(0.5)
+        with pytest.raises(ConnectionRefusedError, match="tests use no network"):
+            s.connect(address)
+        with pytest.raises(ConnectionRefusedError, match="tests use no network"):
+            s.connect_ex(address)
+
+
+def test_this_machine_can_be_reached():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        with server.accept()[0] as other:
+            other.send(b"x")
+        assert client.recv(1) == b"x"
+
+
+def test_caches_are_thrown_away():
+    for name in ("XDG_CACHE_HOME", "HF_HOME"):
+        assert Path(os.environ[name]).is_relative_to(tempfile.gettempdir())
+
+
+def test_one_thread():
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.gpu
+def test_gpu_tests_run_only_with_one():
+    assert torch.cuda.is_available()
+
+
+def test_shapes_and_types_are_checked():
+    path, t = Linear(), torch.rand(2)
+    x = torch.rand(2, 3, 4, 4)
+    path.noised(x, torch.randn_like(x), t)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        path.noised(x, torch.randn(2, 3, 4, 5), t)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        path.noised(x, torch.randn_like(x), "noise")  # type: ignore[arg-type]
+
+
+def test_tests_of_faults_are_marked(request: pytest.FixtureRequest):
+    """T0: not one of the list, but written as they are."""
+    assert request.node.get_closest_marker("fault")
