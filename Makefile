@@ -1,0 +1,78 @@
+# Python 3.11 or later: `make demo PYTHON=python3.12` takes another than python3; PIP_ARGS goes to every pip install.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+
+bin := $(VENV)/bin
+run := runs/digits
+pip := $(bin)/python -m pip --disable-pip-version-check install -c constraints.txt $(PIP_ARGS)
+
+DEMO := $(bin)/anydit train digits --out $(run) && $(bin)/anydit evaluate $(run)
+DEMO_EXTRAS := digits,evaluate
+
+benchmarks := $(shell grep -ls __main__ benchmarks/*.py)
+examples := $(wildcard examples/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test lint types check-docs check examples test-faults test-slow format docs bench constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp ## install, train on handwritten digits, report: about 5 minutes on two CPU cores
+	$(DEMO)
+
+install: $(VENV)/dev.stamp ## make .venv with all that development needs (6 GB)
+
+test: lint types docs check examples ## everything that CI checks
+
+lint: $(VENV)/dev.stamp ## style, format and layers
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/lint-imports --no-logo
+
+types: $(VENV)/dev.stamp ## the types, with pyright
+	$(bin)/pyright --warnings
+
+check: $(VENV)/dev.stamp ## the tests, with their coverage of branches
+	$(bin)/python -m pytest --cov --cov-report=term
+
+examples: $(VENV)/dev.stamp ## run each of examples/
+	set -e; for file in $(examples); do echo "$$file"; $(bin)/python "$$file"; done
+
+test-faults: $(VENV)/dev.stamp ## only the tests that break something on purpose
+	$(bin)/python -m pytest -m fault
+
+test-slow: $(VENV)/dev.stamp ## only the tests that take minutes each
+	$(bin)/python -m pytest -m slow
+
+format: $(VENV)/dev.stamp ## mend style and format where a tool can
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+
+docs: $(VENV)/dev.stamp ## build the documentation into site/; a warning is an error
+	$(bin)/zensical build --clean --strict
+
+bench: $(VENV)/dev.stamp ## run each of benchmarks/ and write docs/results/: hours
+	set -e; for file in $(benchmarks); do echo "$$file"; $(bin)/python "$$file"; done
+
+constraints: $(VENV)/dev.stamp ## write what .venv holds to constraints.txt
+	echo '# What anydit was last tested with; torch brings the rest of its own. Written by `make constraints`.' > constraints.txt
+	$(bin)/python -m pip freeze --exclude-editable | grep -viE '^(cuda|nvidia|triton)' >> constraints.txt
+
+clean: ## remove what make made, but not runs/
+	rm -rf $(VENV) site build dist .cache .coverage .import_linter_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says that what these two files ask for is installed, so that it is asked for once.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(pip) -e ".[$(DEMO_EXTRAS)]"
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(pip) -e ".[dev]"
+	touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or later is needed, this is {sys.version}; make ... PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
