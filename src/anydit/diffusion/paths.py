@@ -79,34 +79,30 @@ class Linear(Path):
 class Cosine(Path):
     """Variance preserving, alpha the cosine of an angle that grows evenly (Nichol & Dhariwal 2021).
 
-    log(alpha / sigma) stays within +-`max_log_snr`, so that no prediction is ever divided by zero.
+    At t = 1 log(alpha / sigma) is `min_log_snr`, not minus infinity, so that every prediction implies some data.
     """
 
-    max_log_snr: float = 7.5
-
-    def _angle(self, t: Times) -> Times:
-        first, last = self._ends
-        return first + (last - first) * t
+    min_log_snr: float = -7.5
 
     @cached_property
-    def _ends(self) -> tuple[float, float]:
-        return atan(exp(-self.max_log_snr)), atan(exp(self.max_log_snr))
+    def _last(self) -> float:
+        """The angle at t = 1, a little below a right angle."""
+        return atan(exp(-self.min_log_snr))
 
     def alpha(self, t: Times) -> Times:
-        return self._angle(t).cos()
+        return (self._last * t).cos()
 
     def sigma(self, t: Times) -> Times:
-        return self._angle(t).sin()
+        return (self._last * t).sin()
 
     def d_alpha(self, t: Times) -> Times:
-        return -(self._ends[1] - self._ends[0]) * self.sigma(t)
+        return -self._last * self.sigma(t)
 
     def d_sigma(self, t: Times) -> Times:
-        return (self._ends[1] - self._ends[0]) * self.alpha(t)
+        return self._last * self.alpha(t)
 
     def time_at(self, log_snr: Times) -> Times:
-        first, last = self._ends
-        return ((torch.atan(torch.exp(-log_snr)) - first) / (last - first)).clamp(0, 1)
+        return (torch.atan(torch.exp(-log_snr)) / self._last).clamp(0, 1)
 
     @property
     def reaches_noise(self) -> bool:

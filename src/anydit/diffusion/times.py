@@ -114,7 +114,7 @@ class Karras(TimeGrid):
     def times(self, path: Path, steps: int) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
-        return torch.cat([path.time_at(-sigma.log()), torch.zeros(1, dtype=torch.float64)]).float()
+        return _down_to_data(path, -sigma.log())
 
 
 @config
@@ -130,7 +130,7 @@ class LogSNR(TimeGrid):
 
     def times(self, path: Path, steps: int) -> Tensor:
         grid = torch.linspace(self.low, self.high, steps, dtype=torch.float64)
-        return torch.cat([path.time_at(grid), torch.zeros(1, dtype=torch.float64)]).float()
+        return _down_to_data(path, grid)
 
 
 @config
@@ -145,6 +145,17 @@ class Respaced(TimeGrid):
         stride = (self.of - 1) / max(steps - 1, 1)
         index = [round(stride * i) for i in range(steps)]
         return torch.tensor([(i + 1) / self.of for i in reversed(index)] + [0.0])
+
+
+def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
+    """The times of rising values of log(alpha / sigma), then 0."""
+    times = torch.cat([path.time_at(log_snr), torch.zeros(1, dtype=torch.float64)]).float()
+    if not bool((times.diff() < 0).all()):
+        low, high = float(log_snr[0]), float(log_snr[-1])
+        raise ValueError(
+            f"grid: got log(alpha / sigma) from {low:.3g} to {high:.3g}, beyond the path {type(path).__name__}"
+        )
+    return times
 
 
 AnyTimeGrid = Even | Karras | LogSNR | Respaced

@@ -1,0 +1,200 @@
+"""Step by step against diffusers' schedulers, on the same times with the same model, to 1e-5.
+
+diffusers works on integer timesteps of 1000 discrete steps (index i is our t = (i + 1)/1000) or, for flow matching, on
+sigmas. Where its conventions differ from ours each test says how the two are brought together.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+from anydit.diffusion import paths  # noqa: E402
+from anydit.diffusion.multistep import SDE, DPMSolverPP, UniPC  # noqa: E402
+from anydit.diffusion.paths import Linear  # noqa: E402
+from anydit.diffusion.predictions import noise_in, velocity_in  # noqa: E402
+from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Large, Small  # noqa: E402
+from anydit.diffusion.times import Respaced  # noqa: E402
+from anydit.tensors import Denoised  # noqa: E402
+from tests.diffusion.analytic import Arbitrary  # noqa: E402
+
+BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 2e-2, "beta_schedule": "linear"}
+PATH = paths.DDPM()
+
+
+def start() -> torch.Tensor:
+    return torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def model_noise(xt: torch.Tensor, t: float) -> torch.Tensor:
+    """The noise that the arbitrary denoiser implies, as an epsilon model would answer."""
+    times = torch.full((len(xt),), t, dtype=torch.float64)
+    return noise_in(PATH, xt, Arbitrary().denoise(xt, times, {}).x0, times)
+
+
+def theirs(scheduler, xt: torch.Tensor, timesteps, answer, **more) -> Iterator[torch.Tensor]:
+    """diffusers' samples after each step."""
+    for timestep in timesteps:
+        xt = scheduler.step(answer(xt, (int(timestep) + 1) / 1000), timestep, xt, **more).prev_sample
+        yield xt
+
+
+def in_doubles(scheduler):
+    """The scheduler with its schedule in doubles: as shipped, float32 products of 1000 factors bound the agreement."""
+    scheduler.betas = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
+    scheduler.alphas = 1 - scheduler.betas
+    scheduler.alphas_cumprod = torch.cumprod(scheduler.alphas, dim=0)
+    return scheduler
+
+
+def compare(
+    sampler, scheduler, count: int, *, answer=model_noise, denoiser=None, skip_last: int = 0, tolerance=1e-5, **more
+):
+    """Both take `count` steps of the published respacing; each sample agrees, but for the last `skip_last`."""
+    times = Respaced().times(PATH, count).double()
+    timesteps = [round(t * 1000) - 1 for t in times[:-1].tolist()]
+    in_doubles(scheduler)
+    scheduler.set_timesteps(timesteps=timesteps) if more.pop("custom", False) else scheduler.set_timesteps(count)
+    if list(map(int, scheduler.timesteps)) != timesteps:
+        scheduler.timesteps = torch.tensor(timesteps)
+    generator = torch.Generator().manual_seed(1)
+    noises = [torch.randn(start().shape, generator=generator, dtype=torch.float64) for _ in range(count)]
+    ours = [s.xt for s in sampler.run(denoiser or Arbitrary(), PATH, start(), times, {}, lambda i: noises[i])]
+    other = list(theirs(scheduler, start(), scheduler.timesteps, answer, **more))
+    for a, b in list(zip(ours, other, strict=True))[: count - skip_last]:
+        torch.testing.assert_close(a, b.double(), rtol=tolerance, atol=tolerance)
+    return noises
+
+
+class FixedNoise:
+    """Hands diffusers the noise that ours gets: its schedulers draw by `randn_tensor`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: str, count: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        noises = iter([torch.randn(start().shape, generator=generator, dtype=torch.float64) for _ in range(count)])
+        monkeypatch.setattr(f"diffusers.schedulers.{module}.randn_tensor", lambda *args, **names: next(noises))
+
+
+@pytest.mark.parametrize(("ours", "kind"), [(Small(), "fixed_small"), (Large(), "fixed_large")])
+@pytest.mark.parametrize("count", [10, 250])
+def test_ddpm(monkeypatch, ours, kind: str, count: int):
+    """diffusers follows the list of timesteps that it is given."""
+    scheduler = diffusers.DDPMScheduler(**BETAS, variance_type=kind, clip_sample=False)
+    FixedNoise(monkeypatch, "scheduling_ddpm", count)
+    compare(DDPM(variance=ours), scheduler, count, custom=True)
+
+
+class Learned(Arbitrary):
+    """An estimate and a variance, both functions of xt."""
+
+    def denoise(self, xt, t, cond):
+        return Denoised(super().denoise(xt, t, cond).x0, torch.sigmoid(xt))
+
+
+def test_ddpm_with_learned_variance(monkeypatch):
+    scheduler = diffusers.DDPMScheduler(**BETAS, variance_type="learned_range", clip_sample=False)
+    FixedNoise(monkeypatch, "scheduling_ddpm", 50)
+
+    def answer(xt, t):
+        return torch.cat([model_noise(xt, t), 2 * torch.sigmoid(xt) - 1], dim=1)
+
+    compare(DDPM(), scheduler, 50, answer=answer, denoiser=Learned(), custom=True)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim(monkeypatch, eta: float):
+    """diffusers steps by a fixed stride, so the times are spaced so; its last step goes to alpha 1, as ours does."""
+    scheduler = in_doubles(diffusers.DDIMScheduler(**BETAS, clip_sample=False, timestep_spacing="trailing"))
+    count = 20
+    scheduler.set_timesteps(count)
+    times = torch.tensor([(int(i) + 1) / 1000 for i in scheduler.timesteps] + [0.0], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    noises = [torch.randn(start().shape, generator=generator, dtype=torch.float64) for _ in range(count)]
+    xt = start()
+    for i, step in enumerate(DDIM(eta=eta).run(Arbitrary(), PATH, start(), times, {}, lambda i: noises[i])):
+        timestep = scheduler.timesteps[i]
+        noise = {"variance_noise": noises[i]} if eta else {}
+        xt = scheduler.step(model_noise(xt, (int(timestep) + 1) / 1000), timestep, xt, eta=eta, **noise).prev_sample
+        torch.testing.assert_close(step.xt, xt.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_dpm_solver(order: int):
+    """The last step goes to sigma 0 in both (`final_sigmas_type="zero"`).
+
+    diffusers lowers the order of the last two steps below 15 steps; ours lowers the last only, as it is infinite.
+    So the comparison takes 20 steps, in which diffusers lowers the last as well.
+    """
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **BETAS, algorithm_type="dpmsolver++", solver_order=order, final_sigmas_type="zero", lower_order_final=True
+    )
+    compare(DPMSolverPP(order), fixed_times(scheduler, 20), 20, skip_last=1 if order == 3 else 0)
+
+
+def test_sde_dpm_solver(monkeypatch):
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **BETAS, algorithm_type="sde-dpmsolver++", solver_order=2, final_sigmas_type="zero"
+    )
+    FixedNoise(monkeypatch, "scheduling_dpmsolver_multistep", 20)
+    compare(SDE(), fixed_times(scheduler, 20), 20)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc(order: int):
+    scheduler = diffusers.UniPCMultistepScheduler(
+        **BETAS, solver_order=order, solver_type="bh2", final_sigmas_type="zero", lower_order_final=True
+    )
+    compare(UniPC(order), fixed_times(scheduler, 20), 20)
+
+
+def fixed_times(scheduler, count: int):
+    """Make a multistep scheduler, which interpolates sigmas, stop at the published respacing."""
+    times = Respaced().times(PATH, count).double()
+    indices = [round(t * 1000) - 1 for t in times[:-1].tolist()]
+    real = scheduler.set_timesteps
+
+    def set_timesteps(n, **names):
+        real(n, **names)
+        alphas = scheduler.alphas_cumprod[indices]
+        scheduler.timesteps = torch.tensor(indices)
+        scheduler.sigmas = torch.cat([((1 - alphas) / alphas).sqrt(), torch.zeros(1, dtype=torch.float64)])
+
+    scheduler.set_timesteps = set_timesteps
+    return scheduler
+
+
+def flow(xt: torch.Tensor, sigma: float) -> torch.Tensor:
+    times = torch.full((len(xt),), sigma, dtype=torch.float64)
+    return velocity_in(Linear(), xt, Arbitrary().denoise(xt, times, {}).x0, times)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_match_euler(shift: float):
+    """Its sigmas are our times on the linear path."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(12)
+    times, xt = scheduler.sigmas.double(), start()
+    for i, step in enumerate(Euler().run(Arbitrary(), Linear(), start(), times, {}, lambda i: start())):
+        xt = scheduler.step(flow(xt, float(times[i])), scheduler.timesteps[i], xt).prev_sample
+        torch.testing.assert_close(step.xt, xt.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_flow_match_heun():
+    """diffusers counts each of the two halves of a step as a step."""
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler()
+    scheduler.set_timesteps(8)
+    every, xt = scheduler.sigmas.double(), start()
+    times = torch.cat([every[:1], every[1::2]])
+    halves = []
+    for i, timestep in enumerate(scheduler.timesteps):
+        xt = scheduler.step(flow(xt, float(timestep) / 1000), timestep, xt).prev_sample
+        halves.append(xt)
+        assert i == len(halves) - 1
+    whole = [*halves[1::2], halves[-1]] if len(halves) % 2 else halves[1::2]
+    ours = [s.xt for s in Heun().run(Arbitrary(), Linear(), start(), times, {}, lambda i: start())]
+    assert len(ours) == len(whole)
+    for a, b in zip(ours, whole, strict=True):
+        torch.testing.assert_close(a, b.double(), rtol=1e-5, atol=1e-5)

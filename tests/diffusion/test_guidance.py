@@ -1,0 +1,109 @@
+"""Guidance against its formulas, and what it does not call."""
+
+import pytest
+import torch
+
+from anydit.diffusion.guidance import Guidance, Guided, Inpaint
+from anydit.diffusion.paths import DDPM
+from anydit.diffusion.predictions import Noise
+from anydit.tensors import Cond, Denoised, known
+
+
+class Recorder:
+    """x0 is 10 where the label is known, 1 where it is null; remembers how large its batches were."""
+
+    def __init__(self, variance: bool = False) -> None:
+        self.batches: list[int] = []
+        self.variance = variance
+
+    def denoise(self, xt: torch.Tensor, t: torch.Tensor, cond: Cond) -> Denoised:
+        self.batches.append(len(xt))
+        present = torch.zeros(len(xt), dtype=torch.bool)
+        if "label" in cond:
+            flags = known(cond["label"])[1]
+            present = torch.ones(len(xt), dtype=torch.bool) if flags is None else flags
+        value = torch.where(present, 10.0, 1.0)[:, None, None].expand_as(xt)
+        return Denoised(value, value / 20 if self.variance else None)
+
+
+XT, COND = torch.zeros(3, 4, 2), {"label": torch.tensor([0, 1, 2])}
+
+
+def at(*t: float) -> torch.Tensor:
+    return torch.tensor(t)
+
+
+def test_classifier_free_in_one_call():
+    recorder = Recorder(variance=True)
+    answer = Guidance(scale=3.0).wrap(recorder).denoise(XT, at(0.1, 0.5, 0.9), COND)
+    assert recorder.batches == [6]
+    torch.testing.assert_close(answer.x0, torch.full_like(XT, 1 + 3 * 9.0))
+    assert answer.variance is not None and (answer.variance == 0.5).all(), "the conditional variance"
+
+
+def test_scale_one_is_the_denoiser_itself():
+    recorder = Recorder()
+    assert Guidance(scale=1.0).wrap(recorder) is recorder
+
+
+def test_scale_zero_is_the_null():
+    assert (Guidance(scale=0.0).wrap(Recorder()).denoise(XT, at(0.1, 0.5, 0.9), COND).x0 == 1).all()
+
+
+def test_interval_is_per_sample_and_saves_the_call():
+    recorder = Recorder()
+    guided = Guidance(scale=2.0, interval=(0.3, 0.7)).wrap(recorder)
+    x0 = guided.denoise(XT, at(0.1, 0.5, 0.9), COND).x0
+    assert x0[:, 0, 0].tolist() == [10.0, 19.0, 10.0] and recorder.batches == [6]
+    assert (guided.denoise(XT, at(0.1, 0.2, 0.9), COND).x0 == 10).all() and recorder.batches == [6, 3]
+
+
+def test_autoguidance():
+    class Weak(Recorder):
+        def denoise(self, xt, t, cond):
+            assert "label" in cond
+            self.batches.append(len(xt))
+            return Denoised(torch.full_like(xt, 4.0))
+
+    strong, weak = Recorder(), Weak()
+    x0 = Guidance(scale=2.0).wrap(strong, weak).denoise(XT, at(0.1, 0.5, 0.9), COND).x0
+    assert (x0 == 4 + 2 * 6).all() and strong.batches == weak.batches == [3]
+
+
+def test_legacy_channels_are_the_published_rule():
+    """sample.py guides the noise of the first three channels; here the same on x0, by linearity."""
+    generator = torch.Generator().manual_seed(0)
+    xt, conditional, unconditional = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
+    path, t = DDPM(), torch.tensor([0.3, 0.6])
+
+    class Model:
+        def denoise(self, xt2, t2, cond):
+            noise = torch.cat([conditional, unconditional])
+            return Denoised(Noise().x0(path, xt2, noise, t2))
+
+    ours = Guided(Model(), Guidance(scale=4.0, legacy_channels=3)).denoise(xt, t, {"label": torch.tensor([1, 2])}).x0
+    half = unconditional + 4.0 * (conditional - unconditional)
+    published = torch.cat([half[:, :3], conditional[:, 3:]], dim=1)
+    torch.testing.assert_close(ours, Noise().x0(path, xt, published, t), rtol=1e-4, atol=1e-5)
+
+
+def test_inpainting_keeps_what_is_known():
+    keep = torch.zeros(3, 1, 2, dtype=torch.bool)
+    keep[:, :, 0] = True
+    x0 = Inpaint(Recorder(), torch.full_like(XT, 7.0), keep).denoise(XT, at(0.1, 0.5, 0.9), COND).x0
+    assert (x0[:, :, 0] == 7).all() and (x0[:, :, 1] == 10).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": float("nan")},
+        {"scale": -1.0},
+        {"interval": (0.7, 0.3)},
+        {"interval": (0.0, 1.5)},
+        {"legacy_channels": 0},
+    ],
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError, match="got"):
+        Guidance(**options)

@@ -1,0 +1,101 @@
+"""Training times are distributed as they say; sampling grids end at the data."""
+
+import math
+
+import pytest
+import torch
+
+from anydit.diffusion.paths import DDPM, Cosine, Linear, LinearBeta
+from anydit.diffusion.times import Discrete, Even, Karras, LogitNormal, LogSNR, Respaced, Uniform, shifted, stratified
+from anydit.tensors import Stream
+
+U = Stream(0, "u").uniform(0, torch.arange(20_000))
+
+
+def test_uniform_and_discrete():
+    assert torch.equal(Uniform().at(U), U)
+    index = (Discrete(10).at(U) * 10).round()
+    counts = torch.bincount(index.long(), minlength=11)
+    assert counts[0] == 0 and (counts[1:] - 2000).abs().max() < 200
+    assert Discrete(4).at(torch.tensor([1e-9, 0.25, 0.2501, 1.0])).tolist() == [0.25, 0.25, 0.5, 1.0]
+
+
+def test_logit_normal():
+    t = LogitNormal(mean=0.3, std=0.8).at(U)
+    logit = torch.logit(t.double())
+    assert logit.mean().item() == pytest.approx(0.3, abs=0.02) and logit.std().item() == pytest.approx(0.8, abs=0.02)
+    assert ((t > 0) & (t < 1)).all()
+    moved = LogitNormal(mean=0.3, std=0.8, shift=3.0).at(U)
+    torch.testing.assert_close(moved, shifted(t, 3.0), rtol=1e-4, atol=1e-5)
+
+
+def test_shift_multiplies_the_noise_level():
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    s = shifted(t, 4.0)
+    assert s[0] == 0 and s[-1] == 1
+    torch.testing.assert_close(s[1:-1] / (1 - s[1:-1]), 4 * t[1:-1] / (1 - t[1:-1]))
+
+
+def test_stratified_puts_one_in_each_stratum():
+    u = stratified(U[:64], torch.arange(64), 64)
+    assert (torch.ceil(u * 64) - 1).tolist() == list(range(64))
+    halves = [stratified(U[a:b], torch.arange(a, b), 64) for a, b in ((0, 40), (40, 64))]
+    assert torch.equal(torch.cat(halves), u), "the same whoever draws which part"
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine(), LinearBeta(), DDPM()], ids=str)
+@pytest.mark.parametrize("grid", [Even(), Even(shift=3.0), Karras(), LogSNR(), Respaced()], ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+def test_grids_fall_to_the_data(path, grid, steps: int):
+    times = grid.times(path, steps)
+    assert len(times) == steps + 1 and times[-1] == 0
+    assert (times.diff() < 0).all() and times[0] <= 1
+
+
+def test_karras_is_the_published_grid():
+    times = Karras().times(Linear(), 18).double()
+    sigma = times[:-1] / (1 - times[:-1])
+    i = torch.arange(18, dtype=torch.float64)
+    expected = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(sigma, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 25, 50, 100, 250, 1000])
+def test_respaced_is_the_published_choice(count: int):
+    """Walk up in float strides and round, as Nichol & Dhariwal 2021 do for one section."""
+    place, index, stride = 0.0, [], 1.0 if count == 1 else 999 / (count - 1)
+    for _ in range(count):
+        index.append(round(place))
+        place += stride
+    ours = [round(t * 1000) - 1 for t in Respaced().times(DDPM(), count)[:-1].tolist()]
+    assert ours == index[::-1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LogitNormal(std=0),
+        lambda: Discrete(0),
+        lambda: Even(shift=0),
+        lambda: Karras(sigma_min=1.0, sigma_max=0.5),
+        lambda: LogSNR(low=1.0, high=-1.0),
+        lambda: Respaced().times(DDPM(), 1001),
+        lambda: Respaced().times(DDPM(), 0),
+    ],
+)
+def test_bad_options_are_refused(make):
+    with pytest.raises(ValueError, match="got"):
+        make()
+
+
+@pytest.mark.parametrize("grid", [Karras(sigma_max=1e4), LogSNR(low=-20.0)], ids=str)
+def test_a_grid_beyond_the_path_is_refused(grid):
+    with pytest.raises(ValueError, match="beyond the path DDPM"):
+        grid.times(DDPM(), 50)
+
+
+def test_log_snr_is_even():
+    path = Cosine()
+    times = LogSNR(low=-3.0, high=3.0).times(path, 13)[:-1].double()
+    steps = path.log_snr(times).diff()
+    assert steps.std() / steps.mean() < 1e-3 and math.isclose(float(steps.mean()), 0.5, rel_tol=1e-3)
