@@ -166,6 +166,7 @@ def test_differences_are_dotted() -> None:
         (("--sizes", "5", "6", "7"), {"sizes": (5, 6, 7)}),
         (("--named.b.side", "2"), {"named": {"a": Round(), "b": Square(2)}}),
         (("--named.a", "Square"), {"named": {"a": Square(), "b": Square(7)}}),
+        (("--named.a", "None"), {"named": {"b": Square(7)}}),
         (("--source", "OpenSource"), {"source": OpenSource()}),
     ],
 )

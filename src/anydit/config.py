@@ -111,6 +111,7 @@ def explain(error: ValidationError) -> str:
 def overridden(default: T, args: Sequence[str], program: str, description: str = "") -> T:
     """`default` with dotted flags applied: `--model.depth 8`; `--model.position Rope` puts another class in a field.
 
+    None empties a field that may be empty, and takes an entry out of a dictionary: `--model.conditions.label None`.
     Prints a message and exits with code 2 where a flag is unknown or its value is refused.
 
     Raises:
@@ -138,7 +139,10 @@ def _choose(default: T, args: Sequence[str]) -> tuple[T, list[str]]:
         data = parent = to_json(default)
         for part in way:
             parent = parent[part]
-        parent[name] = None if value == "None" and NoneType in takes else {TYPE: value}
+        if value == "None" and TYPE not in parent:
+            parent.pop(name, None)
+        else:
+            parent[name] = None if value == "None" and NoneType in takes else {TYPE: value}
         default = from_json(type(default), data)
     return default, rest
 
