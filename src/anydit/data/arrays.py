@@ -104,7 +104,9 @@ class ArrayView(View):
     low: float = 0.0
     high: float = 1.0
 
-    def picture(self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    def picture(
+        self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None
+    ) -> Image.Image:
         # One axis becomes a row of pixels; of more than two axes the middle slice along the first ones is shown.
         while x.ndim > 4:
             x = x[:, :, x.shape[2] // 2]

@@ -1,4 +1,4 @@
-"""The seams of data: where samples come from, how they are read, and how samples of a modality are shown and written."""
+"""The seams of data: where samples come from, how they are read, and how a modality is shown and written."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,10 @@ class Facts:
 class Samples(Protocol):
     """An opened data set: any batch of it, by ids. Reading the same ids gives the same batch."""
 
-    facts: Facts
+    @property
+    def facts(self) -> Facts:
+        """What the samples have in common."""
+        ...
 
     def __len__(self) -> int:
         """How many samples there are; ids run from 0 to below it."""
@@ -63,7 +66,9 @@ class View(ABC):
     """How samples of a modality are shown to people and written to files."""
 
     @abstractmethod
-    def picture(self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    def picture(
+        self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None
+    ) -> Image.Image:
         """All samples on one sheet, `columns` in a row (about square where None), a caption under each."""
 
     @abstractmethod

@@ -25,7 +25,7 @@ TILE_PX = 32
 
 @config
 class Images(View):
-    """Images with values from `low` (black) to `high` (white); 1, 3 or 4 channels, others shown side by side in grey."""
+    """Images with values from `low` (black) to `high` (white); 1, 3 or 4 channels, others side by side in grey."""
 
     low: float = 0.0
     high: float = 1.0
@@ -39,7 +39,9 @@ class Images(View):
         unit = (x.float() - self.low) / (self.high - self.low)
         return rearrange((unit * 255).round().clamp(0, 255).to(torch.uint8), "b c h w -> b h w c").numpy()
 
-    def picture(self, x: Float[Tensor, "b c h w"], captions: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    def picture(
+        self, x: Float[Tensor, "b c h w"], captions: Sequence[str] = (), columns: int | None = None
+    ) -> Image.Image:
         if x.shape[1] not in MODES:
             x = rearrange(x, "b c h w -> b 1 h (c w)")
         scale = max(1, ceil(TILE_PX / min(x.shape[2:])))

@@ -16,7 +16,7 @@ from anydit.tensors import Batch, Stream
 
 @dataclass(frozen=True)
 class Order:
-    """The samples of every step: each epoch is a permutation of all `count`, and batches run on from one into the next."""
+    """The samples of every step: each epoch is a permutation of all `count`; batches run on from one into the next."""
 
     count: int
     batch: int

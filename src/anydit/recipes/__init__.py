@@ -7,10 +7,13 @@ from pathlib import Path
 
 from anydit.recipes.arrays import arrays
 from anydit.recipes.digits import digits
+from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.train.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
+    "fashion": fashion,
+    "fashion-gpu": fashion_gpu,
     "arrays": arrays,
 }
 
