@@ -1,7 +1,7 @@
 """What every level shares: the batch, conditions with a null per sample, the denoiser seam, counter-based noise."""
 
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import pi, prod
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -93,9 +93,9 @@ def drop(cond: Cond, where: Mapping[str, Bool[Tensor, " b"]]) -> Cond:
     return out
 
 
-def null(cond: Cond) -> Cond:
-    """`cond` with every condition null; the mask stays, because it is part of the sample."""
-    return {name: value for name, value in cond.items() if name == MASK}
+def null(cond: Cond, always: Set[str] = frozenset()) -> Cond:
+    """`cond` with every condition null but those that are `always` given; the mask stays, being part of the sample."""
+    return {name: value for name, value in cond.items() if name == MASK or name in always}
 
 
 def concatenate(conds: Sequence[Cond], batch: int) -> Cond:

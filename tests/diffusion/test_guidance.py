@@ -87,6 +87,18 @@ def test_legacy_channels_are_the_published_rule():
     torch.testing.assert_close(ours, Noise().x0(path, xt, published, t), rtol=1e-4, atol=1e-5)
 
 
+def test_a_condition_without_a_null_is_given_to_both_halves():
+    class Needs(Recorder):
+        def denoise(self, xt, t, cond):
+            guide, present = known(cond["guide"])
+            assert present is None and guide.shape == (6, 1, 2)
+            return super().denoise(xt, t, cond)
+
+    cond = {**COND, "guide": torch.ones(3, 1, 2)}
+    x0 = Guidance(scale=3.0).wrap(Needs(), always={"guide"}).denoise(XT, at(0.1, 0.5, 0.9), cond).x0
+    torch.testing.assert_close(x0, torch.full_like(XT, 1 + 3 * 9.0))
+
+
 def test_inpainting_keeps_what_is_known():
     keep = torch.zeros(3, 1, 2, dtype=torch.bool)
     keep[:, :, 0] = True

@@ -27,6 +27,11 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("Train a recipe, or go on with a run.", "train digits"),
     "sample": Command("Draw samples from a run or an exported folder.", "sample runs/digits --label 3 -n 16"),
+    "profile": Command("Show what a recipe or a run costs: FLOPs, memory, time.", "profile digits"),
+    "convert": Command(
+        "Turn published weights into a folder that anydit opens, and back.",
+        "convert to-diffusers runs/digits --to exported",
+    ),
     "recipes": Command("List the recipes, or show one whole.", "recipes digits"),
 }
 

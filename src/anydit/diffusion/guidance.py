@@ -1,5 +1,6 @@
 """Denoisers that wrap a denoiser: guidance by a condition or by a weaker model, and keeping what is known."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from math import isfinite
 
@@ -35,18 +36,22 @@ class Guidance:
         if self.legacy_channels is not None and self.legacy_channels < 1:
             raise ValueError(f"legacy_channels: got {self.legacy_channels}, expected at least 1, or None for all")
 
-    def wrap(self, denoiser: Denoiser, weak: Denoiser | None = None) -> Denoiser:
-        """The guided denoiser; `denoiser` itself where the scale is 1."""
-        return denoiser if self.scale == 1 else Guided(denoiser, self, weak)
+    def wrap(self, denoiser: Denoiser, weak: Denoiser | None = None, always: Set[str] = frozenset()) -> Denoiser:
+        """The guided denoiser; `denoiser` itself where the scale is 1. `always`: conditions that have no null."""
+        return denoiser if self.scale == 1 else Guided(denoiser, self, weak, always)
 
 
 @dataclass(frozen=True)
 class Guided:
-    """A denoiser under guidance. Condition and null are one batched call; outside the interval only the first."""
+    """A denoiser under guidance. Condition and null are one batched call; outside the interval only the first.
+
+    `always`: conditions that are never null, because no null was learned for them; both halves have them.
+    """
 
     denoiser: Denoiser
     guidance: Guidance
     weak: Denoiser | None = None
+    always: Set[str] = frozenset()
 
     def denoise(self, xt: Float[Tensor, "b c *space"], t: Float[Tensor, " b"], cond: Cond) -> Denoised:
         """The guided estimate; a learned variance is the conditional one."""
@@ -74,7 +79,9 @@ class Guided:
         if self.weak is not None:
             return self.denoiser.denoise(xt, t, cond), self.weak.denoise(xt, t, cond).x0
         b = len(xt)
-        both = self.denoiser.denoise(torch.cat([xt, xt]), torch.cat([t, t]), concatenate([cond, null(cond)], b))
+        both = self.denoiser.denoise(
+            torch.cat([xt, xt]), torch.cat([t, t]), concatenate([cond, null(cond, self.always)], b)
+        )
         variance = None if both.variance is None else both.variance[:b]
         return Denoised(both.x0[:b], variance), both.x0[b:]
 

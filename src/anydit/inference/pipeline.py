@@ -185,7 +185,8 @@ class Pipeline:
             xt = xt * path.sigma(times[:1]).to(device)
         else:
             xt = path.noised(job.start[rows].to(device), xt, times[:1].to(device).expand(len(xt)))
-        denoiser = how.guidance.wrap(self.denoiser(), job.weak)
+        always = {name for name, condition in self.config.model.conditions.items() if not condition.dropout}
+        denoiser = how.guidance.wrap(self.denoiser(), job.weak, always)
         if job.start is not None and job.keep is not None:
             denoiser = Inpaint(denoiser, job.start[rows].to(device), job.keep[rows].to(device))
         cond = {name: value.to(device) for name, value in select(job.cond, rows).items()}  # pyright: ignore

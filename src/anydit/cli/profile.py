@@ -1,0 +1,100 @@
+"""Show what a recipe or a run costs: FLOPs, memory, time.
+
+anydit profile digits
+anydit profile runs/digits --sizes 8 16 32 --out cost.png
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from anydit.config import from_json, overridden
+from anydit.inference.config import RUN_FILE
+from anydit.inference.pipeline import default_device
+from anydit.recipes import find
+from anydit.train.profile import Profile, over_sizes, plot, profile
+from anydit.train.recipe import Recipe, resolved
+from anydit.weights import read_config
+
+
+def run(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        "anydit profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", metavar="RECIPE_OR_RUN", help="a recipe's name, FILE.py:FUNCTION, or a run's folder")
+    parser.add_argument("--batch", type=int, help="samples in a step (the recipe's)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the accelerator that is there)")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        help="edges of square samples for the curve (1/2, 1, 2 and 4 times the recipe's)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("profile.png"), help="where to draw the curve (profile.png)")
+    known, rest = parser.parse_known_args(argv)
+    recipe = _recipe(known.what, rest)
+    if known.batch is not None:
+        recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
+    import torch
+
+    device = torch.device(known.device or default_device())
+    Console().print(table(known.what, profile(recipe, device)))
+    points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
+    for p in points:
+        share = p.cost.attention / p.cost.forward
+        size = "x".join(map(str, p.size))
+        print(f"{size:>12}: {p.cost.tokens:6} tokens {p.cost.forward / 1e9:9.3f} GFLOPs, attention {share:4.0%}, "
+              f"{1e3 * p.seconds:8.2f} ms")  # fmt: skip
+    plot(points, known.out)
+    print(f"Wrote {known.out}")
+    return 0
+
+
+def table(name: str, p: Profile) -> Table:
+    """A profile as a page."""
+    rows = [
+        ("parameters", f"{p.cost.parameters / 1e6:.2f} M ({_bytes(p.parameter_bytes)} in float32)"),
+        ("tokens of a sample", f"{p.cost.tokens}"),
+        ("forward, a sample", f"{p.cost.forward / 1e9:.4g} GFLOPs = {p.cost.multiply_adds / 1e9:.4g} GMACs"),
+        (
+            "  attention's quadratic part",
+            f"{p.cost.attention / 1e9:.4g} GFLOPs ({p.cost.attention / p.cost.forward:.1%})",
+        ),
+        ("training, a sample", f"{p.cost.training / 1e9:.4g} GFLOPs"),
+        (f"activations, a batch of {p.batch}", f"{_bytes(p.activation_bytes)} kept for the backward pass"),
+        ("weights, average, AdamW, gradients", _bytes(5 * p.parameter_bytes)),
+        ("fastest matrix product", f"{p.ceiling / 1e9:.4g} GFLOP/s in {p.dtype} on {p.device}"),
+        ("forward, a batch", f"{1e3 * p.forward_seconds:.4g} ms = {p.forward_share:.0%} of that"),
+        ("training step", f"{1e3 * p.step_seconds:.4g} ms = {p.step_share:.0%} of that"),
+        ("training", f"{p.batch / p.step_seconds:.4g} samples/s"),
+    ]
+    page = Table("what", name, title="Cost (1 multiply-add = 2 FLOPs)")
+    for row in rows:
+        page.add_row(*row)
+    return page
+
+
+def _recipe(what: str, overrides: list[str]) -> Recipe:
+    """A resolved recipe, from a run or by name; data are opened only where the recipe leaves something to them."""
+    if (Path(what) / RUN_FILE).is_file():
+        recipe = overridden(from_json(Recipe, read_config(Path(what) / RUN_FILE)), overrides, "anydit profile")
+    else:
+        recipe = overridden(find(what)(), overrides, "anydit profile")
+    open_fields = recipe.model.channels is None or recipe.model.size is None
+    return resolved(recipe, recipe.data.open("train")) if open_fields else recipe
+
+
+def _sizes(recipe: Recipe, edges: list[int] | None) -> list[tuple[int, ...]]:
+    size, patch = recipe.model.size or (), recipe.model.patch
+    if edges is not None:
+        return [(edge,) * len(patch) for edge in edges]
+    half = [tuple(s // 2 for s in size)] if all(s % (2 * p) == 0 for s, p in zip(size, patch, strict=True)) else []
+    return half + [tuple(s * times for s in size) for times in (1, 2, 4)]
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count > 2**29 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,188 @@
+"""What a recipe costs: counted FLOPs and memory, and measured times beside what the machine's matrix products reach."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from anydit.inference.compile import autocast, compile_blocks
+from anydit.model.conditioning import Field, Label
+from anydit.model.dit import DiT
+from anydit.model.flops import Cost, cost
+from anydit.tensors import Batch
+from anydit.train.recipe import Recipe
+from anydit.train.step import TrainStep
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one batch costs. Seconds and FLOP/s are medians; activations are what the forward pass keeps."""
+
+    cost: Cost
+    batch: int
+    device: str
+    dtype: str
+    parameter_bytes: int
+    activation_bytes: int
+    forward_seconds: float
+    step_seconds: float
+    ceiling: float
+
+    @property
+    def forward_share(self) -> float:
+        """FLOP/s of the forward pass, as a share of the ceiling."""
+        return self.cost.forward * self.batch / self.forward_seconds / self.ceiling
+
+    @property
+    def step_share(self) -> float:
+        """FLOP/s of the whole training step, as a share of the ceiling."""
+        return self.cost.training * self.batch / self.step_seconds / self.ceiling
+
+
+@dataclass(frozen=True)
+class Point:
+    """The cost of one sample of a size, and the measured seconds of its forward pass in a batch of one."""
+
+    size: tuple[int, ...]
+    cost: Cost
+    seconds: float
+
+
+def profile(recipe: Recipe, device: torch.device) -> Profile:
+    """Count and measure one batch of a resolved recipe; its weights are random and its data are noise."""
+    torch.manual_seed(0)  # the noise that stands for data; no figure depends on it
+    config, model = recipe.train, DiT(recipe.model).to(device)
+    step = TrainStep(model, recipe.codec.build().to(device), recipe.objective, config)
+    batch = _batch(recipe, config.batch, device)
+    kept = _kept_bytes(step, batch)
+    if config.compile:
+        compile_blocks(model)
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    return Profile(
+        cost=cost(recipe.model),
+        batch=config.batch,
+        device=_name(device),
+        dtype=str(dtype).removeprefix("torch."),
+        parameter_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        activation_bytes=kept,
+        forward_seconds=seconds(lambda: _forward(recipe, model, batch), device),
+        step_seconds=seconds(lambda: step(batch, 0), device),
+        ceiling=product_ceiling(device, dtype),
+    )
+
+
+def over_sizes(recipe: Recipe, sizes: Sequence[tuple[int, ...]], device: torch.device) -> list[Point]:
+    """The cost of samples of other sizes.
+
+    Raises:
+        ValueError: a size that the patch does not divide.
+    """
+    model = DiT(recipe.model).to(device)
+    points = list[Point]()
+    for size in sizes:
+        counted = cost(recipe.model, size)
+        batch = _batch(replace(recipe, model=replace(recipe.model, size=size)), 1, device)
+        points.append(Point(size, counted, seconds(lambda b=batch: _forward(recipe, model, b), device)))
+    return points
+
+
+def plot(points: Sequence[Point], path: Path) -> None:
+    """FLOPs, attention's quadratic part of them, and milliseconds, over the number of tokens."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tokens = [p.cost.tokens for p in points]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    left.loglog(tokens, [p.cost.forward / 1e9 for p in points], "o-", label="all")
+    left.loglog(tokens, [p.cost.attention / 1e9 for p in points], "s--", label="attention, quadratic part")
+    left.set(xlabel="tokens", ylabel="GFLOPs of a forward pass")
+    left.legend()
+    right.loglog(tokens, [1e3 * p.seconds for p in points], "o-", color="C2")
+    right.set(xlabel="tokens", ylabel="milliseconds of a forward pass, batch 1")
+    for axes in (left, right):
+        axes.grid(visible=True, which="both", linewidth=0.3)
+        axes.set_xticks(tokens, [f"{n}\n{'x'.join(map(str, p.size))}" for n, p in zip(tokens, points, strict=True)])
+        axes.minorticks_off()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The median time of `work`, after one call to warm up, the device's queue included."""
+    times = list[float]()
+    for _ in range(REPEATS + 1):
+        _wait(device)
+        began = perf_counter()
+        work()
+        _wait(device)
+        times.append(perf_counter() - began)
+    return median(times[1:])
+
+
+def product_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest of a few square matrix products: what a step can be measured against."""
+    best = 0.0
+    for n in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+        best = max(best, 2 * n**3 / seconds(lambda a=a, b=b: a @ b, device))
+    return best
+
+
+def _forward(recipe: Recipe, model: DiT, batch: Batch) -> Tensor:
+    with torch.inference_mode(), autocast(batch.x.device, recipe.train.bf16):
+        return model(batch.x, torch.full((len(batch.x),), 0.5, device=batch.x.device), batch.cond)
+
+
+def _kept_bytes(step: TrainStep, batch: Batch) -> int:
+    """Bytes of distinct tensors that one forward pass keeps for the backward pass, weights not counted."""
+    weights = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    part = batch.x[: len(batch.x) // step.config.accumulate]
+    t = torch.full((len(part),), 0.5, device=part.device)
+    cond = {name: value[: len(part)] for name, value in batch.cond.items()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast(part.device, step.config.bf16):
+        output = step.model(part, t, cond)  # held until the count is made, so that no storage is used twice
+    total = sum(kept.values())
+    del output
+    return total
+
+
+def _batch(recipe: Recipe, n: int, device: torch.device) -> Batch:
+    """Noise in place of latents, and conditions in place of those of the data."""
+    model = recipe.model
+    shape = (n, model.in_channels, *(model.size or ()))
+    cond = dict[str, Tensor]()
+    for name, condition in model.conditions.items():
+        if isinstance(condition, Label):
+            cond[name] = torch.zeros(n, dtype=torch.int64, device=device)
+        elif isinstance(condition, Field):
+            cond[name] = torch.zeros(n, condition.channels, *shape[2:], device=device)
+        else:
+            cond[name] = torch.zeros(n, len(condition.names), device=device)
+    return Batch(torch.randn(shape, device=device), cond, torch.arange(n))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
