@@ -98,6 +98,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullLocator
 
     tokens = [p.cost.tokens for p in points]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
@@ -110,7 +111,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
     for axes in (left, right):
         axes.grid(visible=True, which="both", linewidth=0.3)
         axes.set_xticks(tokens, [f"{n}\n{'x'.join(map(str, p.size))}" for n, p in zip(tokens, points, strict=True)])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
