@@ -14,7 +14,7 @@ benchmarks := $(shell grep -ls __main__ benchmarks/*.py)
 examples := $(wildcard examples/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint types check-docs check examples test-faults test-slow format docs bench constraints clean
+.PHONY: help demo install test lint types check examples test-faults test-slow format docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,10 +55,6 @@ docs: $(VENV)/dev.stamp ## build the documentation into site/; a warning is an e
 
 bench: $(VENV)/dev.stamp ## run each of benchmarks/ and write docs/results/: hours
 	set -e; for file in $(benchmarks); do echo "$$file"; $(bin)/python "$$file"; done
-
-constraints: $(VENV)/dev.stamp ## write what .venv holds to constraints.txt
-	echo '# What anydit was last tested with; torch brings the rest of its own. Written by `make constraints`.' > constraints.txt
-	$(bin)/python -m pip freeze --exclude-editable | grep -viE '^(cuda|nvidia|triton)' >> constraints.txt
 
 clean: ## remove what make made, but not runs/
 	rm -rf $(VENV) site build dist .cache .coverage .import_linter_cache .pytest_cache .ruff_cache

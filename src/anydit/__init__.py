@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from anydit.model.conditioning import Field, Label, Numbers
     from anydit.model.dit import DiT, DiTConfig
     from anydit.model.presets import preset
-    from anydit.train.loop import train
     from anydit.train.recipe import Recipe, TrainConfig
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "TrainConfig",
     "load",
     "preset",
-    "train",
 ]
 
 _HOMES = {
@@ -33,7 +31,6 @@ _HOMES = {
     "anydit.model.conditioning": ("Field", "Label", "Numbers"),
     "anydit.model.dit": ("DiT", "DiTConfig"),
     "anydit.model.presets": ("preset",),
-    "anydit.train.loop": ("train",),
     "anydit.train.recipe": ("Recipe", "TrainConfig"),
 }
 
