@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
         "Turn published weights into a folder that anydit opens, and back.",
         "convert to-diffusers runs/digits --to exported",
     ),
+    "evaluate": Command("Show how good a run's samples are, beside held-out real data.", "evaluate runs/digits"),
     "recipes": Command("List the recipes, or show one whole.", "recipes digits"),
 }
 

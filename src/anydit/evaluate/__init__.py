@@ -1,0 +1,1 @@
+"""Evaluation: how good a pipeline is, with every figure beside its floor."""

@@ -1,0 +1,177 @@
+"""How good are a pipeline's samples: figures, each beside its floor, what held-out real data reach."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
+from anydit.config import Json, to_json
+from anydit.data import Data
+from anydit.evaluate import classifier, compare, pictures
+from anydit.evaluate.classifier import Classifier
+from anydit.evaluate.compare import Figure
+from anydit.evaluate.features import AT_ONCE, CONV, Features, PrincipalComponents, in_parts
+from anydit.evaluate.sets import Progress, Sets, draw, opened, spread
+from anydit.inference.config import Sampling
+from anydit.inference.pipeline import Pipeline
+
+REFERENCE_AT_MOST = 50_000
+"""Training samples whose features are taken."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures by name, and all that is needed to read and repeat them; `pictures` are for the page, not for JSON.
+
+    `network_calls` is per sample, and counts the condition and the null of guidance as two. `confusion[i][j]`: how many
+    samples of class i were taken for class j.
+    """
+
+    figures: Mapping[str, Figure]
+    features: str
+    counts: Mapping[str, int]
+    settings: Json
+    seconds: Mapping[str, float]
+    network_calls: float
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    pictures: Mapping[str, Image] = field(default_factory=dict[str, Image], repr=False, compare=False)
+
+    def json(self) -> Json:
+        """Plain JSON values, without the pictures."""
+        content: Json = to_json(replace(self, pictures={}))
+        for name, figure in self.figures.items():
+            content["figures"][name]["ratio"] = figure.ratio
+        return {name: value for name, value in content.items() if name not in {"pictures", "type"}}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the classifier found: nothing, unless the samples were asked to be of a class."""
+
+    figures: dict[str, Figure] = field(default_factory=dict[str, Figure])
+    pictures: dict[str, Image] = field(default_factory=dict[str, Image])
+    classes: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+
+def evaluate(
+    pipeline: Pipeline,
+    data: Data,
+    *,
+    features: Features | None = None,
+    samples: int | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: Progress = lambda stage, done: None,
+) -> Report:
+    """Draw samples under the held-out data's own conditions, and compare them and held-out data with training data.
+
+    Both sides of a figure count the same number of samples. `samples`: how many to draw in all; several times the
+    number of held-out ones are several draws, and figures their mean. `features`: None is those of a classifier trained
+    on the spot. `sampling`: instead of the saved one.
+
+    Raises:
+        ValueError: the data are too few, or not of the kind that the pipeline makes.
+    """
+    how, clock = sampling or pipeline.config.sampling, Clock()
+    sets = opened(pipeline, data, samples)
+    judge = _judge(sets, data, pipeline.device, progress)
+    space, notes = _space(features, judge, sets)
+    clock.lap("classifier")
+    x, calls = draw(pipeline, sets, how, seed, progress)
+    clock.lap("samples")
+    figures, used = _in_features(space, x, sets, progress)
+    clock.lap("features")
+    near = compare.nearest(torch.cat([x, sets.real.x]), sets.train, lambda done: progress("neighbours", done))
+    figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
+    clock.lap("neighbours")
+    judged = _judged(judge, sets, x)
+    shown = pictures.shown(sets, x, near) | judged.pictures
+    return Report(
+        figures=judged.figures | figures,
+        features=space.name,
+        counts={"samples": len(x), "draws": sets.draws, "held_out": sets.count, "training": len(sets.train)} | used,
+        settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
+        seconds=clock.seconds,
+        network_calls=calls,
+        notes=(*notes, *_few(sets.count, used["features"])),
+        classes=judged.classes,
+        confusion=judged.confusion,
+        pictures=shown,
+    )
+
+
+def _judge(sets: Sets, data: Data, device: torch.device, progress: Progress) -> Classifier | None:
+    """The classifier, where there are classes to tell apart."""
+    if sets.label is None or len(sets.train.facts.size) not in CONV:
+        return None
+    return classifier.trained(data, sets.train, sets.label, device, lambda done: progress("classifier", done))
+
+
+def _space(features: Features | None, judge: Classifier | None, sets: Sets) -> tuple[Features, list[str]]:
+    """The features to compare in, and what must be said about them."""
+    chosen = features or judge
+    if chosen is not None:
+        return chosen, []
+    chosen = PrincipalComponents(sets.read_train(spread(len(sets.train), 2000)))
+    return chosen, [f"The data has no labels, so figures are in {chosen.name}, which know nothing of what is shown."]
+
+
+def _in_features(
+    space: Features, x: Float[Tensor, "n c *space"], sets: Sets, progress: Progress
+) -> tuple[dict[str, Figure], dict[str, int]]:
+    """The figures in features, and how many training samples and features they rest on."""
+    ids = spread(len(sets.train), REFERENCE_AT_MOST)
+    parts = list[Tensor]()
+    for some in ids.split(AT_ONCE):
+        parts.append(space(sets.read_train(some)))
+        progress("features", (int(some[-1]) + 1) / len(sets.train))
+    reference = torch.cat(parts)
+    drawn = [in_parts(space, some) for some in x.split(sets.count)]
+    figures = compare.in_features(drawn, in_parts(space, sets.real.x), reference)
+    return figures, {"reference": len(reference), "features": reference.shape[1]}
+
+
+def _judged(judge: Classifier | None, sets: Sets, x: Float[Tensor, "n c *space"]) -> Judged:
+    """What the classifier sees in samples, if they were asked to be of a class."""
+    if judge is None or not sets.asked:
+        return Judged()
+    asked, seen, held = sets.labels.repeat(sets.draws), judge.predict(x), judge.predict(sets.real.x)
+    table, floor = (
+        compare.confusion(asked, seen, len(judge.classes)),
+        compare.confusion(sets.labels, held, len(judge.classes)),
+    )
+    return Judged(
+        {"accuracy": compare.accuracy(asked, seen, sets.labels, held)},
+        {"classes": pictures.confusion_plot(table, floor, judge.classes)},
+        judge.classes,
+        tuple(tuple(row) for row in table.tolist()),
+    )
+
+
+def _few(count: int, dim: int) -> list[str]:
+    if count > dim:
+        return []
+    return [
+        f"Only {count} held-out samples for {dim} features: their covariance is singular, so Frechet distances are "
+        "too large, the floor's like the samples'; compare the two, and trust the kernel distance more."
+    ]
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """A stage ends here."""
+        now = perf_counter()
+        self.seconds[stage], self._began = round(now - self._began, 2), now

@@ -1,0 +1,93 @@
+"""What a person looks at beside the figures: samples and real data, nearest neighbours, classes taken for others."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure as Plot
+from PIL import Image
+from torch import Tensor
+
+from anydit.evaluate.distances import Neighbours
+from anydit.evaluate.sets import Sets, spread
+
+SHOWN, PAIRS = 100, 12
+"""Samples on a sheet; samples beside their nearest neighbours."""
+
+CLASSES_IN_FULL = 30
+"""Classes up to which each has a row and a column of its own."""
+
+
+def shown(sets: Sets, x: Float[Tensor, "n c *space"], near: Neighbours) -> dict[str, Image.Image]:
+    """Sheets of samples, of real data, and of samples over their nearest training neighbours."""
+    rows, columns, captions = _arranged(sets)
+    view = sets.view
+    by_distance = near.distance[: len(x)].argsort()[spread(len(x), PAIRS)]
+    pairs = torch.cat([x[by_distance], sets.read_train(near.index[by_distance])])
+    distances = [f"{d:.3g}" for d in near.distance[by_distance].tolist()]
+    return {
+        "samples": view.picture(x[rows], captions, columns),
+        "held_out": view.picture(sets.real.x[rows], captions, columns),
+        "neighbours": view.picture(pairs, distances * 2, len(by_distance)),
+    }
+
+
+def _arranged(sets: Sets) -> tuple[Int[Tensor, " k"], int | None, list[str]]:
+    """Which held-out conditions to show, in how many columns, and captions: one column per class where they are few."""
+    classes = sets.classes
+    if sets.label is None or not sets.asked:
+        return torch.arange(min(SHOWN, sets.count)), None, []
+    if len(classes) > 16:
+        rows = torch.arange(min(SHOWN, sets.count))
+        return rows, None, [classes[i] for i in sets.labels[rows].tolist()]
+    per_class = [(sets.labels == i).nonzero()[:, 0] for i in range(len(classes)) if bool((sets.labels == i).any())]
+    each = min(SHOWN // len(classes), *(len(ids) for ids in per_class), 10)
+    rows = torch.stack([ids[:each] for ids in per_class], dim=1).flatten()
+    return rows, len(per_class), [classes[i] for i in sets.labels[rows].tolist()]
+
+
+def confusion_plot(confusion: Int[Tensor, "k k"], held: Int[Tensor, "k k"], classes: Sequence[str]) -> Image.Image:
+    """Accuracy by class, samples beside held-out data, and which class was taken for which."""
+    share, floor = (_diagonal(table) for table in (confusion, held))
+    if len(classes) > CLASSES_IN_FULL:
+        return _sorted_accuracies(share, floor)
+    plot = Plot(figsize=(11, 4.4), layout="constrained")
+    bars, table = plot.subplots(1, 2)
+    at = np.arange(len(classes))
+    bars.bar(at - 0.2, share, 0.4, label="samples", color="#2a6fbb")
+    bars.bar(at + 0.2, floor, 0.4, label="held-out data", color="#c4c9d0")
+    bars.set_xticks(at, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    bars.set(ylim=(0, 1.02), ylabel="accuracy", title="Accuracy by class")
+    bars.legend(loc="lower right")
+    parts = (confusion / confusion.sum(1, keepdim=True).clamp(min=1)).numpy()
+    table.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    table.set_xticks(at, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    table.set_yticks(at, classes)
+    table.set(xlabel="class that the classifier sees", ylabel="class asked for", title="Samples")
+    for i, j in np.argwhere(parts >= 0.005):
+        table.text(j, i, f"{100 * parts[i, j]:.0f}", ha="center", va="center", fontsize=8,
+                   color="white" if parts[i, j] > 0.5 else "black")  # fmt: skip
+    return _rendered(plot)
+
+
+def _sorted_accuracies(share: np.ndarray, floor: np.ndarray) -> Image.Image:
+    plot = Plot(figsize=(8, 4), layout="constrained")
+    axes = plot.subplots()
+    for values, name, colour in ((share, "samples", "#2a6fbb"), (floor, "held-out data", "#9aa2ad")):
+        axes.plot(np.sort(values[~np.isnan(values)]), label=name, color=colour)
+    axes.set(ylim=(0, 1.02), xlabel="classes, worst first", ylabel="accuracy")
+    axes.legend(loc="lower right")
+    return _rendered(plot)
+
+
+def _diagonal(table: Int[Tensor, "k k"]) -> np.ndarray:
+    """Each class's accuracy; NaN for a class without samples."""
+    return (table.diag() / table.sum(1)).numpy()
+
+
+def _rendered(plot: Plot) -> Image.Image:
+    buffer = BytesIO()
+    plot.savefig(buffer, format="png", dpi=110)
+    return Image.open(buffer).convert("RGB")

@@ -1,0 +1,133 @@
+"""What is compared: the training part, a held-out part, and samples under the held-out part's conditions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from anydit.data import Data, Images, Samples, View
+from anydit.diffusion.samplers import Step
+from anydit.inference.config import Sampling
+from anydit.inference.pipeline import Pipeline
+from anydit.model.conditioning import Label
+from anydit.tensors import MASK, Batch, Cond
+
+DRAW_AT_MOST = 10_000
+"""Samples in one draw, and held-out samples that are compared with."""
+
+VALUES_AT_MOST = 2**28
+"""Numbers in all samples together, to stay within a machine's memory."""
+
+ENOUGH = 2000
+"""Samples to draw at least where there are fewer held-out ones: several draws, whose figures are averaged."""
+
+LEAST = 20
+"""Held-out and training samples below which no figure means anything."""
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and which part of it is done, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Training data; `real`, as many held-out samples as there are in each of `draws` draws; the label to judge by.
+
+    `asked`: whether the pipeline is conditioned on that label.
+    """
+
+    train: Samples
+    real: Batch
+    draws: int
+    label: str | None
+    asked: bool
+    view: View
+
+    @property
+    def count(self) -> int:
+        """Samples on each side of a figure."""
+        return len(self.real.x)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label's classes by name."""
+        return () if self.label is None else self.train.facts.classes[self.label]
+
+    @property
+    def labels(self) -> Int[Tensor, " n"]:
+        """The class of each held-out sample."""
+        assert self.label is not None, "asked only where there is a label"
+        return self.real.cond[self.label]
+
+    def read_train(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
+        """Training samples as they would be written."""
+        return as_written(self.view, self.train.read(ids).x)
+
+
+def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
+    """Both parts of the data, and how many samples to draw.
+
+    Raises:
+        ValueError: the data are too few, or not of the kind that the pipeline makes.
+    """
+    train, held = data.open("train"), data.open("held_out")
+    for part, some in (("training", train), ("held-out", held)):
+        if len(some) < LEAST:
+            raise ValueError(f"data: got {len(some)} {part} samples, expected at least {LEAST} to compare with")
+    config, facts = pipeline.config, train.facts
+    made = config.model.channels
+    if made is not None and config.codec.latent_channels(facts.channels) != made:
+        raise ValueError(f"data: got samples of {facts.channels} channels, which this pipeline does not make")
+    if config.model.size is not None and len(config.codec.latent_size(facts.size)) != len(config.model.size):
+        raise ValueError(f"data: got samples of size {facts.size}, which this pipeline does not make")
+    if samples is not None and samples < LEAST:
+        raise ValueError(f"samples: got {samples}, expected at least {LEAST}")
+    most = max(LEAST, VALUES_AT_MOST // (facts.channels * prod(facts.size)))
+    count = min(len(held), DRAW_AT_MOST, samples or len(held), most)
+    draws = max(1, min(samples // count if samples else -(-ENOUGH // count), most // count))
+    labels = [name for name, classes in facts.classes.items() if len(classes) > 1]
+    asked = [n for n in labels if isinstance(config.model.conditions.get(n), Label)]
+    label = (asked + labels)[0] if labels else None
+    real = held.read(spread(len(held), count))
+    return Sets(train, replace(real, x=as_written(config.view, real.x)), draws, label, bool(asked), config.view)
+
+
+def draw(
+    pipeline: Pipeline, sets: Sets, how: Sampling, seed: int, progress: Progress
+) -> tuple[Float[Tensor, "n c *space"], float]:
+    """Samples under the held-out conditions, draw after draw; and how often the network was called for each.
+
+    Under guidance the condition and the null count as two calls.
+    """
+    cond = {k: v for k, v in sets.real.cond.items() if k in {*pipeline.config.model.conditions, MASK}}
+    cond = {k: repeat(v, "n ... -> (draws n) ...", draws=sets.draws) for k, v in cond.items()}
+    n, steps_done, calls = sets.count * sets.draws, 0, 0
+
+    def count(network: object, args: tuple[Tensor, Tensor, Cond]) -> None:
+        nonlocal calls
+        calls += len(args[0])
+
+    def on_step(step: Step) -> None:
+        nonlocal steps_done
+        steps_done += len(step.xt)
+        progress("samples", steps_done / (n * step.steps))
+
+    hook = pipeline.model.register_forward_pre_hook(count)
+    try:
+        x = pipeline.sample(n, cond, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
+    finally:
+        hook.remove()
+    return as_written(sets.view, x), calls / n
+
+
+def as_written(view: View, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+    """Samples with the values that a file of them would hold: images between black and white."""
+    return x.clamp(view.low, view.high) if isinstance(view, Images) else x
+
+
+def spread(count: int, wanted: int) -> Int[Tensor, " n"]:
+    """At most `wanted` of the numbers below `count`, evenly spread."""
+    return torch.arange(min(count, wanted)) * count // min(count, wanted)
