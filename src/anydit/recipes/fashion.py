@@ -3,7 +3,7 @@
 from anydit.codecs import Normalize
 from anydit.data import FashionMNIST, Images
 from anydit.diffusion.losses import As
-from anydit.diffusion.predictions import X0
+from anydit.diffusion.predictions import X0, AnyPrediction, Velocity
 from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Label
@@ -19,16 +19,16 @@ def fashion() -> Recipe:
     """
     return _recipe(
         DiTConfig(
-            width=192, depth=6, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}
+            width=256, depth=6, heads=4, patch=(7, 7), channels=1, size=(28, 28), conditions={"label": Label(10)}
         ),
+        Velocity(),
         TrainConfig(
             steps=2500,
-            batch=64,
-            times=LogitNormal(),
-            weight=As(),
-            optimizer=AdamW(lr=1e-3),
+            batch=128,
+            optimizer=AdamW(lr=1.5e-3),
             schedule=LinearDecay(warmup=100, decay=0.5),
             ema_decay=0.999,
+            bf16=True,
             sample_every=500,
             save_every=500,
         ),
@@ -44,6 +44,7 @@ def fashion_gpu() -> Recipe:
         DiTConfig(
             width=384, depth=12, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}
         ),
+        X0(),
         TrainConfig(
             steps=20_000,
             batch=256,
@@ -61,10 +62,10 @@ def fashion_gpu() -> Recipe:
     )
 
 
-def _recipe(model: DiTConfig, train: TrainConfig) -> Recipe:
+def _recipe(model: DiTConfig, prediction: AnyPrediction, train: TrainConfig) -> Recipe:
     return Recipe(
         model=model,
-        prediction=X0(),
+        prediction=prediction,
         codec=Normalize.to_unit(0, 255),
         sampling=Sampling(steps=25),
         view=Images(low=0, high=255),
