@@ -11,12 +11,13 @@ import pytest
 
 from anydit import cli
 from anydit.cli import COMMANDS, main
+from anydit.train.guards import NotFinite
 
 HEAVY = {"torch", "tyro", "pydantic", "numpy", "rich", "matplotlib", "PIL"}
 
 
 def files() -> dict[str, Path]:
-    return {p.stem: p for p in Path(cli.__file__).parent.glob("*.py") if p.stem != "__init__"}
+    return {p.stem: p for p in Path(cli.__file__).parent.glob("*.py") if not p.stem.startswith("_")}
 
 
 def python(code: str) -> str:
@@ -99,6 +100,7 @@ class Own(RuntimeError):
     [
         (ValueError("steps: got 0, expected at least 1"), 2, "steps: got 0, expected at least 1"),
         (Own("too many steps"), 1, "too many steps"),
+        (NotFinite("20 steps in a row"), 3, "20 steps in a row"),
         (OSError(28, "No space left on device", "runs/x"), 1, "[Errno 28] No space left on device: 'runs/x'"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes: what went wrong while working; what was refused before any work; Ctrl-C."""
+FAILED, REFUSED, NOT_FINITE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes: what went wrong while working; what was refused before any work; training that diverged; Ctrl-C."""
 
 
 class Command(NamedTuple):
@@ -27,12 +27,11 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("Train a recipe, or go on with a run.", "train digits"),
     "sample": Command("Draw samples from a run or an exported folder.", "sample runs/digits --label 3 -n 16"),
+    "evaluate": Command("Show how good a run's samples are, beside held-out real data.", "evaluate runs/digits"),
     "profile": Command("Show what a recipe or a run costs: FLOPs, memory, time.", "profile digits"),
     "convert": Command(
-        "Turn published weights into a folder that anydit opens, and back.",
-        "convert to-diffusers runs/digits --to exported",
+        "Turn published weights into a folder that anydit opens, and back.", "convert to-dit runs/digits --to digits.pt"
     ),
-    "evaluate": Command("Show how good a run's samples are, beside held-out real data.", "evaluate runs/digits"),
     "recipes": Command("List the recipes, or show one whole.", "recipes digits"),
 }
 
@@ -95,7 +94,7 @@ def _guarded(name: str, argv: list[str]) -> int:
     except Exception as error:
         if not (isinstance(error, OSError) and error.filename) and not type(error).__module__.startswith("anydit."):
             raise
-        return _say(str(error), FAILED)
+        return _say(str(error), NOT_FINITE if type(error).__name__ == "NotFinite" else FAILED)
 
 
 def _say(sentence: str, code: int) -> int:

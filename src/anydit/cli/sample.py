@@ -12,10 +12,11 @@ from pathlib import Path
 from rich.progress import Progress
 from torch import Tensor
 
+from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
-from anydit.inference.config import PipelineConfig, Sampling
+from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Field, Label
 
@@ -27,11 +28,17 @@ def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if not argv or argv[0].startswith("-"):
         print(f"{__doc__}\n{_parser({}).format_help()}\n{_SAMPLING_HELP}")
-        return 0 if {"-h", "--help"} & set(argv) else 2
+        return 0 if asks_for_help(argv) else 2
+    if asks_for_help(argv):
+        config = load_config(Path(argv[0]))
+        parser = _parser(config.model.conditions)
+        _, rest = parser.parse_known_args(without_help(argv[1:]))
+        print(f"{parser.format_help()}\n{page(overridden(config.sampling, rest, 'anydit sample'))}")
+        return 0
     pipeline = load(argv[0])
     conditions = pipeline.config.model.conditions
     known, rest = _parser(conditions).parse_known_args(argv[1:])
-    sampling = overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}", _SAMPLING_HELP)
+    sampling = overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}")
     if known.guidance is not None:
         sampling = overridden(sampling, ["--guidance.scale", str(known.guidance)], "anydit sample")
     if known.device is not None:
@@ -45,12 +52,14 @@ def run(argv: list[str]) -> int:
 
 _SAMPLING_HELP = """\
 Everything of the saved sampling can be said anew: --steps 50, --sampler Heun, --sampler DDIM --sampler.eta 1,
---grid Karras, --guidance.interval 0.1 0.9; RUN --help lists it, with the conditions of that model.
+--grid Karras, --guidance.interval 0.1 0.9. `anydit sample RUN --help` lists it, with the conditions of that model.
 """
 
 
 def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("anydit sample RUN", usage="%(prog)s [options]", add_help=False)
+    parser = argparse.ArgumentParser(
+        "anydit sample RUN", usage="%(prog)s [options]", add_help=False, allow_abbrev=False
+    )
     parser.add_argument("-n", type=int, default=16, help="how many samples (16)")
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")

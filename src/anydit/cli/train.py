@@ -5,8 +5,10 @@ anydit train images --data.path ~/photos --data.size 48 64
 """
 
 import argparse
+from inspect import getdoc
 from pathlib import Path
 
+from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
 from anydit.recipes import find
 from anydit.train.guards import Interrupted
@@ -15,21 +17,30 @@ from anydit.train.loop import train
 EXIT_INTERRUPTED = 130
 
 
+HELP = """\
+  RECIPE          one of `anydit recipes`, or FILE.py:FUNCTION; RECIPE --help lists its fields
+  --out FOLDER    where to write the run (runs/RECIPE); rerun the same command to go on
+  --device NAME   cpu, cuda, cuda:1, mps (the accelerator that is there)
+  --FIELD VALUE   any field of the recipe: --model.depth 8, --model.position Rope"""
+
+LEGEND = "The fields, what each takes, and in brackets what it holds. Another class brings other fields along."
+
+
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser("anydit train", add_help=False)
+    parser = argparse.ArgumentParser("anydit train", add_help=False, allow_abbrev=False)
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device")
     known, rest = parser.parse_known_args(argv)
     if known.recipe is None:
-        print(__doc__)
-        print("  RECIPE          one of `anydit recipes`, or FILE.py:FUNCTION; RECIPE --help lists its fields")
-        print("  --out FOLDER    where to write the run (runs/RECIPE); rerun the same command to go on")
-        print("  --device NAME   cpu, cuda, cuda:1, mps (the accelerator that is there)")
-        print("  --FIELD VALUE   any field of the recipe: --model.depth 8, --model.position Rope")
-        return 0 if set(rest) & {"-h", "--help"} else 2
-    recipe = overridden(find(known.recipe)(), rest, f"anydit train {known.recipe}", find(known.recipe).__doc__ or "")
+        print(f"{__doc__}\n{HELP}")
+        return 0 if asks_for_help(rest) else 2
+    make = find(known.recipe)
+    recipe = overridden(make(), without_help(rest), f"anydit train {known.recipe}")
+    if asks_for_help(rest):
+        print(f"{getdoc(make) or known.recipe}\n\n{HELP}\n\n{LEGEND}\n\n{page(recipe)}")
+        return 0
     out = known.out or Path("runs") / known.recipe.rpartition(":")[2]
     try:
         train(recipe, out, known.device)
