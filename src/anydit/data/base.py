@@ -1,5 +1,6 @@
 """The seams of data: where samples come from, how they are read, and how a modality is shown and written."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,12 @@ class Samples(Protocol):
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         """Samples on the data's own scale, with what is known about them."""
         ...
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `ANYDIT_CACHE`, else `anydit` in the user's cache folder."""
+    own, users = os.environ.get("ANYDIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(users) if users else Path.home() / ".cache") / "anydit"
 
 
 @config
