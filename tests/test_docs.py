@@ -1,0 +1,83 @@
+"""What the documentation shows runs: every command and every block of Python, on a run of a tiny model."""
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anydit import Recipe
+from anydit.cli import COMMANDS, main
+from anydit.train import loop
+from anydit.train.loop import train
+from tests.train.tiny import tiny
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(sh|python)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+Block = tuple[str, str, str]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The language, the title and the text of each block."""
+    return [(m[1], m[2] or "", m[3]) for m in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which runs/digits is there, badly trained."""
+    folder = tmp_path_factory.mktemp("docs")
+    recipe = tiny()
+    train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def place(run_of_digits: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Puts the test beside that run, and makes trainings short; returns the recipes that were to be trained."""
+    trained = list[Recipe]()
+
+    def short(recipe: Recipe, out: Path | str, *rest: Any) -> Any:
+        trained.append(recipe)
+        return train(replace(recipe, train=replace(recipe.train, steps=1)), out, "cpu", lambda _: None)
+
+    def checked(recipe: Recipe, *rest: Any) -> None:
+        trained.append(recipe)
+
+    monkeypatch.chdir(run_of_digits)
+    monkeypatch.setattr(loop, "train", short)
+    monkeypatch.setattr("anydit.cli.train.train", checked)
+    return trained
+
+
+def typed(text: str) -> list[list[str]]:
+    """The words of each call of anydit in a block of shell."""
+    lines = text.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line[:1] == ["anydit"]]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=name)
+def test_page(page: Path, place: list[Recipe]):
+    names: dict[str, Any] = {}
+    for language, title, text in blocks(page):
+        if language == "python":
+            exec(compile(text, name(page), "exec"), names)
+            if title:
+                Path(title).write_text(text, encoding="utf-8")
+        for words in typed(text) if language == "sh" else []:
+            before = len(place)
+            assert main(words) == 0, words
+            assert len(place) == before + (words[0] == "train")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_example_of_the_overview(command: str, place: list[Recipe]):
+    assert main(COMMANDS[command].example.split()) == 0
