@@ -100,7 +100,7 @@ class Pipeline:
         x: Float[Tensor, "n c *space"],
         cond: Mapping[str, Given] | None = None,
         *,
-        keep: Bool[Tensor, "n 1 *space"] | None = None,
+        keep: Bool[Tensor, "..."] | None = None,
         strength: float = 1.0,
         steps: int | None = None,
         guidance: float | Guidance | None = None,
@@ -111,7 +111,7 @@ class Pipeline:
     ) -> Float[Tensor, "n c *space"]:
         """Image-to-image and inpainting: start from `x` (on the data's own scale), noised up to time `strength`.
 
-        `keep`: where `x` must stay as it is; the rest is made to fit. Everything else as in `sample`.
+        `keep`, `[n 1 *space]`: where `x` must stay as it is; the rest is made to fit. Everything else as in `sample`.
 
         Raises:
             ValueError: an argument that the model cannot serve.
