@@ -25,6 +25,7 @@ os.environ |= {
     "MPLBACKEND": "Agg",
     "MPLCONFIGDIR": matplotlib.get_cachedir(),  # its list of fonts takes seconds to make
     "XDG_CACHE_HOME": _CACHES.name,
+    "ANYDIT_CACHE": str(Path(_CACHES.name, "anydit")),
     "HF_HOME": str(Path(_CACHES.name, "huggingface")),
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",

@@ -30,7 +30,7 @@ def test_this_machine_can_be_reached():
 
 
 def test_caches_are_thrown_away():
-    for name in ("XDG_CACHE_HOME", "HF_HOME"):
+    for name in ("ANYDIT_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         assert Path(os.environ[name]).is_relative_to(tempfile.gettempdir())
 
 
