@@ -4,6 +4,7 @@ from anydit.data.arrays import Arrays, ArraySamples, ArrayView
 from anydit.data.base import Data, Facts, Part, Samples, View, cache_folder
 from anydit.data.decode import Crop, Pad, Stretch
 from anydit.data.folder import ImageFolder
+from anydit.data.huggingface import HuggingFace
 from anydit.data.images import Images
 from anydit.data.public import Digits, FashionMNIST
 
@@ -16,6 +17,7 @@ __all__ = [
     "Digits",
     "Facts",
     "FashionMNIST",
+    "HuggingFace",
     "ImageFolder",
     "Images",
     "Pad",

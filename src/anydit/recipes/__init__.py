@@ -4,16 +4,20 @@ import importlib.util
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, cast
 
 from anydit.recipes.arrays import arrays
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
+from anydit.recipes.images import huggingface, images
 from anydit.train.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
     "fashion": fashion,
     "fashion-gpu": fashion_gpu,
+    "images": images,
+    "huggingface": huggingface,
     "arrays": arrays,
 }
 
@@ -42,7 +46,7 @@ def _from_file(file: Path, function: str) -> Callable[[], Recipe]:
         raise ValueError(f"recipe: got {file}, which is not a Python file; expected FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = getattr(module, function, None)
+    found: Any = getattr(module, function, None)
     if not callable(found):
         raise ValueError(f"recipe: got {function!r}, expected a function that {file} defines")
-    return found
+    return cast("Callable[[], Recipe]", found)
