@@ -16,6 +16,7 @@ from anydit.config import from_json, overridden
 from anydit.data import Data
 from anydit.evaluate import report as reports
 from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.pretrained import KINDS, named
 from anydit.inference.config import RUN_FILE
 from anydit.inference.pipeline import load
 from anydit.recipes import find
@@ -35,6 +36,7 @@ def run(argv: list[str]) -> int:
     sampling = overridden(pipeline.config.sampling, rest, "anydit evaluate")
     if known.guidance is not None:
         sampling = overridden(sampling, ["--guidance.scale", str(known.guidance)], "anydit evaluate")
+    features = named(known.features, pipeline.config.view, pipeline.device)
     with Progress(transient=True) as bar:
         tasks = {}
 
@@ -43,9 +45,20 @@ def run(argv: list[str]) -> int:
                 tasks[stage] = bar.add_task(stage, total=1.0)
             bar.update(tasks[stage], completed=done)
 
-        report = evaluate(pipeline, data, samples=known.samples, sampling=sampling, seed=known.seed, progress=progress)
+        report = evaluate(
+            pipeline,
+            data,
+            features=features,
+            samples=known.samples,
+            sampling=sampling,
+            seed=known.seed,
+            progress=progress,
+        )
     title = f"{known.run}: samples against held-out data"
-    Console().print(reports.table(report, title))
+    console = Console()
+    console.print(reports.table(report, title))
+    for sentence in (reports.summary(report), *report.notes):
+        console.print(sentence, highlight=False, soft_wrap=True)
     for path in reports.write(report, known.out or known.run / "report", title, _pictures(known.run)):
         print(f"Wrote {path}")
     return 0
@@ -57,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, help="how many in all (as many as held-out ones, at least 2000)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--features", default="classifier", help=f"what to compare in: {KINDS} (classifier)")
     parser.add_argument("--recipe", help="whose data to compare with (the run's own)")
     parser.add_argument("--out", type=Path, help="folder for report.html and report.json (RUN/report)")
     parser.add_argument("--device")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch.nn import functional as F
 
 from anydit.config import to_json
 from anydit.data import Data, Samples
-from anydit.evaluate.features import AT_ONCE, CONV, NORM, POOL
+from anydit.data.base import cache_folder
+from anydit.evaluate.features import AT_ONCE, CONV, NORM, POOL, refuse_rank
 from anydit.weights import load_strictly, load_tensors, save_tensors
 
 DIM = 64
@@ -37,8 +37,7 @@ class Network(nn.Module):
     def __init__(self, channels: int, size: Sequence[int], classes: int) -> None:
         super().__init__()
         rank = len(size)
-        if rank not in CONV:
-            raise ValueError(f"features: got samples with {rank} axes, expected 1 to 3 for a classifier")
+        refuse_rank(rank)
         self.mean, self.std = (nn.Buffer(torch.full((channels, *[1] * rank), v)) for v in (0.0, 1.0))
         stride = [max(1, s // RESOLUTION[rank]) for s in size]
         width, space = 32, [-(-s // by) for s, by in zip(size, stride, strict=True)]
@@ -161,9 +160,3 @@ def _key(data: Data, samples: Samples, label: str) -> str:
     for tensor in (some.x, some.cond[label]):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept: `ANYDIT_CACHE`, else the user's cache folder."""
-    home = os.environ.get("ANYDIT_CACHE")
-    return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anydit"

@@ -110,9 +110,9 @@ def nearest(queries: Float[Tensor, "n c *space"], train: Samples, progress: Call
     # Distances by matrix products are inexact where they are small, just where a copy shows.
     exact = [
         (q - train.read(i).x.flatten(1)).double().norm(dim=1).float()
-        for q, i in zip(flat.split(READ_AT_ONCE), best.index.split(READ_AT_ONCE), strict=True)
+        for q, i in zip(flat.split(READ_AT_ONCE), best.which.split(READ_AT_ONCE), strict=True)
     ]
-    return Neighbours(torch.cat(exact), best.index)
+    return Neighbours(torch.cat(exact), best.which)
 
 
 def confusion(asked: Int[Tensor, " n"], seen: Int[Tensor, " n"], classes: int) -> Int[Tensor, "k k"]:

@@ -31,7 +31,7 @@ class Neighbours(NamedTuple):
     """Of each query: the distance to its nearest reference, and which reference that is."""
 
     distance: Float[Tensor, " n"]
-    index: Int[Tensor, " n"]
+    which: Int[Tensor, " n"]
 
 
 class Moments(NamedTuple):
@@ -65,7 +65,7 @@ def kernel_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], groups: in
     """The unbiased squared maximum mean discrepancy under (x.y / d + 1)^3 (KID: Binkowski 2018, section 4).
 
     It is taken over all pairs. Its standard error comes from leaving out, one after the other, each of `groups`
-    disjoint subsets of both sets (jackknife). Of two sets from one distribution it is 0 on average, hence also negative.
+    disjoint subsets of both sets (jackknife). For sets of one distribution it is 0 on average, so it may be negative.
     """
     groups = min(groups, len(a) // 2, len(b) // 2)
     if groups < 2:
@@ -117,7 +117,7 @@ def merge_nearest(
     if best is None:
         return found
     nearer = found.distance < best.distance
-    return Neighbours(torch.where(nearer, found.distance, best.distance), torch.where(nearer, found.index, best.index))
+    return Neighbours(torch.where(nearer, found.distance, best.distance), torch.where(nearer, found.which, best.which))
 
 
 def _radii(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:

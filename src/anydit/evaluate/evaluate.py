@@ -14,7 +14,7 @@ from anydit.data import Data
 from anydit.evaluate import classifier, compare, pictures
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
-from anydit.evaluate.features import AT_ONCE, CONV, Features, PrincipalComponents, in_parts
+from anydit.evaluate.features import AT_ONCE, Features, RandomNetwork, in_parts
 from anydit.evaluate.sets import Progress, Sets, draw, opened, spread
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
@@ -72,17 +72,17 @@ def evaluate(
 ) -> Report:
     """Draw samples under the held-out data's own conditions, and compare them and held-out data with training data.
 
-    Both sides of a figure count the same number of samples. `samples`: how many to draw in all; several times the
-    number of held-out ones are several draws, and figures their mean. `features`: None is those of a classifier trained
-    on the spot. `sampling`: instead of the saved one.
+    Both sides of a figure count the same number of samples. `samples`: how many to draw in all; where that is
+    several times the number of held-out ones, they are as many whole draws, and figures their mean. `features`: None is
+    those of a classifier trained on the spot. `sampling`: instead of the saved one.
 
     Raises:
         ValueError: the data are too few, or not of the kind that the pipeline makes.
     """
     how, clock = sampling or pipeline.config.sampling, Clock()
     sets = opened(pipeline, data, samples)
-    judge = _judge(sets, data, pipeline.device, progress)
-    space, notes = _space(features, judge, sets)
+    judge = None if features and not sets.asked else _judge(sets, data, pipeline.device, progress)
+    space, notes = _space(features, judge, sets, pipeline.device)
     clock.lap("classifier")
     x, calls = draw(pipeline, sets, how, seed, progress)
     clock.lap("samples")
@@ -109,18 +109,23 @@ def evaluate(
 
 def _judge(sets: Sets, data: Data, device: torch.device, progress: Progress) -> Classifier | None:
     """The classifier, where there are classes to tell apart."""
-    if sets.label is None or len(sets.train.facts.size) not in CONV:
+    if sets.label is None:
         return None
     return classifier.trained(data, sets.train, sets.label, device, lambda done: progress("classifier", done))
 
 
-def _space(features: Features | None, judge: Classifier | None, sets: Sets) -> tuple[Features, list[str]]:
+def _space(
+    features: Features | None, judge: Classifier | None, sets: Sets, device: torch.device
+) -> tuple[Features, list[str]]:
     """The features to compare in, and what must be said about them."""
     chosen = features or judge
     if chosen is not None:
         return chosen, []
-    chosen = PrincipalComponents(sets.read_train(spread(len(sets.train), 2000)))
-    return chosen, [f"The data has no labels, so figures are in {chosen.name}, which know nothing of what is shown."]
+    chosen = RandomNetwork(sets.read_train(spread(len(sets.train), 2000)), device)
+    return chosen, [
+        f"The data has no labels, so figures are in {chosen.name}: they tell noise, blur and texture from real data, "
+        "but know nothing of what is shown."
+    ]
 
 
 def _in_features(
@@ -159,7 +164,7 @@ def _few(count: int, dim: int) -> list[str]:
     if count > dim:
         return []
     return [
-        f"Only {count} held-out samples for {dim} features: their covariance is singular, so Frechet distances are "
+        f"Only {count} held-out samples for {dim} features: their covariance is singular, so Fréchet distances are "
         "too large, the floor's like the samples'; compare the two, and trust the kernel distance more."
     ]
 

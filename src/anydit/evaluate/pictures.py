@@ -16,6 +16,9 @@ from anydit.evaluate.sets import Sets, spread
 SHOWN, PAIRS = 100, 12
 """Samples on a sheet; samples beside their nearest neighbours."""
 
+WIDEST = 16
+"""Classes up to which each has a column of its own on a sheet."""
+
 CLASSES_IN_FULL = 30
 """Classes up to which each has a row and a column of its own."""
 
@@ -25,7 +28,7 @@ def shown(sets: Sets, x: Float[Tensor, "n c *space"], near: Neighbours) -> dict[
     rows, columns, captions = _arranged(sets)
     view = sets.view
     by_distance = near.distance[: len(x)].argsort()[spread(len(x), PAIRS)]
-    pairs = torch.cat([x[by_distance], sets.read_train(near.index[by_distance])])
+    pairs = torch.cat([x[by_distance], sets.read_train(near.which[by_distance])])
     distances = [f"{d:.3g}" for d in near.distance[by_distance].tolist()]
     return {
         "samples": view.picture(x[rows], captions, columns),
@@ -36,16 +39,15 @@ def shown(sets: Sets, x: Float[Tensor, "n c *space"], near: Neighbours) -> dict[
 
 def _arranged(sets: Sets) -> tuple[Int[Tensor, " k"], int | None, list[str]]:
     """Which held-out conditions to show, in how many columns, and captions: one column per class where they are few."""
-    classes = sets.classes
-    if sets.label is None or not sets.asked:
-        return torch.arange(min(SHOWN, sets.count)), None, []
-    if len(classes) > 16:
-        rows = torch.arange(min(SHOWN, sets.count))
-        return rows, None, [classes[i] for i in sets.labels[rows].tolist()]
-    per_class = [(sets.labels == i).nonzero()[:, 0] for i in range(len(classes)) if bool((sets.labels == i).any())]
-    each = min(SHOWN // len(classes), *(len(ids) for ids in per_class), 10)
-    rows = torch.stack([ids[:each] for ids in per_class], dim=1).flatten()
-    return rows, len(per_class), [classes[i] for i in sets.labels[rows].tolist()]
+    rows, columns = torch.arange(min(SHOWN, sets.count)), None
+    if not sets.asked:
+        return rows, columns, []
+    labels = sets.labels
+    by_class = [torch.nonzero(labels == i)[:, 0] for i in labels.unique().tolist()]
+    deep = min(10, *(len(ids) for ids in by_class))
+    if len(by_class) <= WIDEST and deep >= 2:
+        rows, columns = torch.stack([ids[:deep] for ids in by_class], dim=1).flatten(), len(by_class)
+    return rows, columns, [sets.classes[i] for i in labels[rows].tolist()]
 
 
 def confusion_plot(confusion: Int[Tensor, "k k"], held: Int[Tensor, "k k"], classes: Sequence[str]) -> Image.Image:
@@ -59,13 +61,13 @@ def confusion_plot(confusion: Int[Tensor, "k k"], held: Int[Tensor, "k k"], clas
     bars.bar(at - 0.2, share, 0.4, label="samples", color="#2a6fbb")
     bars.bar(at + 0.2, floor, 0.4, label="held-out data", color="#c4c9d0")
     bars.set_xticks(at, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    bars.set(ylim=(0, 1.02), ylabel="accuracy", title="Accuracy by class")
-    bars.legend(loc="lower right")
+    bars.set(ylim=(0, 1.02), ylabel="accuracy")
+    bars.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     parts = (confusion / confusion.sum(1, keepdim=True).clamp(min=1)).numpy()
     table.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     table.set_xticks(at, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
     table.set_yticks(at, classes)
-    table.set(xlabel="class that the classifier sees", ylabel="class asked for", title="Samples")
+    table.set(xlabel="class that the classifier sees", ylabel="class asked for", title="Samples, in %")
     for i, j in np.argwhere(parts >= 0.005):
         table.text(j, i, f"{100 * parts[i, j]:.0f}", ha="center", va="center", fontsize=8,
                    color="white" if parts[i, j] > 0.5 else "black")  # fmt: skip

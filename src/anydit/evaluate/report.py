@@ -40,9 +40,9 @@ def write(report: Report, folder: Path, title: str, more: Mapping[str, Image.Ima
 
 def table(report: Report, title: str) -> Table:
     """The figures, each beside its floor."""
-    out = Table(title=title, caption=_summary(report), caption_justify="left", title_justify="left")
-    for heading, justify in (("", "left"), ("samples", "right"), ("held-out data", "right"), ("ratio", "right")):
-        out.add_column(heading, justify=justify)
+    out = Table("", title=title, title_justify="left")
+    for heading in ("samples", "held-out data", "ratio"):
+        out.add_column(heading, justify="right")
     for figure in report.figures.values():
         out.add_row(figure.title, *_cells(figure))
     return out
@@ -60,7 +60,7 @@ def html(report: Report, title: str, more: Mapping[str, Image.Image]) -> str:
     figures = "\n".join(_picture(name, pictures[name]) for name in CAPTIONS if name in pictures)
     return PAGE.format(
         title=escape(title),
-        summary=escape(_summary(report)),
+        summary=escape(summary(report)),
         rows=rows,
         notes=notes,
         pictures=figures,
@@ -80,8 +80,9 @@ th, td {{ padding: .3rem .6rem; border-bottom: 1px solid #dfe4ea; text-align: le
 td {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
 td.says {{ text-align: left; color: #5a6775; font-size: .85rem; white-space: normal }}
 .note {{ background: #fff6dc; border-left: 4px solid #e3b341; padding: .5rem .8rem }}
-.sheets {{ display: flex; flex-wrap: wrap; gap: 1.5rem }}
-figure {{ margin: 0; max-width: 100% }} figcaption {{ color: #5a6775; font-size: .9rem; max-width: 26rem }}
+.sheets {{ display: flex; flex-wrap: wrap; gap: 1.5rem; margin-top: 2rem }}
+figure {{ margin: 0; max-width: 100% }} figure.wide {{ width: 100% }}
+figcaption {{ color: #5a6775; font-size: .9rem; max-width: 26rem }}
 figure.wide figcaption {{ max-width: none }} img {{ max-width: 100%; image-rendering: pixelated }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .9rem }} dd {{ margin: 0 }}
 </style></head><body>
@@ -101,12 +102,14 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; fo
 """
 
 
-def _summary(report: Report) -> str:
+def summary(report: Report) -> str:
+    """What was compared with what, in a sentence."""
     counts = report.counts
     draws = f"{counts['draws']} x " if counts["draws"] > 1 else ""
     return (
-        f"{draws}{counts['held_out']} samples and {counts['held_out']} held-out ones, each against "
-        f"{counts['reference']} training samples, in {report.features}; {report.network_calls:g} network calls a sample."
+        f"{draws}{counts['held_out']} samples, and {counts['held_out']} held-out ones, each against "
+        f"{counts['reference']} training samples, in {report.features}. "
+        f"{report.network_calls:g} network calls a sample."
     )
 
 
@@ -121,7 +124,8 @@ def _picture(name: str, picture: Image.Image) -> str:
     data = b64encode(buffer.getvalue()).decode()
     wide = "" if name in {"samples", "held_out"} else " class=wide"
     caption = escape(CAPTIONS[name])
-    return f'<figure{wide}><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+    return f"<figure{wide}>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _list(entries: Json) -> str:

