@@ -1,0 +1,51 @@
+"""`anydit convert`, there and back through each form."""
+
+import pytest
+import torch
+
+from anydit.cli.convert import run
+from anydit.codecs import Normalize
+from anydit.diffusion import paths, predictions
+from anydit.inference.config import PipelineConfig
+from anydit.inference.pipeline import Pipeline, load
+from anydit.model.conditioning import Label
+from anydit.model.dit import DiTConfig
+
+
+@pytest.fixture
+def model(tmp_path):
+    config = DiTConfig(
+        width=24,
+        depth=1,
+        heads=2,
+        patch=(2, 2),
+        channels=4,
+        size=(4, 4),
+        conditions={"label": Label(5)},
+        learned_variance=True,
+    )
+    codec = Normalize((0.0,), (1.0,))
+    pipe = Pipeline(PipelineConfig(model=config, path=paths.DDPM(), prediction=predictions.Noise(), codec=codec))
+    with torch.no_grad():
+        for p in pipe.model.parameters():
+            p.normal_(std=0.2)
+    pipe.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_to_dit_and_back(model, tmp_path, capsys):
+    assert run(["to-dit", str(model), "--to", str(tmp_path / "model.pt")]) == 0
+    assert run(["dit", str(tmp_path / "model.pt"), "--to", str(tmp_path / "back"), "--heads", "2"]) == 0
+    ours, back = load(model, "cpu").model.state_dict(), load(tmp_path / "back", "cpu").model.state_dict()
+    assert ours.keys() == back.keys() and all(torch.equal(ours[k], back[k]) for k in ours)
+    assert "anydit sample" in capsys.readouterr().out
+
+
+def test_refusals(model, tmp_path):
+    with pytest.raises(ValueError, match="which exists"):
+        run(["to-dit", str(model), "--to", str(model)])
+    with pytest.raises(ValueError, match="does not exist"):
+        run(["dit", str(tmp_path / "none.pt"), "--to", str(tmp_path / "x")])
+    with pytest.raises(SystemExit) as stop:
+        run(["nonsense", str(model), "--to", "x"])
+    assert stop.value.code == 2

@@ -1,0 +1,45 @@
+"""The normalising codec: measured, inverted, refused."""
+
+import pytest
+import torch
+
+from anydit.codecs import Normalize
+
+
+def test_measures_each_channel_and_inverts():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 2, 3, 4, generator=generator) * torch.tensor([3.0, 0.1])[:, None, None] + 7
+    config = Normalize().measured(x.split(16))
+    codec = config.build()
+    z = codec.encode(x)
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(codec.decode(z), x, rtol=1e-5, atol=1e-5)
+    assert config.measured(iter(())) is config, "measured once, and then no data are read"
+
+
+def test_a_channel_that_never_varies_stays_where_it_is():
+    config = Normalize().measured([torch.full((4, 1, 2), 5.0)])
+    assert config.shift == (5.0,) and config.scale == (1.0,)
+
+
+def test_to_unit():
+    codec = Normalize.to_unit(0, 255).build()
+    assert codec.encode(torch.tensor([[[0.0, 255.0]]])).tolist() == [[[-1.0, 1.0]]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"shift": (1.0,)}, "only one"), ({"shift": (0.0,), "scale": (0.0,)}, "scale: got")]
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Normalize(**options)
+
+
+def test_unmeasured_and_misfitting_are_refused():
+    with pytest.raises(ValueError, match="got None"):
+        Normalize().build()
+    with pytest.raises(ValueError, match="expected at least one"):
+        Normalize().measured([])
+    with pytest.raises(ValueError, match="got samples of 3 channels, expected 2"):
+        Normalize((0.0, 0.0), (1.0, 1.0)).build().encode(torch.zeros(1, 3, 2))

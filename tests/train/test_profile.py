@@ -1,0 +1,49 @@
+"""The profile: counted and measured figures that agree with what is known."""
+
+import torch
+
+from anydit.cli.profile import run
+from anydit.recipes.digits import digits
+from anydit.train.profile import over_sizes, plot, profile
+from tests.train.tiny import tiny_with
+
+CPU = torch.device("cpu")
+
+
+def small():
+    from dataclasses import replace
+
+    recipe = replace(digits(), train=tiny_with(batch=4).train)
+    return replace(recipe, model=replace(recipe.model, width=32, depth=2, heads=2))
+
+
+def test_figures():
+    p = profile(small(), CPU)
+    assert p.batch == 4 and p.cost.tokens == 4
+    assert p.parameter_bytes == 4 * p.cost.parameters
+    assert 0 < p.forward_seconds < p.step_seconds and p.ceiling > 1e8
+    assert 0 < p.forward_share < 1.5 and 0 < p.step_share < 1.5
+
+
+def test_activations_grow_with_the_batch():
+    from dataclasses import replace
+
+    recipe = small()
+    larger = replace(recipe, train=replace(recipe.train, batch=8))
+    small_bytes, large_bytes = (profile(r, CPU).activation_bytes for r in (recipe, larger))
+    assert 1.6 < large_bytes / small_bytes < 2.1
+
+
+def test_curve(tmp_path):
+    points = over_sizes(small(), [(8, 8), (16, 16), (32, 32)], CPU)
+    assert [p.cost.tokens for p in points] == [4, 16, 64]
+    assert points[2].cost.attention == 256 * points[0].cost.attention, "the square of 16 times the tokens"
+    plot(points, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_command(tmp_path, capsys):
+    out = tmp_path / "p.png"
+    assert run(["digits", "--batch", "2", "--sizes", "8", "12", "--out", str(out), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "GMACs" in printed and "12x12" in printed and out.is_file()

@@ -1,0 +1,125 @@
+"""One step's parts: its randomness, the average, the learning rate."""
+
+import pytest
+import torch
+from torch import nn
+
+from anydit.codecs import Normalize
+from anydit.diffusion.losses import Objective
+from anydit.diffusion.paths import Linear
+from anydit.diffusion.predictions import Velocity
+from anydit.model.conditioning import Label
+from anydit.model.dit import DiT
+from anydit.tensors import Batch
+from anydit.train.ema import EMA
+from anydit.train.optim import AdamW, Constant, CosineDecay, LinearDecay
+from anydit.train.recipe import TrainConfig
+from anydit.train.step import Draws, TrainStep
+from tests.train.tiny import tiny_with
+
+DRAWS = Draws(TrainConfig(batch=64, seed=3), {"label": Label(3, dropout=0.25), "kept": Label(3, dropout=0.0)})
+
+
+def test_randomness_depends_on_seed_step_and_place_only():
+    """Rule 6: two processes with half of the batch each draw what one draws for the whole."""
+    places = torch.arange(64)
+    for draw in (DRAWS.times, lambda s, p: DRAWS.noise(s, p, (2, 3)), lambda s, p: DRAWS.dropped(s, p)["label"]):
+        whole = draw(5, places)
+        assert torch.equal(torch.cat([draw(5, places[:24]), draw(5, places[24:])]), whole)
+        assert not torch.equal(draw(6, places), whole)
+    noise = DRAWS.noise(0, torch.arange(4096), (4,))
+    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
+    assert "kept" not in DRAWS.dropped(0, places)
+    shares = [DRAWS.dropped(step, places)["label"].float().mean() for step in range(100)]
+    assert abs(torch.stack(shares).mean() - 0.25) < 0.02
+
+
+def test_times_cover_every_stratum():
+    t = DRAWS.times(0, torch.arange(64))
+    assert (torch.ceil(t * 64) - 1).tolist() == list(range(64))
+
+
+def test_the_average_warms_up_and_skips():
+    module = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(0.0)
+    ema = EMA(module, decay=0.5)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    ema.update(0, torch.ones(()))
+    assert ema.module.weight.item() == pytest.approx(0.9), "decay 1/10 at the first step"
+    ema.update(1000, torch.zeros(()))
+    assert ema.module.weight.item() == pytest.approx(0.9), "a skipped step leaves it"
+    ema.update(1000, torch.ones(()))
+    assert ema.module.weight.item() == pytest.approx(0.95), "decay 1/2 later"
+    assert not any(p.requires_grad for p in ema.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Constant(warmup=3), {0: 0.25, 2: 0.75, 3: 1.0, 99: 1.0}),
+        (CosineDecay(warmup=1, final=0.1), {0: 0.5, 1: 1.0, 50: 0.55, 99: 0.1}),
+        (LinearDecay(decay=0.5), {0: 1.0, 49: 1.0, 75: 0.5, 99: 0.02}),
+    ],
+)
+def test_schedules(schedule, expected):
+    for step, factor in expected.items():
+        assert schedule.factor(step, 100) == pytest.approx(factor, abs=0.01)
+
+
+def test_only_matrices_decay():
+    module = nn.Linear(3, 3)
+    groups = AdamW(weight_decay=0.1).build(module.parameters()).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+    assert groups[0]["params"][0] is module.weight and groups[1]["params"][0] is module.bias
+    with pytest.raises(ValueError, match="lr: got 0"):
+        AdamW(lr=0.0)
+
+
+def step_of(**train) -> tuple[TrainStep, Batch]:
+    recipe = tiny_with(**train)
+    from dataclasses import replace
+
+    model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions={"label": Label(3)}))
+    objective = Objective(Linear(), Velocity())
+    x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    batch = Batch(x, {"label": torch.arange(8) % 3, "unasked": torch.zeros(8)}, torch.arange(8))
+    return TrainStep(model, Normalize((0.0,), (1.0,)).build(), objective, recipe.train), batch
+
+
+def test_clipping_bounds_the_gradient_but_reports_it_whole():
+    step, batch = step_of(clip=1e-3)
+    seen: list[float] = []
+    real = step.optimizer.step
+
+    def spy(*arguments):
+        norms = [p.grad.norm() for p in step.model.parameters() if p.grad is not None]
+        seen.append(float(torch.stack(norms).norm()))
+        return real(*arguments)
+
+    step.optimizer.step = spy  # type: ignore[method-assign]
+    outcome = step(batch, 0)
+    assert float(outcome.grad_norm) > 1e-2 and seen[0] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_infinite_gradients_are_not_applied():
+    step, batch = step_of()
+    step(batch, 0)
+    before = {k: v.clone() for k, v in step.model.state_dict().items()}
+    average = {k: v.clone() for k, v in step.ema.module.state_dict().items()}
+    moments = {k: v.clone() for k, v in step.state()["optimizer"].items()}
+    outcome = step(Batch(batch.x * float("inf"), batch.cond, batch.ids), 1)
+    assert float(outcome.applied) == 0
+    assert all(torch.equal(v, before[k]) for k, v in step.model.state_dict().items())
+    assert all(torch.equal(v, average[k]) for k, v in step.ema.module.state_dict().items())
+    assert all(torch.equal(v, moments[k]) for k, v in step.state()["optimizer"].items())
+
+
+def test_state_of_another_model_is_refused():
+    step, _ = step_of()
+    state = step.state()
+    with pytest.raises(ValueError, match="does not fit the model"):
+        step.load_state({**state, "model": {}}, "here")
+    with pytest.raises(ValueError, match="optimizer state for 'nobody'"):
+        step.load_state({**state, "optimizer": {"nobody:step": torch.ones(())}}, "here")
