@@ -1,0 +1,29 @@
+"""`anydit recipes`: the list, and one recipe whole."""
+
+import json
+
+import pytest
+
+from anydit.cli import main
+from anydit.config import from_json
+from anydit.recipes import RECIPES
+from anydit.train.recipe import Recipe
+
+
+def test_lists_all_in_a_line_each(capsys: pytest.CaptureFixture[str]):
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in RECIPES:
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert len(line.split()) > 3, "says what it trains on"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shows_one_that_reads_back_the_same(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["recipes", name]) == 0
+    assert from_json(Recipe, json.loads(capsys.readouterr().out)) == RECIPES[name]()
+
+
+def test_unknown(capsys: pytest.CaptureFixture[str]):
+    assert main(["recipes", "digit"]) == 2
+    assert "did you mean digits?" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""`anydit train`: what it trains, where, and what it refuses before any work."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from anydit.cli import main
+from anydit.train.guards import Interrupted
+from tests.train import tiny
+
+TINY = f"{tiny.__file__}:tiny"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """All that was printed, in one line, without the frames that tyro draws."""
+    return " ".join(word for word in "".join(capsys.readouterr()).split() if word not in "│─")
+
+
+def test_trains_and_goes_on(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", TINY, "--train.steps", "2", "--model.position", "Rope", "--device", "cpu"]) == 0
+    recipe = json.loads((here / "runs/tiny/recipe.json").read_text())
+    assert recipe["train"]["steps"] == 2
+    assert recipe["model"]["position"]["type"] == "Rope"
+    assert "Trained: runs/tiny. Look at runs/tiny/samples.png" in said(capsys)
+    assert main(["train", TINY, "--train.steps", "3", "--model.position", "Rope", "--device", "cpu"]) == 0
+    assert "Going on from step 2 of 3" in said(capsys)
+    assert len((here / "runs/tiny/log.jsonl").read_text().splitlines()) == 3
+
+
+def test_another_recipe_in_the_same_folder(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", TINY, "--train.steps", "2", "--out", str(run), "--train.batch", "4"]) == 2
+    assert "train.batch: was 8, is 4" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["digit"], "did you mean digits?"),
+        (["nowhere.py:f"], "got nowhere.py, which is not a file"),
+        ([f"{tiny.__file__}:big"], "got 'big', expected a function that"),
+        (["digits", "--train.step", "5"], "--train.steps"),
+        (["digits", "--train.steps", "many"], "--train.steps"),
+        (["digits", "--train.steps", "0"], "train.steps: got 0, expected at least 1"),
+        (["digits", "--model.position", "Ropes"], "model.position.type: got 'Ropes', expected one of SinCos, Rope"),
+        (["digits", "--model.patch", "3", "3"], "size: got (8, 8), expected multiples of patch (3, 3)"),
+        (["digits", "--model.heads", "5"], "heads"),
+        (["digits", "--model.channels", "3"], "model.channels: got 3, expected 1"),
+        (["digits", "--prediction", "Noise"], "expected Velocity, V or X0"),
+    ],
+)
+def test_refused_before_any_work(words: list[str], named: str, here: Path, capsys: pytest.CaptureFixture[str]):
+    try:
+        code = main(["train", *words])
+    except SystemExit as stop:  # tyro leaves at once
+        code = stop.code
+    assert code == 2
+    text = said(capsys)
+    assert named in text
+    assert "Traceback" not in text
+    assert not list(here.glob("runs/*/checkpoints/*"))
+
+
+def test_interrupted_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def stopped(*_: object) -> None:
+        raise Interrupted(2, 7)
+
+    monkeypatch.setattr("anydit.cli.train.train", stopped)
+    assert main(["train", "digits"]) == 130
+    assert "Stopped and saved after step 7. Run the same command again to go on." in said(capsys)
+
+
+def test_help(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--help"]) == 0
+    assert "--out FOLDER" in capsys.readouterr().out
+    assert main(["train"]) == 2
+    assert "--out FOLDER" in capsys.readouterr().out
+    assert not list(here.iterdir())
+
+
+def test_help_of_a_recipe(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "digits", "--model.position", "Rope", "--train.steps", "7", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("scikit-learn's handwritten digits")
+    assert "\n  --model.position SinCos|Rope|None  [Rope]" in page
+    assert "\n  --train.steps INT  [7]" in page
+    assert "\n  --model.position.max-period NUMBER" in page
+    assert "\n  --out FOLDER" in page
+    assert max(map(len, page.splitlines())) <= 100
+    assert not list(here.iterdir())
