@@ -1,6 +1,7 @@
 """Nothing lost: runs that are killed, stopped, damaged or disturbed end as the undisturbed run does (FAULTS.md)."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -256,6 +257,7 @@ def test_learning(tmp_path: Path):
     assert sum(values[-10:]) < 0.8 * sum(values[:10])
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 def test_compiled_trains_alike(tmp_path: Path):
     """In a process of its own, because the checked annotations of the tests cannot be compiled."""
     done = run(tmp_path / "compiled", "--train.steps", "2", "--train.compile", "True")
