@@ -83,7 +83,8 @@ def trained(
     """The classifier of `label` for this data's training part: trained now, or read from the cache."""
     facts = samples.facts
     classes = facts.classes[label]
-    network = Network(facts.channels, facts.size, len(classes))
+    with torch.random.fork_rng(devices=[]):
+        network = Network(facts.channels, facts.size, len(classes))
     path = cache_folder() / "classifiers" / f"{_key(data, samples, label)}.safetensors"
     if path.is_file():
         load_strictly(network, load_tensors(path), path)
@@ -109,13 +110,13 @@ def train(network: Network, samples: Samples, label: str, device: torch.device, 
         network.to(device).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-        order = torch.empty(0, dtype=torch.long)
+        std, order = network.std.cpu(), torch.empty(0, dtype=torch.long)
         for step in range(steps):
             if len(order) < batch:
                 order = torch.cat([order, torch.randperm(count, generator=random)])
             ids, order = order[:batch], order[batch:]
             read = samples.read(ids)
-            x = augmented(read.x, network.std.cpu(), random).to(device)
+            x = augmented(read.x, std, random).to(device)
             loss = F.cross_entropy(network(x)[1], read.cond[label].to(device), label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()

