@@ -16,8 +16,8 @@ class Log:
     """Appends to `log.jsonl`. A step that is done again after a resume is written again: the last line counts."""
 
     def __init__(self, path: Path, tensorboard: Path | None) -> None:
-        self._file = path.open("a", encoding="utf-8")
         self._board: Any = _summary_writer(tensorboard) if tensorboard is not None else None
+        self._file = path.open("a", encoding="utf-8")
 
     def step(self, entry: Json) -> None:
         """One step's figures; losses also in hexadecimal, so that two runs can be compared bit by bit."""
