@@ -1,9 +1,11 @@
 """Arrays: in memory or mapped from .npy, or one of an .npz; what has no file format of its own starts here."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -12,9 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import Data, Facts, Part, Samples, View
+from anydit.data.base import Data, Facts, Part, Samples, View, check_share
 from anydit.data.images import Images
 from anydit.tensors import Batch, Stream
+
+CHECKED_AT_ONCE = 2**22
+"""Values looked at together, so that an array larger than memory can be checked."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class ArraySamples:
 
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         rows = ids if self.rows is None else self.rows[ids]
-        x = torch.from_numpy(np.ascontiguousarray(self.x[rows.numpy()])).float()
+        x = torch.from_numpy(np.ascontiguousarray(self.x[rows.numpy()], np.float32))
         cond = {name: values[rows] for name, values in self.cond.items()}
         return Batch(x if self.unit == 1 else x * self.unit, cond, ids)
 
@@ -45,53 +50,112 @@ def split(count: int, held_out: float, part: Part, seed: int = 0) -> Int[Tensor,
 
 @config
 class Arrays(Data):
-    """A .npy file `[n, c, *space]`, or one array of an .npz with the labels in another.
+    """A .npy file `[n, c, *space]`, or one array of an .npz with what is known about its samples in others.
 
-    `x`, `label`: the arrays' names in an .npz. `channels_last`: samples lie as `[*space, c]`. `held_out`: the share of
-    samples kept from training. Values come as they are: an 8-bit array has values from 0 to 255.
+    `x`, `label`, `field`: names of arrays in an .npz; `field` is `[n, channels, *space]`. `numbers`: names of arrays
+    `[n]`, together the condition "numbers". `channels_last`: x and field lie as `[n, *space, c]`. `held_out`: the share
+    of samples kept from training. Values come as they are: an 8-bit array has values from 0 to 255.
     """
 
     path: Path = Path()
     x: str = "x"
     label: str | None = None
+    numbers: tuple[str, ...] = ()
+    field: str | None = None
     channels_last: bool = False
     held_out: float = 0.1
 
-    def open(self, part: Part) -> Samples:
-        x, label = self._load()
-        if x.ndim < 3:
-            raise ValueError(f"data.path: got an array of shape {x.shape}, expected [n, c, *space]")
-        if x.dtype.kind not in "iufb":
-            raise ValueError(f"data.path: got an array of {x.dtype}, expected numbers")
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise ValueError(f"data.path: got NaN or infinity in {self.path}, expected finite values")
-        if self.channels_last:
-            x = np.moveaxis(x, -1, 1)
-        cond, classes = dict[str, Tensor](), dict[str, tuple[str, ...]]()
-        if label is not None:
-            if len(label) != len(x):
-                raise ValueError(f"data.label: got {len(label)} labels, expected one for each of {len(x)} samples")
-            names, index = np.unique(label, return_inverse=True)
-            cond["label"] = torch.from_numpy(index.reshape(-1).astype(np.int64))
-            classes["label"] = tuple(str(name) for name in names)
-        facts = Facts(x.shape[1], tuple(x.shape[2:]), classes, frozenset(cond))
-        return ArraySamples(x, facts, cond, rows=split(len(x), self.held_out, part))
+    def __post_init__(self) -> None:
+        check_share(self.held_out)
 
-    def _load(self) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, "..."] | None]:
-        if not self.path.is_file():
-            raise ValueError(f"data.path: got {self.path}, which is not a file; expected a .npy or .npz file")
+    def open(self, part: Part) -> Samples:
+        arrays = self._load()
+        x = self._with_space("x", arrays[self.x])
+        cond, classes = dict[str, Tensor](), dict[str, tuple[str, ...]]()
+        if self.label is not None:
+            cond["label"], classes["label"] = _label(_column("label", arrays[self.label], len(x)))
+        if self.numbers:
+            columns = [_column("numbers", arrays[name], len(x)) for name in self.numbers]
+            cond["numbers"] = torch.from_numpy(np.stack([_numbers("numbers", column) for column in columns], axis=1))
+        if self.field is not None:
+            field = self._with_space("field", arrays[self.field])
+            if (len(field), *field.shape[2:]) != (len(x), *x.shape[2:]):
+                raise ValueError(f"data.field: got shape {field.shape}, expected that of x but for channels: {x.shape}")
+            cond["field"] = torch.from_numpy(np.ascontiguousarray(field, np.float32))
+        rows = split(len(x), self.held_out, part)
+        if not len(rows):
+            raise ValueError(
+                f"data.held_out: got {self.held_out}, which leaves none of {len(x)} samples in the part {part}; "
+                "expected at least one"
+            )
+        return ArraySamples(x, Facts(x.shape[1], tuple(x.shape[2:]), classes, frozenset(cond)), cond, rows=rows)
+
+    def _with_space(self, field: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "n c *space"]:
+        """Finite numbers `[n, c, *space]`, still in the file where it is mapped."""
+        if array.ndim < 3:
+            last = "[n, *space, c]" if self.channels_last else "[n, c, *space]"
+            raise ValueError(f"data.{field}: got an array of shape {array.shape}, expected {last}")
+        return np.moveaxis(_numbers(field, array, copy=False), -1, 1 if self.channels_last else -1)
+
+    def _load(self) -> Mapping[str, Shaped[np.ndarray, "..."]]:
+        """Every array that is asked for, by name."""
+        path, wanted = self.path.expanduser(), {"x": self.x, "label": self.label, "field": self.field}
+        fields = [(name, field) for field, name in wanted.items() if name is not None]
+        fields += [(name, "numbers") for name in self.numbers]
+        if not path.is_file():
+            raise ValueError(f"data.path: got {path}, which is not a file; expected a .npy or .npz file")
         try:
-            loaded = cast("Any", np.load(self.path, mmap_mode="r", allow_pickle=False))
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"data.path: {self.path} cannot be read as .npy or .npz: {error}") from None
-        if isinstance(loaded, np.ndarray):
-            if self.label is not None:
-                raise ValueError(f"data.label: got {self.label!r}, expected none: a .npy file holds one array only")
-            return loaded, None
-        for field_name, name in (("x", self.x), ("label", self.label)):
-            if name is not None and name not in loaded.files:
-                raise ValueError(f"data.{field_name}: got {name!r}, expected one of {', '.join(loaded.files)}")
-        return loaded[self.x], None if self.label is None else loaded[self.label]
+            names, arrays = _read(path, {name for name, _ in fields})
+        except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+            raise ValueError(f"data.path: got {path}, which cannot be read as .npy or .npz: {error}") from None
+        if names is None:
+            for name, field in fields[1:]:
+                raise ValueError(f"data.{field}: got {name!r}, expected none: a .npy file holds one array only")
+            return {self.x: arrays[""]}
+        for name, field in fields:
+            if name not in arrays:
+                raise ValueError(f"data.{field}: got {name!r}, expected one of {', '.join(names)}")
+        return arrays
+
+
+def _read(path: Path, wanted: set[str]) -> tuple[list[str] | None, dict[str, Shaped[np.ndarray, "..."]]]:
+    """The names in an .npz file, and of those the arrays wanted; of an .npy file none, and its array, mapped, as ''."""
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            file.seek(0)
+            packed = cast("Any", np.load(file, allow_pickle=False))
+            return list(packed.files), {name: packed[name] for name in packed.files if name in wanted}
+    return None, {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+
+
+def _column(field: str, array: Shaped[np.ndarray, "..."], count: int) -> Shaped[np.ndarray, " n"]:
+    """One value for each sample."""
+    if array.shape not in ((count,), (count, 1)):
+        raise ValueError(f"data.{field}: got an array of shape {array.shape}, expected [{count}], one for each sample")
+    return array.reshape(-1)
+
+
+def _label(values: Shaped[np.ndarray, " n"]) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
+    """Each sample's class by index, and the classes' names: the values in order."""
+    if values.dtype.kind not in "iubUS":
+        raise ValueError(f"data.label: got an array of {values.dtype}, expected whole numbers or text")
+    names, index = np.unique(values, return_inverse=True)
+    text = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    return torch.from_numpy(index.reshape(-1).astype(np.int64)), tuple(text)
+
+
+def _numbers(field: str, array: Shaped[np.ndarray, "*shape"], copy: bool = True) -> Shaped[np.ndarray, "*shape"]:
+    """The array, as float32 with `copy`, where all of its values are numbers that float32 holds."""
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"data.{field}: got an array of {array.dtype}, expected numbers")
+    if array.dtype.kind == "f":
+        limit, rows = np.finfo(np.float32).max, max(1, CHECKED_AT_ONCE // max(1, array[:1].size))
+        for start in range(0, len(array), rows):
+            good = np.abs(array[start : start + rows]) <= limit  # false for NaN, too
+            if not good.all():
+                bad = start + int(np.argmin(good.reshape(len(good), -1).all(axis=1)))
+                raise ValueError(f"data.{field}: got NaN, infinity or more than {limit:.1e} in sample {bad}")
+    return np.ascontiguousarray(array, np.float32) if copy else array
 
 
 @config

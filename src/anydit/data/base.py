@@ -55,6 +55,12 @@ def cache_folder() -> Path:
     return Path(own) if own else (Path(users) if users else Path.home() / ".cache") / "anydit"
 
 
+def check_share(held_out: float) -> None:
+    """Refuse a share of samples to hold out that leaves none to train on."""
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out: got {held_out}, expected at least 0 and below 1")
+
+
 @config
 class Data(ABC):
     """Where samples come from; each kind of data has a config that extends this one."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anydit.config import config
 from anydit.data.arrays import ArraySamples
-from anydit.data.base import Data, Facts, Part, Samples
+from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.cache import Cache, Decoded, Sources
 from anydit.data.decode import SUFFIXES, Crop, Fit, Unreadable
 from anydit.tensors import Batch
@@ -44,8 +44,7 @@ class ImageData(Data):
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise ValueError(f"size: got {self.size}, expected a height and a width of at least 1")
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out: got {self.held_out}, expected at least 0 and below 1")
+        check_share(self.held_out)
         if not 0 <= self.bad_limit <= 1:
             raise ValueError(f"bad_limit: got {self.bad_limit}, expected 0 to 1")
 

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from anydit.config import config
 from anydit.data.arrays import ArraySamples, split
-from anydit.data.base import Data, Facts, Part, Samples
+from anydit.data.base import Data, Facts, Part, Samples, check_share
 
 
 @config
@@ -22,6 +22,9 @@ class Digits(Data):
     """
 
     held_out: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_share(self.held_out)
 
     def open(self, part: Part) -> Samples:
         try:

@@ -1,0 +1,207 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anydit.codecs import Normalize
+from anydit.data import Arrays, ArrayView, Data, Samples
+from anydit.data import arrays as module
+from anydit.data.arrays import split
+from anydit.model.conditioning import Condition, Field, Label, Numbers
+from anydit.model.dit import DiT, DiTConfig
+from anydit.train.recipe import Recipe, resolved
+
+N = 12
+
+
+def x_of(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return (np.random.default_rng(0).random(shape) * 200).astype(dtype)
+
+
+def npz(folder: Path, **arrays: np.ndarray) -> Path:
+    np.savez(folder / "a.npz", **arrays)
+    return folder / "a.npz"
+
+
+def npy(folder: Path, array: np.ndarray) -> Path:
+    np.save(folder / "a.npy", array)
+    return folder / "a.npy"
+
+
+def opened(path: Path, **fields: Any) -> Samples:
+    return Arrays(**{"path": path, "held_out": 0.0} | fields).open("train")
+
+
+def refused(path: Path, **fields: Any) -> str:
+    with pytest.raises(ValueError, match=r"^data\.") as error:
+        opened(path, **fields)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("space", [(7,), (5, 4), (3, 4, 2)])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "u1", ">u2", ">f4", "i8", "?"])
+def test_values_come_as_they_are(tmp_path: Path, space: tuple[int, ...], dtype: str) -> None:
+    x = x_of(N, 2, *space, dtype=np.dtype(dtype))
+    samples = opened(npy(tmp_path, x))
+    assert (samples.facts.channels, samples.facts.size) == (2, space)
+    batch = samples.read(torch.tensor([3, 0, 11]))
+    assert batch.x.dtype == torch.float32
+    assert np.array_equal(batch.x.numpy(), x[[3, 0, 11]].astype(np.float32))
+
+
+def test_an_npy_file_stays_on_disk(tmp_path: Path) -> None:
+    samples = opened(npy(tmp_path, x_of(N, 2, 5)), channels_last=True)
+    assert isinstance(samples.x, np.memmap)  # pyright: ignore[reportAttributeAccessIssue]
+    assert (samples.facts.channels, samples.facts.size) == (5, (2,))
+
+
+def test_what_is_known_of_the_samples(tmp_path: Path) -> None:
+    x, field = x_of(N, 6, 4, 3), x_of(N, 6, 4, 2)
+    label, speed = np.array(list("cabbacabbaca")), np.arange(N)
+    mass = np.linspace(1, 2, N)[:, None]
+    path = npz(tmp_path, data=x, kind=label, speed=speed, mass=mass, coarse=field)
+    samples = opened(path, x="data", label="kind", numbers=("speed", "mass"), field="coarse", channels_last=True)
+    assert samples.facts.conditions == {"label", "numbers", "field"}
+    assert samples.facts.classes == {"label": ("a", "b", "c")}
+    assert (samples.facts.channels, samples.facts.size) == (3, (6, 4))
+    ids = torch.tensor([2, 0])
+    batch = samples.read(ids)
+    assert np.array_equal(batch.x.numpy(), x[[2, 0]].transpose(0, 3, 1, 2))
+    assert batch.cond["label"].tolist() == [1, 2]
+    assert torch.allclose(batch.cond["numbers"], torch.tensor([[2, 1 + 2 / 11], [0, 1]]))
+    assert np.array_equal(batch.cond["field"].numpy(), field[[2, 0]].transpose(0, 3, 1, 2))
+
+
+def test_parts_keep_samples_and_conditions_together(tmp_path: Path) -> None:
+    x = np.broadcast_to(np.arange(100.0)[:, None, None], (100, 1, 4))
+    path = npz(tmp_path, x=x, n=np.arange(100), label=np.arange(100) % 3)
+    data = Arrays(path=path, numbers=("n",), label="label", held_out=0.3)
+    seen = list[int]()
+    for part in ("train", "held_out"):
+        samples = data.open(part)
+        batch = samples.read(torch.arange(len(samples)))
+        rows = batch.x[:, 0, 0]
+        assert torch.equal(batch.cond["numbers"][:, 0], rows)
+        assert torch.equal(batch.cond["label"], rows.long() % 3)
+        seen += rows.long().tolist()
+    assert sorted(seen) == list(range(100))
+
+
+def test_a_row_keeps_its_part_when_rows_are_added() -> None:
+    few, many = (set(split(n, 0.2, "held_out").tolist()) for n in (300, 2000))
+    assert few == {row for row in many if row < 300}
+    assert 340 < len(many) < 460
+
+
+def test_labels_are_classes_in_order(tmp_path: Path) -> None:
+    for values, names in (
+        (np.array([10, 2, 2, 1] * 3), ("1", "2", "10")),
+        (np.array([b"x", b"yy"] * 6), ("x", "yy")),
+        (np.array([[True], [False]] * 6), ("False", "True")),
+    ):
+        samples = opened(npz(tmp_path, x=x_of(N, 1, 4), label=values), label="label")
+        assert samples.facts.classes["label"] == names
+        found = [names[i] for i in samples.read(torch.arange(N)).cond["label"].tolist()]
+        assert found == [v.decode() if isinstance(v, bytes) else str(v) for v in values.reshape(-1).tolist()]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_values_that_are_no_float32_are_found_wherever_they_are(
+    tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKED_AT_ONCE", 3 * 8)
+    for at in (0, 7, 11):
+        x = x_of(N, 2, 4, dtype=np.float64)
+        x[at, 1, 3] = bad
+        assert refused(npy(tmp_path, x)).endswith(f"in sample {at}")
+        good = x_of(N, 2, 4)
+        assert f"data.numbers: got NaN, infinity or more than 3.4e+38 in sample {at}" in refused(
+            npz(tmp_path, x=good, n=x[:, 1, 3]), numbers=("n",)
+        )
+        assert "data.field" in refused(npz(tmp_path, x=good, f=x), field="f")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"x": "y"}, "data.x: got 'y', expected one of x, label, half, real, cut"),
+        ({"label": "labels"}, "data.label: got 'labels'"),
+        ({"numbers": ("label", "n")}, "data.numbers: got 'n'"),
+        ({"field": "f"}, "data.field: got 'f'"),
+        ({"label": "half"}, "data.label: got an array of shape (6,), expected [12]"),
+        ({"label": "real"}, "data.label: got an array of float64, expected whole numbers or text"),
+        ({"numbers": ("half",)}, "data.numbers: got an array of shape (6,)"),
+        ({"field": "cut"}, "data.field: got shape (12, 2, 4), expected that of x but for channels: (12, 1, 5)"),
+        ({"field": "label"}, "data.field: got an array of shape (12,), expected [n, c, *space]"),
+        ({"x": "label"}, "data.x: got an array of shape (12,), expected [n, c, *space]"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    path = npz(
+        tmp_path,
+        x=x_of(N, 1, 5),
+        label=np.arange(N) % 2,
+        half=np.arange(6),
+        real=x_of(N, dtype=float),
+        cut=x_of(N, 2, 4),
+    )
+    assert said in refused(path, **fields)
+
+
+def test_files_that_hold_no_arrays_are_named(tmp_path: Path) -> None:
+    assert "which is not a file" in refused(tmp_path / "none.npy")
+    assert "expected none: a .npy file holds one array only" in refused(npy(tmp_path, x_of(N, 1, 4)), label="label")
+    assert "expected none" in refused(npy(tmp_path, x_of(N, 1, 4)), numbers=("n",))
+    objects = np.array([{}, None] * 6, dtype=object)
+    for path in (npy(tmp_path, objects), npz(tmp_path, x=objects)):
+        assert "cannot be read as .npy or .npz" in refused(path)  # pickles are not read
+    assert "complex64, expected numbers" in refused(npy(tmp_path, x_of(N, 1, 4).astype(np.complex64)))
+    for path in (npy(tmp_path, x_of(N, 1, 40)), npz(tmp_path, x=x_of(N, 1, 40))):
+        path.write_bytes(path.read_bytes()[:-100])
+        assert "cannot be read as .npy or .npz" in refused(path)
+    (tmp_path / "a.npz").write_bytes(b"hello")
+    assert "cannot be read as .npy or .npz" in refused(tmp_path / "a.npz")
+    assert "leaves none of 0 samples" in refused(npy(tmp_path, x_of(0, 1, 4)))
+    with pytest.raises(ValueError, match="held_out: got 1"):
+        Arrays(held_out=1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "condition"),
+    [
+        ({"label": "label"}, Label()),
+        ({"numbers": ("speed", "mass")}, Numbers(names=("speed in m/s", "mass in kg"))),
+        ({"field": "coarse"}, Field(channels=2)),
+    ],
+    ids=["label", "numbers", "field"],
+)
+def test_each_condition_makes_a_model(tmp_path: Path, fields: dict[str, Any], condition: Condition) -> None:
+    path = npz(
+        tmp_path,
+        x=x_of(N, 3, 8),
+        label=np.arange(N) % 5,
+        speed=np.arange(N),
+        mass=np.full(N, 7.0),
+        coarse=x_of(N, 2, 8),
+    )
+    name = next(iter(fields))
+    data: Data = Arrays(path=path, held_out=0.0, **fields)
+    recipe = Recipe(
+        model=DiTConfig(width=16, depth=1, heads=2, patch=(4,), conditions={name: condition}),
+        codec=Normalize(),
+        view=ArrayView(),
+        data=data,
+    )
+    samples = data.open("train")
+    whole = resolved(recipe, samples)
+    made = whole.model.conditions[name]
+    if isinstance(made, Numbers):
+        assert made.mean == (5.5, 7.0)
+        assert made.std == (np.arange(N).std(), 1.0)  # what never varies is left alone
+    if isinstance(made, Label):
+        assert made.classes == 5
+    batch = samples.read(torch.arange(4))
+    assert DiT(whole.model)(batch.x, torch.full((4,), 0.5), batch.cond).shape == (4, 3, 8)
