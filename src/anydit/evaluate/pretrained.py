@@ -44,10 +44,13 @@ def named(spec: str, view: View, device: torch.device) -> Features | None:
 
 
 class ImageNet:
-    """The 1,280 pooled features of EfficientNet-Lite0, trained on ImageNet; 96 pixels a side are enough for it."""
+    """The 1,280 pooled features of EfficientNet-Lite0, trained on ImageNet with 224 pixels a side.
+
+    Small images are shown at 96, five times faster.
+    """
 
     name = "1280 features of EfficientNet-Lite0, trained on ImageNet"
-    SIZE = 96
+    SIZE, SMALL = 224, 96
 
     def __init__(self, view: View, device: torch.device) -> None:
         try:
@@ -64,8 +67,10 @@ class ImageNet:
 
     def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
-            rgb = _standardised(_resized(unit_rgb(x, self.view), self.SIZE)).to(self.device)
-            return self.network.extract_features(rgb).mean((2, 3)).float().cpu()
+            rgb = _resized(unit_rgb(x, self.view), self.SMALL if max(x.shape[2:]) <= self.SMALL else self.SIZE)
+            pixels = (rgb.to(self.device) * 255 - 127) / 128  # as the network was trained
+            parts = [self.network.extract_features(part).mean((2, 3)) for part in pixels.split(32)]
+            return torch.cat(parts).float().cpu()
 
 
 class DINOv2:

@@ -78,11 +78,11 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
         if len(some) < LEAST:
             raise ValueError(f"data: got {len(some)} {part} samples, expected at least {LEAST} to compare with")
     config, facts = pipeline.config, train.facts
-    made = config.model.channels
+    made, size = config.model.channels, config.model.size
     if made is not None and config.codec.latent_channels(facts.channels) != made:
-        raise ValueError(f"data: got samples of {facts.channels} channels, which this pipeline does not make")
-    if config.model.size is not None and len(config.codec.latent_size(facts.size)) != len(config.model.size):
-        raise ValueError(f"data: got samples of size {facts.size}, which this pipeline does not make")
+        raise ValueError(f"data: got samples of {facts.channels} channels, expected {made} (in the pipeline's latents)")
+    if size is not None and len(facts.size) != len(size):
+        raise ValueError(f"data: got samples of size {facts.size}, expected {len(size)} axes, as the pipeline makes")
     if samples is not None and samples < LEAST:
         raise ValueError(f"samples: got {samples}, expected at least {LEAST}")
     most = max(LEAST, VALUES_AT_MOST // (facts.channels * prod(facts.size)))

@@ -1,0 +1,161 @@
+"""A whole evaluation: what is counted, what is reported, what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from anydit.config import from_json
+from anydit.data import Arrays, Digits
+from anydit.diffusion.guidance import Guidance
+from anydit.diffusion.samplers import Heun
+from anydit.evaluate import sets as the_sets
+from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.sets import as_written, opened, spread
+from anydit.inference.config import Sampling
+from anydit.inference.pipeline import Pipeline
+
+FIGURES = ["accuracy", "frechet", "kernel", "precision", "recall", "nearest", "copies"]
+
+
+class Flat:
+    """Features of a user's own."""
+
+    name = "the values themselves"
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        return x.flatten(1)
+
+
+def test_digits(digits: tuple[Pipeline, Digits], quick: Path):
+    pipeline, data = digits
+    stages: dict[str, float] = {}
+    report = evaluate(pipeline, data, samples=2 * 372 + 9, progress=stages.__setitem__)
+    assert list(report.figures) == FIGURES
+    assert report.counts == {
+        "samples": 744, "draws": 2, "held_out": 372, "training": 1425, "reference": 1425, "features": 64,
+    }  # fmt: skip
+    assert report.network_calls == 3
+    assert stages == {"classifier": 1, "samples": 1, "features": 1, "neighbours": 1}
+    assert set(report.seconds) == set(stages)
+    assert report.figures["frechet"].samples > 3 * report.figures["frechet"].floor
+    assert report.figures["accuracy"].samples < 0.4 < report.figures["accuracy"].floor
+    assert report.classes == tuple("0123456789")
+    held = data.open("held_out")
+    asked = held.read(torch.arange(372)).cond["label"].bincount() * 2
+    assert [sum(row) for row in report.confusion] == asked.tolist()
+    assert sum(report.confusion[i][i] for i in range(10)) / 744 == pytest.approx(report.figures["accuracy"].samples)
+    assert set(report.pictures) == {"samples", "held_out", "neighbours", "classes"}
+    assert not report.notes
+
+
+def test_json_holds_all_but_the_pictures(digits: tuple[Pipeline, Digits], quick: Path):
+    pipeline, data = digits
+    report = evaluate(pipeline, data, samples=372)
+    content = json.loads(json.dumps(report.json(), allow_nan=False))
+    assert "pictures" not in content
+    assert content["figures"]["frechet"]["ratio"] == report.figures["frechet"].ratio
+    assert content["figures"]["recall"]["samples"] == report.figures["recall"].samples
+    assert content["confusion"] == [list(row) for row in report.confusion]
+    assert from_json(Sampling, content["settings"]["sampling"]) == pipeline.config.sampling
+    assert from_json(Digits, content["settings"]["data"]) == data
+
+
+def test_seed_and_sampling_decide(digits: tuple[Pipeline, Digits], quick: Path):
+    pipeline, data = digits
+    report = evaluate(pipeline, data, samples=372)
+    again, other = (evaluate(pipeline, data, samples=372, seed=seed) for seed in (0, 1))
+    assert again.figures == report.figures
+    assert other.figures["frechet"].samples != report.figures["frechet"].samples
+    assert other.figures["frechet"].floor == report.figures["frechet"].floor
+    how = Sampling(sampler=Heun(), steps=3, guidance=Guidance(2.0))
+    guided = evaluate(pipeline, data, samples=372, sampling=how)
+    assert guided.network_calls == 2 * (2 * 3 - 1)
+    assert guided.settings["sampling"]["guidance"]["scale"] == 2
+
+
+def test_without_labels(arrays: tuple[Pipeline, Arrays]):
+    report = evaluate(*arrays, samples=20)
+    assert list(report.figures) == FIGURES[1:]
+    assert report.counts["held_out"] == report.counts["samples"] == 20
+    assert report.features == "64 features of a fixed random convolutional network"
+    assert any("no labels" in note for note in report.notes)
+    assert any("Only 20 held-out samples for 64 features" in note for note in report.notes)
+    assert set(report.pictures) == {"samples", "held_out", "neighbours"}
+
+
+def test_several_draws_where_few_are_held_out(arrays: tuple[Pipeline, Arrays], monkeypatch: pytest.MonkeyPatch):
+    pipeline, data = arrays
+    held = len(data.open("held_out"))
+    monkeypatch.setattr(the_sets, "ENOUGH", 3 * held - 1)
+    report = evaluate(pipeline, data, features=Flat())
+    assert report.counts["held_out"] == held
+    assert (report.counts["draws"], report.counts["samples"]) == (3, 3 * held)
+    assert report.figures["frechet"].error is not None
+    assert report.features == "the values themselves"
+    assert not any("no labels" in note for note in report.notes)
+
+
+def test_memory_bounds_the_samples(arrays: tuple[Pipeline, Arrays], monkeypatch: pytest.MonkeyPatch):
+    pipeline, data = arrays
+    monkeypatch.setattr(the_sets, "VALUES_AT_MOST", 5 * 4 * 6 * 25)
+    sets = opened(pipeline, data, None)
+    assert (sets.count, sets.draws) == (25, 1)
+
+
+def test_a_label_that_was_not_asked_for(digits: tuple[Pipeline, Digits], quick: Path):
+    """A model without conditions of data with labels: the classifier's features serve, its accuracy says nothing."""
+    conditioned, data = digits
+    config = conditioned.config
+    pipeline = Pipeline(replace(config, model=replace(config.model, conditions={})))
+    report = evaluate(pipeline, data, samples=372)
+    assert list(report.figures) == FIGURES[1:]
+    assert "classifier" in report.features
+    assert not report.confusion
+
+
+def test_samples_are_drawn_under_the_conditions_of_held_out_data(digits: tuple[Pipeline, Digits], quick: Path):
+    pipeline, data = digits
+    sets = opened(pipeline, data, 2 * 372)
+    x, _ = the_sets.draw(pipeline, sets, pipeline.config.sampling, 5, lambda stage, done: None)
+    held = data.open("held_out").read(torch.arange(372))
+    expected = pipeline.sample(744, {"label": held.cond["label"].repeat(2)}, seed=5).clamp(0, 16)
+    assert x.equal(expected)
+    assert not pipeline.model._forward_pre_hooks
+
+
+def test_images_are_compared_as_they_would_be_written(arrays: tuple[Pipeline, Arrays], digits: tuple[Pipeline, Digits]):
+    x = torch.tensor([-5.0, 3.0, 20.0]).reshape(1, 1, 1, 3)
+    assert as_written(digits[0].config.view, x).flatten().tolist() == [0, 3, 16]
+    assert as_written(arrays[0].config.view, x).equal(x)
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "chosen"), [(10, 4, [0, 2, 5, 7]), (3, 9, [0, 1, 2]), (5, 5, [0, 1, 2, 3, 4])]
+)
+def test_spread(count: int, wanted: int, chosen: list[int]):
+    assert spread(count, wanted).tolist() == chosen
+
+
+def test_too_few_are_refused(arrays: tuple[Pipeline, Arrays]):
+    pipeline, data = arrays
+    with pytest.raises(ValueError, match=r"data: got \d+ held-out samples, expected at least 20"):
+        evaluate(pipeline, replace(data, held_out=0.02))
+    with pytest.raises(ValueError, match=r"data: got \d+ training samples, expected at least 20"):
+        evaluate(pipeline, replace(data, held_out=0.98))
+    with pytest.raises(ValueError, match="samples: got 5, expected at least 20"):
+        evaluate(pipeline, data, samples=5)
+
+
+def test_data_of_another_kind_is_refused(
+    arrays: tuple[Pipeline, Arrays], digits: tuple[Pipeline, Digits], tmp_path: Path
+):
+    with pytest.raises(ValueError, match="data: got samples of 1 channels, expected 5"):
+        evaluate(arrays[0], digits[1])
+    np.save(tmp_path / "long.npy", np.zeros((200, 5, 24), np.float32))
+    with pytest.raises(ValueError, match=r"data: got samples of size \(24,\), expected 2 axes"):
+        evaluate(arrays[0], replace(arrays[1], path=tmp_path / "long.npy"))
