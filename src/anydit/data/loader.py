@@ -1,9 +1,11 @@
 """Which samples each training step reads, as a pure function of the step, and reading them ahead of time."""
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from queue import SimpleQueue
+from threading import Thread
 
 import torch
 from jaxtyping import Int
@@ -72,18 +74,53 @@ def read_ahead(samples: Samples, order: Order, start: int, workers: int = 0) -> 
     Raises:
         RuntimeError: a worker died.
     """
-    steps = _Steps(samples, order)
-    if workers > 0:
+    asked, answers = SimpleQueue[bool](), SimpleQueue[Batch | BaseException]()
+    batches = _batches(_Steps(samples, order), start, workers)
+    # No executor: a worker forked by its thread would wait for that thread at its end.
+    thread = Thread(target=_serve, args=(batches, asked, answers), name="read", daemon=True)
+    thread.start()
+    asked.put(True)
+    try:
+        while True:
+            answer = answers.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            asked.put(True)
+            yield answer
+    finally:
+        asked.put(False)
+        thread.join()
+
+
+def _serve(
+    batches: Generator[Batch, None, None], asked: "SimpleQueue[bool]", answers: "SimpleQueue[Batch | BaseException]"
+) -> None:
+    """Answer each time that a batch is asked for, with it or with what went wrong; False is the end.
+
+    A DataLoader tells the thread that asks of a dead worker; in the main thread it would interrupt whatever runs there.
+    """
+    with closing(batches):
+        while asked.get():
+            try:
+                answers.put(next(batches))
+            except BaseException as error:
+                answers.put(error)
+
+
+def _batches(steps: _Steps, start: int, workers: int) -> Generator[Batch, None, None]:
+    if workers == 0:
+        yield from map(steps.__getitem__, _From(start))
+    try:
         yield from DataLoader(
             steps,  # pyright: ignore[reportArgumentType]
             batch_size=None,
             sampler=_From(start),
             num_workers=workers,
         )
-        return
-    with ThreadPoolExecutor(1, "read") as pool:
-        ahead: Future[Batch] = pool.submit(steps.__getitem__, start)
-        for step in _From(start + 1):
-            batch = ahead.result()
-            ahead = pool.submit(steps.__getitem__, step)
-            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise RuntimeError(
+            f"train.workers: a process that reads data died, perhaps for want of memory ({error}); "
+            "run the same command again to go on, with fewer workers if need be"
+        ) from None

@@ -1,0 +1,139 @@
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anydit.data import Arrays, Digits, Facts
+from anydit.data.loader import Order, read_ahead
+from anydit.tensors import Batch
+
+
+def ids_of(order: Order, steps: int) -> list[int]:
+    return torch.cat([order.ids(step) for step in range(steps)]).tolist()
+
+
+@pytest.mark.parametrize(("count", "batch"), [(12, 4), (10, 4), (7, 7), (5, 13), (1, 3), (1000, 1)])
+def test_every_epoch_has_each_sample_once(count: int, batch: int) -> None:
+    epochs = 3
+    ids = ids_of(Order(count, batch, seed=0), -(-epochs * count // batch))
+    for epoch in range(epochs):
+        assert sorted(ids[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_epochs_and_seeds_are_shuffled_differently() -> None:
+    ids = ids_of(Order(100, 10, seed=0), 20)
+    other = ids_of(Order(100, 10, seed=1), 10)
+    assert len({tuple(ids[:100]), tuple(ids[100:]), tuple(other), tuple(range(100))}) == 4
+    # A fair shuffle leaves a sample in its place about once in 100.
+    assert sum(a == b for a, b in zip(ids[:100], ids[100:], strict=True)) < 8
+
+
+def test_a_step_needs_no_step_before_it() -> None:
+    expected = [Order(10, 4, seed=3).ids(step) for step in range(20)]
+    for step in (17, 2, 19, 0):
+        assert torch.equal(Order(10, 4, seed=3).ids(step), expected[step])
+
+
+def test_an_order_of_nothing_is_refused() -> None:
+    for count, batch in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match=f"got {count} samples in batches of {batch}"):
+            Order(count, batch, seed=0)
+
+
+def some(batches: Iterator[Batch], n: int) -> list[Batch]:
+    return list(islice(batches, n))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("start", [0, 7])
+def test_any_number_of_workers_reads_the_same_batches(workers: int, start: int) -> None:
+    samples = Digits().open("train")
+    order = Order(len(samples), 100, seed=0)
+    batches = read_ahead(samples, order, start, workers)
+    for step, batch in enumerate(some(batches, 20), start):
+        expected = samples.read(order.ids(step))
+        assert torch.equal(batch.ids, order.ids(step))
+        assert torch.equal(batch.x, expected.x)
+        assert torch.equal(batch.cond["label"], expected.cond["label"])
+
+
+def test_workers_read_a_mapped_file(tmp_path: Path) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "a.npy", np.arange(20.0).reshape(10, 1, 2))
+    samples = Arrays(path=tmp_path / "a.npy", held_out=0).open("train")
+    for batch in some(read_ahead(samples, Order(10, 3, seed=0), 0, workers=2), 5):
+        assert torch.equal(batch.x[:, 0, 0], 2.0 * batch.ids)
+
+
+@dataclass
+class Failing:
+    """Samples of which one cannot be read, or ends the process that reads it."""
+
+    bad: int
+    fault: Any
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(1, (1,))
+
+    def __len__(self) -> int:
+        return 10
+
+    def read(self, ids: torch.Tensor) -> Batch:
+        if self.bad in ids:
+            self.fault()
+        return Batch(ids.float().reshape(-1, 1, 1), {}, ids)
+
+
+def broken() -> None:
+    raise OSError("the disk is gone")
+
+
+def killed() -> None:
+    time.sleep(0.2)  # let it send what it read before: killed with a lock in hand, it keeps the others for 5 s
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_step(order: Order, step: int) -> int:
+    """A sample that is first read at this step."""
+    return int(order.ids(step)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_what_cannot_be_read_stops_at_its_step(workers: int) -> None:
+    order = Order(10, 1, seed=0)
+    batches = read_ahead(Failing(at_step(order, 4), broken), order, 0, workers)
+    assert [int(batch.ids) for batch in some(batches, 4)] == ids_of(order, 4)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
+
+
+def test_a_killed_worker_is_an_error_not_a_gap() -> None:
+    """T21: what was read before is right, then it stops, and says which process died."""
+    order = Order(10, 1, seed=0)
+    batches = read_ahead(Failing(at_step(order, 6), killed), order, 0, workers=2)
+    got = list[int]()
+    with pytest.raises(RuntimeError, match=r"train\.workers: a process that reads data died"):
+        got.extend(int(batch.ids) for batch in batches)
+    assert got == ids_of(order, 6)[: len(got)]
+
+
+def test_reading_ends_with_whoever_reads() -> None:
+    import multiprocessing
+    import threading
+
+    samples = Digits().open("train")
+    for workers in (0, 2):
+        batches = read_ahead(samples, Order(len(samples), 4, seed=0), 0, workers)
+        next(batches)
+        batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not multiprocessing.active_children()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
