@@ -7,6 +7,7 @@ import pytest
 
 from anydit.cli._fields import page, taken
 from anydit.config import config
+from anydit.data import Data
 
 
 @config
@@ -52,6 +53,11 @@ class Drawing:
 )
 def test_what_a_field_takes(hint: object, words: str):
     assert taken(hint) == words
+
+
+def test_a_base_is_taken_as_any_class_that_extends_it():
+    assert {"Digits", "Arrays"} < set(taken(Data).split("|"))
+    assert "Data" not in taken(Data).split("|")
 
 
 def test_every_field_once_with_what_it_takes_holds_and_means():
