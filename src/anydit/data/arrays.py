@@ -10,16 +10,19 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from anydit.config import config
 from anydit.data.base import Data, Facts, Part, Samples, View, check_share
-from anydit.data.images import Images
+from anydit.data.images import Images, sheet
 from anydit.tensors import Batch, Stream
 
 CHECKED_AT_ONCE = 2**22
 """Values looked at together, so that an array larger than memory can be checked."""
+
+CURVES_PX = (160, 64)
+"""Width and height of a picture of curves."""
 
 
 @dataclass(frozen=True)
@@ -160,24 +163,41 @@ def _numbers(field: str, array: Shaped[np.ndarray, "*shape"], copy: bool = True)
 
 @config
 class ArrayView(View):
-    """Arrays without a format of their own: written as .npy; shown as images of each channel, where they have two axes.
+    """Arrays without a format of their own: written as .npy; shown as curves, or as images of each channel.
 
-    `low`, `high`: the values shown as black and white.
+    `low`, `high`: the values shown as black and white, at the bottom and the top; None takes them from what is shown.
     """
 
-    low: float = 0.0
-    high: float = 1.0
+    low: float | None = None
+    high: float | None = None
 
     def picture(
         self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None
     ) -> Image.Image:
-        # One axis becomes a row of pixels; of more than two axes the middle slice along the first ones is shown.
+        x = x.float().cpu()
+        # Of more than two axes the middle slice along the first ones is shown.
         while x.ndim > 4:
             x = x[:, :, x.shape[2] // 2]
-        return Images(self.low, self.high).picture(x if x.ndim == 4 else x[:, :, None], captions, columns)
+        low = float(x.min()) if self.low is None else self.low
+        high = max(float(x.max()) if self.high is None else self.high, low + 1e-6 * max(1.0, abs(low)))
+        if x.ndim == 4:
+            return Images(low, high).picture(x, captions, columns)
+        unit = ((x - low) / (high - low)).clamp(0, 1)
+        return sheet([_curves(sample) for sample in unit], captions, columns)
 
     def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
         paths = [folder / f"{stem}-{i:05d}.npy" for i in range(len(x))]
-        for sample, path in zip(x, paths, strict=True):
+        for sample, path in zip(x.float().cpu(), paths, strict=True):
             np.save(path, sample.numpy())
         return paths
+
+
+def _curves(unit: Float[Tensor, "c n"]) -> Image.Image:
+    """Every channel as a curve of its own colour, over the whole width."""
+    width, height = CURVES_PX
+    tile = Image.new("RGB", CURVES_PX, "#f4f4f4")
+    draw = ImageDraw.Draw(tile)
+    places = torch.linspace(0, width - 1, unit.shape[1]).tolist()
+    for channel, values in enumerate(((1 - unit) * (height - 1)).tolist()):
+        draw.line(list(zip(places, values, strict=True)), fill=f"hsl({(215 + channel * 137) % 360},70%,40%)")
+    return tile

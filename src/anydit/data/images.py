@@ -19,7 +19,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 MARGIN_PX = 2
 CAPTION_PX = 12
-TILE_PX = 32
+TILE_PX = 48
 """Sheets enlarge smaller images to at least this, so that a person sees them."""
 
 
@@ -36,7 +36,7 @@ class Images(View):
 
     def pixels(self, x: Float[Tensor, "b c h w"]) -> np.ndarray:
         """8-bit pixels `[b h w c]`, rounded and clipped."""
-        unit = (x.float() - self.low) / (self.high - self.low)
+        unit = (x.float().cpu() - self.low) / (self.high - self.low)
         return rearrange((unit * 255).round().clamp(0, 255).to(torch.uint8), "b c h w -> b h w c").numpy()
 
     def picture(
@@ -45,18 +45,7 @@ class Images(View):
         if x.shape[1] not in MODES:
             x = rearrange(x, "b c h w -> b 1 h (c w)")
         scale = max(1, ceil(TILE_PX / min(x.shape[2:])))
-        tiles = [_pillow(p).convert("RGB") for p in self.pixels(x).repeat(scale, 1).repeat(scale, 2)]
-        columns = columns or ceil(sqrt(len(tiles)))
-        width, height = tiles[0].width + MARGIN_PX, tiles[0].height + MARGIN_PX + (CAPTION_PX if captions else 0)
-        rows = ceil(len(tiles) / columns)
-        sheet = Image.new("RGB", (columns * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
-        draw = ImageDraw.Draw(sheet)
-        for i, tile in enumerate(tiles):
-            at = (MARGIN_PX + i % columns * width, MARGIN_PX + i // columns * height)
-            sheet.paste(tile, at)
-            if captions:
-                draw.text((at[0], at[1] + tile.height), captions[i][: tile.width // 6], fill="black")
-        return sheet
+        return sheet([_shown(p) for p in self.pixels(x).repeat(scale, 1).repeat(scale, 2)], captions, columns)
 
     def write(self, x: Float[Tensor, "b c h w"], folder: Path, stem: str = "sample") -> list[Path]:
         paths = list[Path]()
@@ -66,8 +55,36 @@ class Images(View):
                 _pillow(self.pixels(sample[None])[0]).save(paths[-1])
             else:
                 paths.append(folder / f"{stem}-{i:05d}.npy")
-                np.save(paths[-1], sample.numpy())
+                np.save(paths[-1], sample.float().cpu().numpy())
         return paths
+
+
+def sheet(tiles: Sequence[Image.Image], captions: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    """Pictures of one size in rows, `columns` in each (about square where None), with a caption under each."""
+    draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+    room = max([tiles[0].width, *(min(2 * tiles[0].width, ceil(draw.textlength(c))) for c in captions)])
+    width, height = room + MARGIN_PX, tiles[0].height + MARGIN_PX + (CAPTION_PX if captions else 0)
+    columns = min(len(tiles), columns or max(1, round(sqrt(len(tiles) * height / width))))
+    rows = ceil(len(tiles) / columns)
+    out = Image.new("RGB", (columns * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
+    draw = ImageDraw.Draw(out)
+    for i, tile in enumerate(tiles):
+        at = (MARGIN_PX + i % columns * width, MARGIN_PX + i // columns * height)
+        out.paste(tile, at)
+        if captions:
+            text = captions[i]
+            while draw.textlength(text) > room:
+                text = text[:-1]
+            draw.text((at[0], at[1] + tile.height), text, fill="black")
+    return out
+
+
+def _shown(pixels: np.ndarray) -> Image.Image:
+    """`[h w c]` in colour, on white where it is transparent."""
+    image = _pillow(pixels)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _pillow(pixels: np.ndarray) -> Image.Image:

@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader
 from anydit.data.base import Samples
 from anydit.tensors import Batch, Stream
 
+CAUGHT, DIED = "in DataLoader worker process", "DataLoader worker (pid"
+"""How PyTorch says that reading failed in a worker, and that a worker is gone."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -117,8 +120,8 @@ def _batches(steps: _Steps, start: int, workers: int) -> Generator[Batch, None, 
             sampler=_From(start),
             num_workers=workers,
         )
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the last two where it died while handing a batch over
+        if CAUGHT in str(error) or (isinstance(error, RuntimeError) and DIED not in str(error)):
             raise
         raise RuntimeError(
             f"train.workers: a process that reads data died, perhaps for want of memory ({error}); "
