@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from anydit.inference.compile import compile_blocks
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
-from anydit.model.flops import flops
+from anydit.model.flops import cost
 
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -174,7 +174,7 @@ def compare(size: Size, device: str, checkout: Path | None, rounds: int) -> list
         for i, timer in enumerate(timers):
             forward[i].append(timer.seconds(timer.forward))
             step[i].append(timer.seconds(timer.step))
-    gflop = flops(size.config).total * size.batch / 1e9
+    gflop = cost(size.config).forward * size.batch / 1e9
     best = [
         min(median(times) for t, times in zip(timers, kind, strict=True) if "anydit" not in t.contender.name)
         for kind in (forward, step)
@@ -191,11 +191,14 @@ def main() -> None:
     """Run the comparison and publish its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", help="sizes whose name holds this")
     parser.add_argument("--official", type=Path, help="a checkout of facebookresearch/DiT (needs timm)")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows: list[list[object]] = []
     for size in GPU_SIZES if device == "cuda" else CPU_SIZES:
+        if arguments.only and arguments.only not in size.name:
+            continue
         rows += compare(size, device, arguments.official, arguments.rounds)
         gc.collect()
     header = [
