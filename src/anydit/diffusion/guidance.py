@@ -54,14 +54,20 @@ class Guided:
     always: Set[str] = frozenset()
 
     def denoise(self, xt: Float[Tensor, "b c *space"], t: Float[Tensor, " b"], cond: Cond) -> Denoised:
-        """The guided estimate; a learned variance is the conditional one."""
+        """The guided estimate; a learned variance is the conditional one.
+
+        Raises:
+            ValueError: more legacy channels than the samples have.
+        """
+        kept = self.guidance.legacy_channels
+        if kept is not None and kept > xt.shape[1]:
+            raise ValueError(f"legacy_channels: got {kept}, expected at most the samples' {xt.shape[1]}")
         scale = self._scales(t)
         if scale is None:
             return self.denoiser.denoise(xt, t, cond)
         strong, weak = self._both(xt, t, cond)
         difference = strong.x0 - weak
         guided = weak + per_sample(scale, xt) * difference
-        kept = self.guidance.legacy_channels
         # x0 is linear in the network's output at a fixed xt, so guiding some channels of either is the same.
         x0 = guided if kept is None else torch.cat([guided[:, :kept], strong.x0[:, kept:]], dim=1)
         return Denoised(x0, strong.variance)

@@ -1,4 +1,8 @@
-"""The exact log-likelihood of data under the probability-flow ODE (Song 2020, arXiv 2011.13456, section 4.3)."""
+"""The exact log-likelihood of data under the probability-flow ODE (Song 2020, arXiv 2011.13456, section 4.3).
+
+The ODE is taken in the coordinates in which every path is straight (see `samplers.Euler`): there its right side has
+neither the kinks nor the infinite slopes that a path may have in t.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.diffusion.paths import Path
-from anydit.diffusion.predictions import velocity_in
+from anydit.diffusion.samplers import Knot, ask, knots, place, straight_slope
 from anydit.tensors import Cond, Denoiser, Stream
 
 
@@ -25,11 +29,11 @@ def log_likelihood(
     seed: int = 0,
     first_time: float = 1e-4,
 ) -> Float[Tensor, " b"]:
-    """Log p(x0) in nats, for data as the network sees it.
+    """Log p(x0) in nats, for data as the network sees it, of what a sampler makes of noise of deviation sigma(1).
 
     Carries the data along the ODE from `first_time` to noise in `steps` Heun steps, dense near the data, and adds up
-    the divergence of the velocity: exactly for `probes` None (one gradient for each dimension), else by so many random
-    probes (Hutchinson), whose mean is exact. For data on its own scale see `bits_per_dimension`.
+    the divergence: exactly for `probes` None (one gradient for each dimension), else by so many random probes
+    (Hutchinson), whose mean is exact. For data on its own scale see `bits_per_dimension`.
 
     Raises:
         ValueError: `steps` or `probes` below 1, or a first time outside (0, 1).
@@ -40,17 +44,20 @@ def log_likelihood(
     if not 0 < first_time < 1:
         raise ValueError(f"first_time: got {first_time}, expected above 0 and below 1")
     directions = _axes(x0) if probes is None else _signs(x0, probes, seed)
-    x, gained = x0 * float(path.alpha(torch.tensor([first_time]))), x0.new_zeros(len(x0))
-    for t, s in pairwise(_rising_times(path, steps, first_time)):
-        v, divergence = _flow(denoiser, path, x, t, cond, directions)
-        v2, divergence2 = _flow(denoiser, path, x + (s - t) * v, s, cond, directions)
-        x = x + (s - t) * 0.5 * (v + v2)
-        gained = gained + (s - t) * 0.5 * (divergence + divergence2)
-    dimensions = prod(x0.shape[1:])
-    spread = float(path.sigma(torch.ones(1)))
-    prior = -0.5 * (x / spread).square().flatten(1).sum(1) - dimensions * (0.5 * log(2 * pi) + log(spread))
-    # The density of alpha x0 is that of x0 divided by alpha in each dimension.
-    return prior + gained + dimensions * float(path.alpha(torch.tensor([first_time])).log())
+    stops = _stops(path, steps, first_time)
+    first, last = stops[0], stops[-1]
+    y, gained = x0 * (first.alpha / (first.alpha + first.sigma)), x0.new_zeros(len(x0))
+    for t, s in pairwise(stops):
+        width = place(s) - place(t)
+        slope, growth = _flow(denoiser, y, t, cond, directions)
+        slope2, growth2 = _flow(denoiser, y + width * slope, s, cond, directions)
+        y = y + width * 0.5 * (slope + slope2)
+        gained = gained + width * 0.5 * (growth + growth2)
+    # The noise that y holds at t = 1 is xt / sigma; densities change by the volume, a factor for each dimension.
+    noise = y * ((last.alpha + last.sigma) / last.sigma)
+    volume = log(first.alpha) - log(first.alpha + first.sigma) + log(last.alpha + last.sigma) - log(last.sigma)
+    prior = -0.5 * noise.square().flatten(1).sum(1) - 0.5 * log(2 * pi) * prod(x0.shape[1:])
+    return prior + gained + volume * prod(x0.shape[1:])
 
 
 def bits_per_dimension(
@@ -64,10 +71,12 @@ def bits_per_dimension(
     return (-nats / prod(shape) + log_scale - log(bin_width)) / log(2)
 
 
-def _rising_times(path: Path, steps: int, first: float) -> list[float]:
-    """Times from `first` to 1, with more of them near the data, where the velocity bends most."""
-    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    return [float(t) for t in first + (1 - first) * u**3]
+def _stops(path: Path, steps: int, first: float) -> list[Knot]:
+    """From `first` to t = 1, with more of them near the data, where the flow bends most."""
+    begin, end = (place(stop) for stop in reversed(knots(path, torch.tensor([1.0, first], dtype=torch.float64))))
+    u = begin + (end - begin) * torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** 3
+    inner = path.time_at(torch.log1p(-u[1:-1]) - u[1:-1].log())
+    return knots(path, torch.cat([u.new_tensor([first]), inner, u.new_ones(1)]).flip(0))[::-1]
 
 
 @dataclass(frozen=True)
@@ -93,15 +102,15 @@ def _signs(x0: Tensor, probes: int, seed: int) -> Directions:
 
 
 def _flow(
-    denoiser: Denoiser, path: Path, x: Tensor, t: float, cond: Cond, directions: Directions
+    denoiser: Denoiser, y: Tensor, at: Knot, cond: Cond, directions: Directions
 ) -> tuple[Tensor, Float[Tensor, " b"]]:
-    """The velocity at time t, and its divergence."""
+    """Noise - x0, which is dy/du, and its divergence."""
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        times = x.new_full((len(x),), t)
-        v = velocity_in(path, x, denoiser.denoise(x, times, cond).x0, times)
-        growth = x.new_zeros(len(x))
+        y = y.detach().requires_grad_()
+        xt = y * (at.alpha + at.sigma)
+        slope = straight_slope(xt, ask(denoiser, xt, at, cond).x0, at)
+        growth = y.new_zeros(len(y))
         for vector in directions.vectors:
-            (pulled,) = torch.autograd.grad(v, x, vector, retain_graph=True)
+            (pulled,) = torch.autograd.grad(slope, y, vector, retain_graph=True)
             growth = growth + (pulled * vector).flatten(1).sum(1)
-    return v.detach(), growth * directions.share
+    return slope.detach(), growth * directions.share

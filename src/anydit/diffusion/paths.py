@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from functools import cached_property, lru_cache
-from math import atan, exp
+from math import atan, exp, inf, pi
 
 import torch
 from jaxtyping import Float
@@ -84,13 +84,23 @@ class Cosine(Path):
 
     min_log_snr: float = -7.5
 
+    def __post_init__(self) -> None:
+        if not -50 <= self.min_log_snr < 0:
+            raise ValueError(f"min_log_snr: got {self.min_log_snr}, expected -50 or more, and below 0")
+
     @cached_property
+    def _rest(self) -> float:
+        """What the angle at t = 1 lacks of a right one."""
+        return atan(exp(self.min_log_snr))
+
+    @property
     def _last(self) -> float:
-        """The angle at t = 1, a little below a right angle."""
-        return atan(exp(-self.min_log_snr))
+        """The angle at t = 1."""
+        return pi / 2 - self._rest
 
     def alpha(self, t: Times) -> Times:
-        return (self._last * t).cos()
+        # The cosine, as the sine of what is left to a right angle: near t = 1 a float32 angle is too coarse for cos.
+        return (self._rest + self._last * (1 - t)).sin()
 
     def sigma(self, t: Times) -> Times:
         return (self._last * t).sin()
@@ -117,9 +127,9 @@ class LinearBeta(Path):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min < self.beta_max:
+        if not 0 < self.beta_min < self.beta_max < inf:
             raise ValueError(
-                f"beta_min, beta_max: got {self.beta_min}, {self.beta_max}; expected 0 < beta_min < beta_max"
+                f"beta_min, beta_max: got {self.beta_min}, {self.beta_max}; expected 0 < beta_min < beta_max, finite"
             )
 
     def _log_alpha(self, t: Times) -> Times:

@@ -51,6 +51,12 @@ class X0(Prediction):
     def coefficients(self, path: Path, t: Times) -> tuple[Times, Times]:
         return t.new_ones(t.shape), t.new_zeros(t.shape)
 
+    def x0(self, path: Path, xt: Samples, output: Samples, t: Times) -> Samples:
+        return output  # solving for it would divide 0 by 0 at t = 0
+
+    def sensitivity(self, path: Path, t: Times) -> Times:
+        return t.new_ones(t.shape)
+
 
 @config
 class V(Prediction):

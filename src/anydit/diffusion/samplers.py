@@ -92,6 +92,12 @@ def clipped(x0: Tensor, clip: tuple[float, float] | None) -> Tensor:
     return x0 if clip is None else x0.clamp(*clip)
 
 
+def check_clip(clip: tuple[float, float] | None) -> None:
+    """Refuse bounds that leave nothing between them."""
+    if clip is not None and not clip[0] < clip[1]:
+        raise ValueError(f"clip: got {clip}, expected low < high, or None")
+
+
 @config
 class Small:
     """The reverse step's variance given the data: right for data without spread (Ho 2020, section 3.2)."""
@@ -99,7 +105,7 @@ class Small:
 
 @config
 class Large:
-    """The forward step's variance: right for normally distributed data (Ho 2020, section 3.2)."""
+    """The forward step's variance: right, on variance preserving paths, for standard normal data (Ho 2020, 3.2)."""
 
 
 @config
@@ -111,6 +117,9 @@ class DDPM(Sampler):
 
     variance: Small | Large = Small()
     clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_clip(self.clip)
 
     def run(
         self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
@@ -142,6 +151,7 @@ class DDIM(Sampler):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta: got {self.eta}, expected 0 to 1")
+        check_clip(self.clip)
 
     def run(
         self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
@@ -173,7 +183,7 @@ class Euler(Sampler):
         stops = knots(path, times)
         for i, (t, s) in enumerate(pairwise(stops)):
             x0 = ask(denoiser, xt, t, cond).x0
-            xt = (s.alpha + s.sigma) * (_straight(xt, t) + (_place(s) - _place(t)) * _slope(xt, x0, t))
+            xt = (s.alpha + s.sigma) * (_straight(xt, t) + (place(s) - place(t)) * straight_slope(xt, x0, t))
             yield Step(i, len(stops) - 1, s.t, xt, x0)
 
 
@@ -190,11 +200,11 @@ class Heun(Sampler):
         stops = knots(path, times)
         for i, (t, s) in enumerate(pairwise(stops)):
             x0 = ask(denoiser, xt, t, cond).x0
-            y, slope, width = _straight(xt, t), _slope(xt, x0, t), _place(s) - _place(t)
+            y, slope, width = _straight(xt, t), straight_slope(xt, x0, t), place(s) - place(t)
             xt = (s.alpha + s.sigma) * (y + width * slope)
             if s.sigma > 0:
                 x0 = ask(denoiser, xt, s, cond).x0
-                xt = (s.alpha + s.sigma) * (y + width * 0.5 * (slope + _slope(xt, x0, s)))
+                xt = (s.alpha + s.sigma) * (y + width * 0.5 * (slope + straight_slope(xt, x0, s)))
             yield Step(i, len(stops) - 1, s.t, xt, x0)
 
     def calls(self, steps: int) -> int:
@@ -205,10 +215,11 @@ def _straight(xt: Tensor, at: Knot) -> Tensor:
     return xt / (at.alpha + at.sigma)
 
 
-def _place(at: Knot) -> float:
+def place(at: Knot) -> float:
+    """The coordinate u in which every path is straight (see `Euler`)."""
     return at.sigma / (at.alpha + at.sigma)
 
 
-def _slope(xt: Tensor, x0: Tensor, at: Knot) -> Tensor:
+def straight_slope(xt: Tensor, x0: Tensor, at: Knot) -> Tensor:
     """Noise - x0, from what xt holds beside x0."""
     return (xt - (at.alpha + at.sigma) * x0) / at.sigma

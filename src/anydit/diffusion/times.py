@@ -1,7 +1,8 @@
 """Which times to train at, and which to stop at when sampling."""
 
 from abc import ABC, abstractmethod
-from math import log, sqrt
+from itertools import accumulate, repeat
+from math import inf, isfinite, log, sqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -39,8 +40,10 @@ class LogitNormal(TrainingTimes):
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.std <= 0 or self.shift <= 0:
-            raise ValueError(f"std, shift: got {self.std}, {self.shift}, expected numbers above 0")
+        if not isfinite(self.mean):
+            raise ValueError(f"mean: got {self.mean}, expected a finite number")
+        _positive("std", self.std)
+        _positive("shift", self.shift)
 
     def at(self, u: Times) -> Times:
         normal = sqrt(2) * torch.erfinv(2 * u.double().clamp(1e-7, 1 - 1e-7) - 1)
@@ -79,7 +82,11 @@ class TimeGrid(ABC):
 
     @abstractmethod
     def times(self, path: Path, steps: int) -> Float[Tensor, " steps_plus_1"]:
-        """`steps + 1` falling times from the noisiest to 0."""
+        """`steps + 1` falling times from the noisiest to 0.
+
+        Raises:
+            ValueError: `steps` below 1, or more than the grid has, or noise levels that the path does not reach.
+        """
 
 
 @config
@@ -89,10 +96,10 @@ class Even(TimeGrid):
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.shift <= 0:
-            raise ValueError(f"shift: got {self.shift}, expected a number above 0")
+        _positive("shift", self.shift)
 
     def times(self, path: Path, steps: int) -> Tensor:
+        _at_least_one(steps)
         return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), self.shift).float()
 
 
@@ -105,13 +112,15 @@ class Karras(TimeGrid):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.sigma_min < self.sigma_max and self.rho > 0):
+        _positive("rho", self.rho)
+        if not 0 < self.sigma_min < self.sigma_max < inf:
             raise ValueError(
-                f"sigma_min, sigma_max, rho: got {self.sigma_min}, {self.sigma_max}, {self.rho}; "
-                "expected 0 < sigma_min < sigma_max and rho above 0"
+                f"sigma_min, sigma_max: got {self.sigma_min}, {self.sigma_max}; "
+                "expected 0 < sigma_min < sigma_max, finite"
             )
 
     def times(self, path: Path, steps: int) -> Tensor:
+        _at_least_one(steps)
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
         return _down_to_data(path, -sigma.log())
@@ -125,10 +134,11 @@ class LogSNR(TimeGrid):
     high: float = log(1 / 0.002)
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"low, high: got {self.low}, {self.high}, expected low < high")
+        if not -inf < self.low < self.high < inf:
+            raise ValueError(f"low, high: got {self.low}, {self.high}, expected low < high, finite")
 
     def times(self, path: Path, steps: int) -> Tensor:
+        _at_least_one(steps)
         grid = torch.linspace(self.low, self.high, steps, dtype=torch.float64)
         return _down_to_data(path, grid)
 
@@ -139,23 +149,40 @@ class Respaced(TimeGrid):
 
     of: int = 1000
 
+    def __post_init__(self) -> None:
+        if self.of < 1:
+            raise ValueError(f"of: got {self.of}, expected at least 1")
+
     def times(self, path: Path, steps: int) -> Tensor:
         if not 1 <= steps <= self.of:
             raise ValueError(f"steps: got {steps}, expected 1 to {self.of} for a grid respaced from {self.of}")
         stride = (self.of - 1) / max(steps - 1, 1)
-        index = [round(stride * i) for i in range(steps)]
-        return torch.tensor([(i + 1) / self.of for i in reversed(index)] + [0.0])
+        # Strides are summed, not multiplied: where a place falls on a half, rounding then goes the published way.
+        places = list(accumulate(repeat(stride, steps - 1), initial=0.0))
+        return torch.tensor([(round(place) + 1) / self.of for place in reversed(places)] + [0.0])
 
 
 def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
     """The times of rising values of log(alpha / sigma), then 0."""
     times = torch.cat([path.time_at(log_snr), torch.zeros(1, dtype=torch.float64)]).float()
-    if not bool((times.diff() < 0).all()):
+    noisiest = float(path.log_snr(torch.ones(1, dtype=torch.float64)))
+    if float(log_snr[0]) < noisiest - 1e-6 or not bool((times.diff() < 0).all()):
         low, high = float(log_snr[0]), float(log_snr[-1])
         raise ValueError(
-            f"grid: got log(alpha / sigma) from {low:.3g} to {high:.3g}, beyond the path {type(path).__name__}"
+            f"grid: got log(alpha / sigma) from {low:.3g} to {high:.3g}, beyond the path {type(path).__name__}, "
+            f"which begins at {noisiest:.3g}"
         )
     return times
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < inf:
+        raise ValueError(f"{name}: got {value}, expected a finite number above 0")
+
+
+def _at_least_one(steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, expected at least 1")
 
 
 AnyTimeGrid = Even | Karras | LogSNR | Respaced
