@@ -159,3 +159,16 @@ def test_data_of_another_kind_is_refused(
     np.save(tmp_path / "long.npy", np.zeros((200, 5, 24), np.float32))
     with pytest.raises(ValueError, match=r"data: got samples of size \(24,\), expected 2 axes"):
         evaluate(arrays[0], replace(arrays[1], path=tmp_path / "long.npy"))
+
+
+def test_features_that_do_not_fit_are_refused_before_any_work(
+    digits: tuple[Pipeline, Digits], monkeypatch: pytest.MonkeyPatch
+):
+    class Picky(Flat):
+        def __call__(self, x: Tensor, /) -> Tensor:
+            raise ValueError("features: not such samples")
+
+    pipeline, data = digits
+    monkeypatch.setattr(pipeline, "sample", None)
+    with pytest.raises(ValueError, match="not such samples"):
+        evaluate(pipeline, data, features=Picky())

@@ -96,6 +96,11 @@ def test_no_image(shape: tuple[int, ...], dinov2: Path):
         DINOv2(dinov2, VIEW, CPU)(torch.zeros(2, *shape))
 
 
+def test_arrays_without_a_scale_are_no_images():
+    with pytest.raises(ValueError, match="expected images of 1 or 3 channels shown from low to high"):
+        unit_rgb(torch.zeros(2, 1, 8, 8), ArrayView())
+
+
 def test_named(dinov2: Path, inception: Path):
     assert named("classifier", VIEW, CPU) is None
     assert isinstance(named(f"dinov2:{dinov2}", VIEW, CPU), DINOv2)

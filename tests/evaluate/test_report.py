@@ -67,7 +67,8 @@ def test_page():
     assert [image.getpixel((0, 0)) for _, image in page.images] == [(255, 0, 0), (0, 0, 255)] * 2
     for words in ("runs/<digits>", "Fréchet distance", "3.25 ± 0.12", "2.5", "1.30", "small is <good>", "-0.01"):
         assert words in page.words, words
-    for words in ("Only a few & so on.", summary(report()), "sampling.steps", "25", "seed", "7", "seconds, samples"):
+    assert any(words.startswith(summary(report())) for words in page.words)
+    for words in ("Only a few & so on.", "sampling.steps", "25", "seed", "7", "seconds, samples"):
         assert words in page.words, words
 
 

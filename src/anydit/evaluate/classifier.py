@@ -22,10 +22,10 @@ DIM = 64
 RESOLUTION = {1: 256, 2: 32, 3: 16}
 """Samples longer than this along an axis are strided over by the first layer, by the number of axes."""
 
-LEAST_SEEN, MOST_SEEN, EPOCHS = 30_000, 240_000, 20
+LEAST_SEEN, MOST_SEEN, EPOCHS = 30_000, 150_000, 20
 """Training sees each sample `EPOCHS` times, but as many samples in all as these bounds say."""
 
-NOISE, SHIFT = 0.1, 1 / 16
+NOISE, SHIFT = 0.1, 1 / 32
 """Augmentation: noise in units of the data's deviation, shifts as a part of each axis."""
 
 Progress = Callable[[float], None]

@@ -81,6 +81,8 @@ def evaluate(
     """
     how, clock = sampling or pipeline.config.sampling, Clock()
     sets = opened(pipeline, data, samples)
+    if features is not None:
+        features(sets.real.x[:2])  # features that cannot see such samples say so before any work
     judge = None if features and not sets.asked else _judge(sets, data, pipeline.device, progress)
     space, notes = _space(features, judge, sets, pipeline.device)
     clock.lap("classifier")

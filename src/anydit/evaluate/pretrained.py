@@ -136,24 +136,19 @@ class Inception:
             return torch.cat([self.network(part.to(self.device))[0].float().cpu() for part in pixels.split(32)])
 
 
-def sees(view: View, channels: int, size: tuple[int, ...]) -> bool:
-    """Whether networks trained on photographs can be shown such samples."""
-    return isinstance(view, (Images, ArrayView)) and channels in (1, 3) and len(size) == 2
-
-
 def unit_rgb(x: Float[Tensor, "b c *space"], view: View) -> Float[Tensor, "b 3 h w"]:
     """Images from 0 to 1 in three channels.
 
     Raises:
-        ValueError: they are no images in grey or in colours.
+        ValueError: they are no images in grey or in colours, or it is not known which values are black and white.
     """
-    if not sees(view, x.shape[1], tuple(x.shape[2:])):
+    low, high = (view.low, view.high) if isinstance(view, (Images, ArrayView)) else (None, None)
+    if low is None or high is None or x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
-            f"features: got samples of shape {tuple(x.shape[1:])}, expected images of 1 or 3 channels; "
-            "use --features classifier"
+            f"features: got samples of shape {tuple(x.shape[1:])} shown by {view}, expected images of 1 or 3 channels "
+            "shown from low to high; use --features classifier"
         )
-    assert isinstance(view, (Images, ArrayView)), "as sees() says"
-    return ((x.float() - view.low) / (view.high - view.low)).clamp(0, 1).expand(-1, 3, -1, -1)
+    return ((x.float() - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
 def _resized(x: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s s"]:

@@ -84,10 +84,11 @@ td.says {{ text-align: left; color: #5a6775; font-size: .85rem; white-space: nor
 figure {{ margin: 0; max-width: 100% }} figure.wide {{ width: 100% }}
 figcaption {{ color: #5a6775; font-size: .9rem; max-width: 26rem }}
 figure.wide figcaption {{ max-width: none }} img {{ max-width: 100%; image-rendering: pixelated }}
+.plot img {{ image-rendering: auto }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .9rem }} dd {{ margin: 0 }}
 </style></head><body>
 <h1>{title}</h1>
-<p>{summary}</p>
+<p>{summary} ± is the standard error; the ratio is that of samples to held-out data.</p>
 <table><thead><tr><th>figure</th><th>samples</th><th>held-out data</th><th>ratio</th><th>what it says</th></tr></thead>
 <tbody>
 {rows}
@@ -122,10 +123,10 @@ def _picture(name: str, picture: Image.Image) -> str:
     buffer = BytesIO()
     picture.save(buffer, format="png")
     data = b64encode(buffer.getvalue()).decode()
-    wide = "" if name in {"samples", "held_out"} else " class=wide"
+    kinds = {"samples": "sheet", "held_out": "sheet", "classes": "wide plot", "loss": "wide plot"}
     caption = escape(CAPTIONS[name])
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure{wide}>{image}<figcaption>{caption}</figcaption></figure>"
+    return f'<figure class="{kinds.get(name, "wide")}">{image}<figcaption>{caption}</figcaption></figure>'
 
 
 def _list(entries: Json) -> str:
