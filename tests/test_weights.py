@@ -170,3 +170,9 @@ def test_unreadable_configs_are_refused(tmp_path: Path, content: bytes, message:
 def test_a_missing_config_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no c\.json; expected a run or an exported folder"):
         read_config(tmp_path / "c.json")
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(1)})
+    (tmp_path / "plain").write_text("", encoding="utf-8")
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -5,8 +5,10 @@ union (`position: SinCos | Rope`) or with an open base class (`data: Data`) come
 A name is only ever looked up among classes that are already imported: reading a file imports no code.
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -112,16 +114,34 @@ def overridden(default: T, args: Sequence[str], program: str, description: str =
     """`default` with dotted flags applied: `--model.depth 8`; `--model.position Rope` puts another class in a field.
 
     None empties a field that may be empty, and takes an entry out of a dictionary: `--model.conditions.label None`.
-    Prints a message and exits with code 2 where a flag is unknown or its value is refused.
 
     Raises:
-        ValueError: a flag names a class that its field does not take, or the whole config is refused.
+        ValueError: a flag or a value that no field takes, or a config that is refused as a whole.
     """
     import tyro  # costs 0.2 s, and only the command line needs it
 
     chosen, rest = _choose(default, args)
     marks = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-    return tyro.cli(type(default), prog=program, description=description, default=chosen, args=rest, config=marks)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                type(default), prog=program, description=description, default=chosen, args=rest, config=marks
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise ValueError(_sentence(said.getvalue())) from None
+        raise
+
+
+def _sentence(box: str) -> str:
+    """What tyro draws as a box over several lines, as one line without the box."""
+    lines = (line.strip("╭╮╰╯│─ ") for line in box.splitlines())
+    text = " ".join(line for line in lines if line).partition("For full helptext")[0]
+    text = text.replace(" Argument helptext:", "; expected").replace(" Perhaps you meant:", "; perhaps you meant")
+    for title in ("Value error ", "Unrecognized options ", "Parsing error ", "Missing argument "):
+        text = text.removeprefix(title)
+    return text.removeprefix("Error parsing ").strip().replace("Unrecognized options: ", "unrecognized options: ")
 
 
 def _choose(default: T, args: Sequence[str]) -> tuple[T, list[str]]:

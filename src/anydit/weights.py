@@ -34,6 +34,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        mask = os.umask(0o077)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors would keep the file from everybody else
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)
