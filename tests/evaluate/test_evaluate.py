@@ -120,11 +120,14 @@ def test_a_label_that_was_not_asked_for(digits: tuple[Pipeline, Digits], quick: 
 
 def test_samples_are_drawn_under_the_conditions_of_held_out_data(digits: tuple[Pipeline, Digits], quick: Path):
     pipeline, data = digits
+    for parameter in pipeline.model.parameters():  # as initialised, a DiT ignores its conditions
+        torch.nn.init.normal_(parameter, std=0.3)
     sets = opened(pipeline, data, 2 * 372)
     x, _ = the_sets.draw(pipeline, sets, pipeline.config.sampling, 5, lambda stage, done: None)
     held = data.open("held_out").read(torch.arange(372))
     expected = pipeline.sample(744, {"label": held.cond["label"].repeat(2)}, seed=5).clamp(0, 16)
     assert x.equal(expected)
+    assert not x.equal(pipeline.sample(744, {"label": held.cond["label"].repeat_interleave(2)}, seed=5).clamp(0, 16))
     assert not pipeline.model._forward_pre_hooks
 
 
