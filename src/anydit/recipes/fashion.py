@@ -13,7 +13,7 @@ from anydit.train.recipe import Recipe, TrainConfig
 
 
 def fashion() -> Recipe:
-    """Fashion-MNIST by class, 28x28; about 10 minutes on two CPU cores.
+    """Fashion-MNIST by class, 28x28, in a size for two CPU cores.
 
     anydit train fashion
     """
