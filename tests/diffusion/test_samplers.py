@@ -1,98 +1,22 @@
-"""Every sampler against closed forms: the exact flow of a Gaussian, the moments and weights of a mixture."""
+"""Samplers beside each other, beside the published equations, and at their limits."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from anydit.diffusion import paths
 from anydit.diffusion.multistep import SDE, DPMSolverPP, UniPC
-from anydit.diffusion.paths import Cosine, Linear, LinearBeta
+from anydit.diffusion.paths import Linear
 from anydit.diffusion.posterior import posterior
+from anydit.diffusion.predictions import Noise
 from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Large, Small
-from anydit.diffusion.times import Even, LogSNR
+from anydit.diffusion.times import Even, Respaced
 from anydit.tensors import Denoised, Stream
-from tests.diffusion.analytic import Arbitrary, Gaussian, Mixture
-
-PATHS = [Linear(), Cosine(), LinearBeta(), paths.DDPM()]
-DETERMINISTIC = [Euler(), DDIM(), Heun(), *(kind(n) for kind in (DPMSolverPP, UniPC) for n in (1, 2, 3)), SDE(eta=0.0)]
-STOCHASTIC = [DDPM(), DDPM(variance=Large()), DDIM(eta=1.0), DDIM(eta=0.5), SDE(), SDE(eta=0.5), SDE(order=1)]
-
-
-def name(value: object) -> str:
-    return str(value).replace("(", "[").replace(")", "]")
-
-
-def run(sampler, denoiser, path, xt, times, noise=None):
-    steps = list(sampler.run(denoiser, path, xt, times, {}, noise or (lambda i: torch.full_like(xt, math.nan))))
-    assert [s.index for s in steps] == list(range(len(times) - 1))
-    assert all(s.steps == len(times) - 1 for s in steps)
-    assert [s.t for s in steps] == pytest.approx(times[1:].tolist())
-    return steps[-1].xt
-
-
-def in_log_snr(path, low: float, high: float, steps: int):
-    return path.time_at(torch.linspace(low, high, steps + 1, dtype=torch.float64))
-
-
-def start(path, n=64):
-    return torch.randn(n, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("path", PATHS, ids=name)
-@pytest.mark.parametrize(
-    ("sampler", "order"),
-    [
-        *((Euler(), 1), (DDIM(), 1), (DPMSolverPP(1), 1), (Heun(), 2), (DPMSolverPP(2), 2), (SDE(eta=0.0), 2)),
-        *((DPMSolverPP(3), 3), (UniPC(1), 2), (UniPC(2), 3), (UniPC(3), 4)),
-    ],
-    ids=name,
-)
-def test_order_of_convergence(path, sampler, order: int):
-    """Halving the steps in log SNR divides the error by 2**order; UniPC's corrector gains one order (Zhao 2023)."""
-    problem = Mixture(path)
-    xt = start(path) * 0.8
-
-    def at(steps: int):
-        return run(sampler, problem, path, xt, in_log_snr(path, -1.0, 1.2, steps))
-
-    exact = run(UniPC(3), problem, path, xt, in_log_snr(path, -1.0, 1.2, 400))
-    coarse, fine = ((at(n) - exact).abs().mean().item() for n in (24, 48))
-    # Multistep samplers begin with a step of order one, whose one error of order two bounds what halving can gain.
-    assert math.log2(coarse / fine) > min(order, 2) - 0.35
-    assert fine < {1: 5e-2, 2: 5e-3, 3: 2e-3, 4: 2e-3}[order]
-
-
-@pytest.mark.parametrize("path", PATHS, ids=name)
-@pytest.mark.parametrize("sampler", DETERMINISTIC, ids=name)
-def test_follows_the_exact_flow_of_a_gaussian(path, sampler):
-    """Pathwise, from t = 1 to t = 0, ends included."""
-    problem, xt = Gaussian(path), start(path)
-    reached = run(sampler, problem, path, xt, LogSNR(low=-4.0, high=5.0).times(path, 150).double())
-    first = float(LogSNR(low=-4.0, high=5.0).times(path, 150)[0])
-    exact = problem.flow(xt, first, 0.0)
-    assert (reached - exact).abs().max() < (2e-2 if sampler in (Euler(), DDIM(), DPMSolverPP(1)) else 4e-3)
-    whole = run(sampler, problem, path, xt, Even().times(path, 250).double())
-    assert whole.isfinite().all()
-    assert (whole - problem.flow(xt, 1.0, 0.0)).abs().max() < 3e-2
-
-
-@pytest.mark.parametrize("path", PATHS, ids=name)
-@pytest.mark.parametrize("sampler", [*STOCHASTIC, Heun(), DPMSolverPP(2)], ids=name)
-def test_reaches_a_mixture(path, sampler):
-    """Mean, deviation and the weights of both parts, within four standard errors and the steps' error."""
-    problem, stream, places = Mixture(path), Stream(0, "test"), torch.arange(1000)
-    xt = stream.normal(0, places, (1, 2)).double() * float(path.sigma(torch.ones(1)))
-    times = LogSNR(low=-4.5, high=5.0).times(path, 80).double()
-    x = run(sampler, problem, path, xt, times, lambda i: stream.normal(i + 1, places, (1, 2)).double())
-    (m1, m2), (s1, s2), (w1, w2) = problem.means, problem.stds, problem.weights
-    mean = w1 * m1 + w2 * m2
-    variance = w1 * (s1**2 + m1**2) + w2 * (s2**2 + m2**2) - mean**2
-    error = 4 / math.sqrt(x.numel())
-    assert x.mean().item() == pytest.approx(mean, abs=error * math.sqrt(variance) + 0.02)
-    assert x.std().item() == pytest.approx(math.sqrt(variance), rel=error + 0.03)
-    assert (x < -0.4).double().mean().item() == pytest.approx(w1, abs=error * math.sqrt(w1 * w2) + 0.02)
-    assert x[x > -0.4].std().item() == pytest.approx(s2, rel=0.1)
+from tests.diffusion.analytic import Arbitrary, Gaussian
+from tests.diffusion.sampling import DETERMINISTIC, PATHS, STOCHASTIC, name, run, start
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name)
@@ -163,7 +87,7 @@ def test_euler_on_the_linear_path_is_a_velocity_step():
     torch.testing.assert_close(run(Euler(), Arbitrary(), Linear(), xt, times), xt - 0.3 * velocity)
 
 
-@pytest.mark.parametrize("times", [[0.5, 0.5], [0.2, 0.4], [1.1, 0.0], [0.5, -0.1], [0.5]])
+@pytest.mark.parametrize("times", [[0.5, 0.5], [0.2, 0.4], [1.1, 0.0], [0.5, -0.1], [0.5], [0.5, math.nan]])
 def test_times_that_do_not_fall_are_refused(times):
     with pytest.raises(ValueError, match="times: got"):
         list(
@@ -171,9 +95,93 @@ def test_times_that_do_not_fall_are_refused(times):
         )
 
 
+NAN, INF = math.nan, math.inf
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: DPMSolverPP(4), lambda: UniPC(0), lambda: DDIM(eta=2.0), lambda: SDE(eta=-1.0)]
+    ("make", "field"),
+    [
+        *((lambda: DPMSolverPP(4), "order"), (lambda: UniPC(0), "order"), (lambda: SDE(order=3), "order")),
+        *((lambda v=v: DDIM(eta=v), "eta") for v in (2.0, -0.1, NAN)),
+        *((lambda v=v: SDE(eta=v), "eta") for v in (-1.0, NAN, INF)),
+        *((lambda k=k, v=v: k(clip=v), "clip") for k in (DDPM, DDIM) for v in ((1.0, -1.0), (0.0, 0.0), (NAN, 1.0))),
+    ],
 )
-def test_bad_options_are_refused(make):
-    with pytest.raises(ValueError, match=r"order: got|eta: got"):
+def test_bad_options_are_refused(make, field: str):
+    with pytest.raises(ValueError, match=f"{field}: got"):
         make()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize(
+    "same",
+    [[Euler(), DDIM(), DPMSolverPP(1), SDE(eta=0.0, order=1)], [DDPM(), DDIM(eta=1.0), SDE(order=1)]],
+    ids=["deterministic", "ancestral"],
+)
+def test_the_same_equation_written_differently(path, same):
+    """First-order steps of the ODE, and of the SDE, are one each, from pure noise to the data on any path."""
+    xt, stream = start(4), Stream(0, "test")
+    noise = lambda i: stream.normal(i, torch.arange(4), (1, 2)).double()  # noqa: E731
+    first, *others = (run(s, Arbitrary(), path, xt, Even().times(path, 7).double(), noise) for s in same)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [DPMSolverPP(2), DPMSolverPP(3), UniPC(2), UniPC(3), SDE(eta=0.0)], ids=name)
+def test_the_first_step_from_pure_noise_is_a_velocity_step(sampler):
+    """At t = 1 of the linear path log(alpha / sigma) is minus infinity; the step is Euler's all the same."""
+    times = torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)
+    first, euler = (next(s.run(Arbitrary(), Linear(), start(), times, {}, lambda i: None)) for s in (sampler, Euler()))
+    torch.testing.assert_close(first.xt, euler.xt)
+
+
+@pytest.mark.parametrize("sampler", [Euler(), Heun(), DDIM(eta=0.5), DDPM()], ids=name)
+def test_a_run_may_be_taken_in_parts(sampler):
+    """Samplers of one step have no memory: to the middle and on from there is the same as at once."""
+    times, xt = Even().times(Linear(), 6).double(), start(4)
+    part = partial(run, sampler, Arbitrary(), Linear())
+    noise = lambda i: torch.full_like(xt, 0.1 * i)  # noqa: E731
+    middle = part(xt, times[:4], noise)
+    torch.testing.assert_close(part(middle, times[3:], lambda i: noise(i + 3)), part(xt, times, noise))
+
+
+def published(xt, steps: int, noise, model, clip: bool):
+    """Learned-variance DDPM as published, in NumPy: betas of the kept steps (Nichol & Dhariwal 2021, eq. 9-15, 19)."""
+    kept, place, total = [], 0.0, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    for _ in range(steps):
+        kept.append(round(place))
+        place += 999 / (steps - 1)
+    bar = total[kept]
+    bar_before = np.concatenate([[1.0], bar[:-1]])
+    beta = 1 - bar / bar_before
+    beta_tilde = beta * (1 - bar_before) / (1 - bar)
+    for k in reversed(range(steps)):
+        eps, v = model(xt, kept[k])
+        x0 = np.sqrt(1 / bar[k]) * xt - np.sqrt(1 / bar[k] - 1) * eps
+        x0 = np.clip(x0, -1, 1) if clip else x0
+        mean = np.sqrt(bar_before[k]) * beta[k] / (1 - bar[k]) * x0
+        mean = mean + np.sqrt(1 - beta[k]) * (1 - bar_before[k]) / (1 - bar[k]) * xt
+        log_variance = (v + 1) / 2 * np.log(beta[k]) + (1 - v) / 2 * np.log(beta_tilde[max(k, 1)])
+        xt = mean + (np.exp(0.5 * log_variance) * noise(steps - 1 - k) if k else 0)
+    return xt
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [21, 50])
+def test_learned_variance_as_published(steps: int, clip: bool):
+    path, stream = paths.DDPM(), Stream(3, "published")
+
+    def model(xt: np.ndarray, index: int):
+        return np.sin(1.3 * xt + index / 300), np.cos(xt - index / 500)
+
+    class Network:
+        def denoise(self, xt, t, cond):
+            index = round(float(t[0]) * 1000) - 1
+            eps, v = (torch.from_numpy(out) for out in model(xt.numpy(), index))
+            return Denoised(Noise().x0(path, xt, eps, torch.full_like(t, (index + 1) / 1000)), (v + 1) / 2)
+
+    noise = lambda i: stream.normal(i, torch.arange(64), (1, 2)).double()  # noqa: E731
+    sampler = DDPM(clip=(-1.0, 1.0) if clip else None)
+    ours = run(sampler, Network(), path, start(), Respaced().times(path, steps), noise)
+    theirs = published(start().numpy(), steps, lambda i: noise(i).numpy(), model, clip)
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-5, atol=1e-5)
