@@ -144,11 +144,13 @@ def test_a_change_of_files_or_of_decoding_decodes_anew(root: Path, cache: Path) 
     assert now() == [0, 1, 2]
     (root / "001.png").rename(root / "009.png")
     assert now() == [0, 2, 1]
+    (root / "002.png").rename(root / "003.png")  # in the same place, but perhaps in the other part
+    assert now() == [0, 2, 1]
     pictures.write(root / "000.png", pictures.noise(77))
     assert now() == [77, 2, 1]
     for fields in ({"channels": 1}, {"size": (4, 4)}, {"fit": Pad()}, {"fit": Pad(level=0.5)}):
         now(**fields)
-    assert len(entries(cache)) == 8
+    assert len(entries(cache)) == 9
 
 
 def test_a_copy_of_the_folder_uses_the_same_cache(root: Path, cache: Path, tmp_path: Path) -> None:
@@ -158,13 +160,25 @@ def test_a_copy_of_the_folder_uses_the_same_cache(root: Path, cache: Path, tmp_p
     assert len(entries(cache)) == 1
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "index.json"])
-def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("pixels.npy", lambda data: data[:-20]),
+        ("index.json", lambda data: data[:-20]),
+        ("index.json", lambda data: data.replace(b'"000.png",', b"")),
+        ("index.json", lambda data: data.replace(b'"schema": 1', b'"schema": 0')),
+        ("index.json", lambda data: b"[]"),
+    ],
+)
+def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, name: str, damage: Any) -> None:
     pictures.flat(root, 5)
     good = folder(root, cache).open("train").read(torch.arange(5)).x
     file = entries(cache)[0] / name
-    file.write_bytes(file.read_bytes()[:-20])
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert file.read_bytes() != whole
     assert torch.equal(folder(root, cache).open("train").read(torch.arange(5)).x, good)
+    assert file.read_bytes() == whole
 
 
 def test_a_stop_in_the_middle_leaves_nothing(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -137,3 +139,15 @@ def test_reading_ends_with_whoever_reads() -> None:
         batches.close()  # pyright: ignore[reportAttributeAccessIssue]
         assert not set(multiprocessing.active_children()) - processes
         assert not [t for t in set(threading.enumerate()) - threads if t.name == "read"]
+
+
+def test_a_process_that_ends_while_it_reads_ends_well() -> None:
+    code = """
+from anydit.data import Digits
+from anydit.data.loader import Order, read_ahead
+samples = Digits().open("train")
+batches = read_ahead(samples, Order(len(samples), 20_000, seed=0), 0)
+next(batches)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -114,8 +114,6 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         image = image.convert("RGBA")
         if mode != "RGBA":
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif mode == "RGBA":
-        image = image.convert("RGB")  # CMYK, too, has four channels
     return image.convert(mode)
 
 

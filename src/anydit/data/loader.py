@@ -1,5 +1,6 @@
 """Which samples each training step reads, as a pure function of the step, and reading them ahead of time."""
 
+import atexit
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,8 +82,14 @@ def read_ahead(samples: Samples, order: Order, start: int, workers: int = 0) -> 
     batches = _batches(_Steps(samples, order), start, workers)
     # No executor: a worker forked by its thread would wait for that thread at its end.
     thread = Thread(target=_serve, args=(batches, asked, answers), name="read", daemon=True)
+
+    def stop() -> None:
+        asked.put(False)
+        thread.join()
+
     thread.start()
     asked.put(True)
+    atexit.register(stop)  # a thread that still reads while Python ends would abort the process
     try:
         while True:
             answer = answers.get()
@@ -91,8 +98,8 @@ def read_ahead(samples: Samples, order: Order, start: int, workers: int = 0) -> 
             asked.put(True)
             yield answer
     finally:
-        asked.put(False)
-        thread.join()
+        atexit.unregister(stop)
+        stop()
 
 
 def _serve(
