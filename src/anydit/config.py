@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -136,7 +137,8 @@ def overridden(default: T, args: Sequence[str], program: str, description: str =
 
 def _sentence(box: str) -> str:
     """What tyro draws as a box over several lines, as one line without the box."""
-    lines = (line.strip("╭╮╰╯│─ ") for line in box.splitlines())
+    # The frame is drawn in lines, or in ASCII where the terminal knows no others; a flag's own dashes stay.
+    lines = (re.sub(r"^-+ |(^| )-+$", "", line.strip("╭╮╰╯│─+| ")).strip() for line in box.splitlines())
     text = " ".join(line for line in lines if line).partition("For full helptext")[0]
     text = text.replace(" Argument helptext:", "; expected").replace(" Perhaps you meant:", "; perhaps you meant")
     for title in ("Value error ", "Unrecognized options ", "Parsing error ", "Missing argument "):
