@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from anydit.diffusion.multistep import SDE, DPMSolverPP, UniPC
-from anydit.diffusion.samplers import DDIM, Euler, Heun
+from anydit.diffusion.multistep import DPMSolverPP, UniPC
+from anydit.diffusion.samplers import Euler, Heun
 from anydit.diffusion.times import Even, LogSNR
 from anydit.tensors import Stream
 from tests.diffusion.analytic import Correlated, Gaussian, Mixture
@@ -17,8 +17,7 @@ from tests.diffusion.sampling import DETERMINISTIC, FIRST_ORDER, PATHS, STOCHAST
 @pytest.mark.parametrize(
     ("sampler", "order", "inner"),
     [
-        *((Euler(), 1, 1), (DDIM(), 1, 1), (DPMSolverPP(1), 1, 1), (SDE(eta=0.0, order=1), 1, 1)),
-        *((Heun(), 2, 2), (DPMSolverPP(2), 2, 2), (SDE(eta=0.0), 2, 2), (DPMSolverPP(3), 2, 2)),
+        *((Euler(), 1, 1), (Heun(), 2, 2), (DPMSolverPP(2), 2, 2), (DPMSolverPP(3), 2, 2)),
         *((UniPC(1), 2, 2), (UniPC(2), 2, 3), (UniPC(3), 2, 4)),
     ],
     ids=name,

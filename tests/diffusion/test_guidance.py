@@ -87,6 +87,40 @@ def test_legacy_channels_are_the_published_rule():
     torch.testing.assert_close(ours, Noise().x0(path, xt, published, t), rtol=1e-4, atol=1e-5)
 
 
+def test_more_legacy_channels_than_channels_are_refused():
+    guided = Guidance(scale=2.0, legacy_channels=5).wrap(Recorder())
+    with pytest.raises(ValueError, match="legacy_channels: got 5, expected at most the samples' 4"):
+        guided.denoise(XT, at(0.1, 0.5, 0.9), COND)
+
+
+def test_the_interval_is_closed_and_the_whole_asks_nothing_of_the_device():
+    guided = Guidance(scale=2.0, interval=(0.25, 0.75)).wrap(Recorder())
+    assert guided.denoise(XT, at(0.25, 0.75, 0.76), COND).x0[:, 0, 0].tolist() == [19.0, 19.0, 10.0]
+
+    class Plain:
+        def denoise(self, xt, t, cond):
+            return Denoised(2 * xt)
+
+    xt, t = XT.to("meta"), at(0.1, 0.5, 0.9).to("meta")  # tensors without values: none can be read
+    assert Guidance(scale=2.0).wrap(Plain()).denoise(xt, t, {}).x0.shape == XT.shape
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        Guidance(scale=2.0, interval=(0.25, 0.75)).wrap(Plain()).denoise(xt, t, {})
+
+
+def test_each_sample_is_guided_as_if_alone():
+    class Varied(Recorder):
+        def denoise(self, xt, t, cond):
+            return Denoised(super().denoise(xt, t, cond).x0 * (1 + t[:, None, None]) + xt.sin())
+
+    generator = torch.Generator().manual_seed(0)
+    xt, t = torch.randn(3, 4, 2, generator=generator), at(0.1, 0.5, 0.9)
+    guided = Guidance(scale=2.5, interval=(0.3, 0.7)).wrap(Varied())
+    whole = guided.denoise(xt, t, COND).x0
+    for i in range(3):
+        one = guided.denoise(xt[i : i + 1], t[i : i + 1], {"label": torch.tensor([i])}).x0
+        torch.testing.assert_close(whole[i : i + 1], one)
+
+
 def test_a_condition_without_a_null_is_given_to_both_halves():
     class Needs(Recorder):
         def denoise(self, xt, t, cond):
@@ -110,6 +144,9 @@ def test_inpainting_keeps_what_is_known():
     "options",
     [
         {"scale": float("nan")},
+        {"scale": float("inf")},
+        {"interval": (float("nan"), 1.0)},
+        {"interval": (0.5, 0.5)},
         {"scale": -1.0},
         {"interval": (0.7, 0.3)},
         {"interval": (0.0, 1.5)},

@@ -1,5 +1,7 @@
 """Paths: ends, derivatives, inverses, and the published discrete schedule."""
 
+import math
+
 import pytest
 import torch
 
@@ -64,10 +66,28 @@ def test_ddpm_with_many_steps_is_the_continuous_path():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
-def test_float32_keeps_small_noise(path):
-    """Near the data sigma is small; it must keep its leading digits in float32."""
-    t = torch.tensor([1e-3, 5e-3], dtype=torch.float64)
-    torch.testing.assert_close(path.sigma(t.float()).double(), path.sigma(t), rtol=1e-4, atol=0)
+@pytest.mark.parametrize("value", ["alpha", "sigma", "d_alpha", "d_sigma"])
+def test_float32_keeps_its_digits_near_the_ends(path, value: str):
+    """Small sigma near the data, small alpha near the noise: relative to the same float32 time in doubles."""
+    t = torch.tensor([1e-6, 1e-4, 1e-3, 0.999, 0.9999, 1 - 2**-20, 1 - 2**-23, 1.0])
+    given, exact = getattr(path, value)(t), getattr(path, value)(t.double())
+    assert given.dtype == torch.float32
+    torch.testing.assert_close(given.double(), exact, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_log_snr_is_infinite_only_where_it_is(path):
+    at = path.log_snr(torch.tensor([0.0, 0.5, 1.0]))
+    assert at[0] == math.inf and at[1].isfinite()
+    assert (at[2] == -math.inf) == path.reaches_noise
+    assert path.time_at(torch.tensor([-60.0, 60.0]))[0] == 1, "beyond the path it is its end"
+    assert path.time_at(torch.tensor([60.0]))[0] < 1e-6
+
+
+def test_cosine_begins_where_it_says():
+    for low in (-7.5, -3.0, -40.0):
+        one = torch.ones(1, dtype=torch.float64)
+        torch.testing.assert_close(Cosine(low).log_snr(one), low * one, rtol=1e-12, atol=0)
 
 
 def test_noised_is_per_sample():
@@ -78,7 +98,12 @@ def test_noised_is_per_sample():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: LinearBeta(beta_min=0), lambda: LinearBeta(3.0, 2.0), lambda: DDPM(steps=1), lambda: DDPM(beta_end=1.5)],
+    [
+        *(lambda b=b: LinearBeta(*b) for b in ((0.0, 20.0), (3.0, 2.0), (0.1, math.inf), (math.nan, 20.0))),
+        *(lambda v=v: Cosine(min_log_snr=v) for v in (math.nan, -math.inf, 0.0, 3.0, -800.0)),
+        *(lambda b=b: DDPM(beta_end=b) for b in (1.5, math.nan, 1e-5)),
+        lambda: DDPM(steps=1),
+    ],
 )
 def test_bad_options_are_refused(make):
     with pytest.raises(ValueError, match="got"):

@@ -31,6 +31,22 @@ def test_sensitivity(path, prediction):
     torch.testing.assert_close(moved.abs()[:, 0, 0] / 1e-3, prediction.sensitivity(path, T), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_at_the_ends(path):
+    """At t = 0 x0 comes back, at t = 1 too where the output can tell."""
+    t = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    xt = path.noised(DATA, NOISE, t)
+    for prediction in (
+        X0(),
+        V(),
+        *([] if path.reaches_noise else [Noise()]),
+        *([Velocity()] if path == Linear() else []),
+    ):
+        target = prediction.target(path, DATA, NOISE, t)
+        torch.testing.assert_close(prediction.x0(path, xt, target, t), DATA, rtol=1e-9, atol=1e-9)
+        assert prediction.sensitivity(path, t).isfinite().all()
+
+
 def test_targets_are_the_published_ones():
     path, t = Cosine(), T
     alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]

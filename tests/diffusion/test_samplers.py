@@ -115,11 +115,15 @@ def test_bad_options_are_refused(make, field: str):
 @pytest.mark.parametrize("path", PATHS, ids=name)
 @pytest.mark.parametrize(
     "same",
-    [[Euler(), DDIM(), DPMSolverPP(1), SDE(eta=0.0, order=1)], [DDPM(), DDIM(eta=1.0), SDE(order=1)]],
-    ids=["deterministic", "ancestral"],
+    [
+        [Euler(), DDIM(), DPMSolverPP(1), SDE(eta=0.0, order=1)],
+        [DPMSolverPP(2), SDE(eta=0.0)],
+        [DDPM(), DDIM(eta=1.0), SDE(order=1)],
+    ],
+    ids=["first order", "second order", "ancestral"],
 )
 def test_the_same_equation_written_differently(path, same):
-    """First-order steps of the ODE, and of the SDE, are one each, from pure noise to the data on any path."""
+    """Steps of the ODE, and of the SDE, of one order are one each, from pure noise to the data on any path."""
     xt, stream = start(4), Stream(0, "test")
     noise = lambda i: stream.normal(i, torch.arange(4), (1, 2)).double()  # noqa: E731
     first, *others = (run(s, Arbitrary(), path, xt, Even().times(path, 7).double(), noise) for s in same)
