@@ -13,8 +13,9 @@ from anydit.config import from_json
 from anydit.data import Arrays, Digits
 from anydit.diffusion.guidance import Guidance
 from anydit.diffusion.samplers import Heun
+from anydit.evaluate import classifier
 from anydit.evaluate import sets as the_sets
-from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.evaluate import _judged, evaluate
 from anydit.evaluate.sets import as_written, opened, spread
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
@@ -175,3 +176,12 @@ def test_features_that_do_not_fit_are_refused_before_any_work(
     monkeypatch.setattr(pipeline, "sample", None)
     with pytest.raises(ValueError, match="not such samples"):
         evaluate(pipeline, data, features=Picky())
+
+
+def test_each_draw_is_judged_by_the_classes_it_was_asked_for(digits: tuple[Pipeline, Digits], quick: Path):
+    """Held-out data in place of samples, twice over, meets its floor."""
+    pipeline, data = digits
+    sets = opened(pipeline, data, 2 * 372)
+    judge = classifier.trained(data, sets.train, "label", pipeline.device)
+    found = _judged(judge, sets, sets.real.x.repeat(2, 1, 1, 1))
+    assert found.figures["accuracy"].samples == found.figures["accuracy"].floor > 0.4
