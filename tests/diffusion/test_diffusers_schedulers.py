@@ -101,7 +101,7 @@ def test_ddpm_with_learned_variance(monkeypatch):
     compare(DDPM(), scheduler, 50, answer=answer, denoiser=Learned(), custom=True)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim(monkeypatch, eta: float):
     """diffusers steps by a fixed stride, so the times are spaced so; its last step goes to alpha 1, as ours does."""
     scheduler = in_doubles(diffusers.DDIMScheduler(**BETAS, clip_sample=False, timestep_spacing="trailing"))
