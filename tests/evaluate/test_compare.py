@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchmetrics.image.kid import poly_mmd
 
 from anydit.data import ArraySamples, Facts
 from anydit.evaluate import compare
@@ -34,7 +35,18 @@ def test_figures_do_not_depend_on_where_features_lie():
     here = compare.in_features([drawn], held, train)
     there = compare.in_features([drawn + 10], held + 10, train + 10)
     for name, figure in here.items():
+        if name == "kernel":
+            continue  # its kernel has an origin
         assert there[name].samples == pytest.approx(figure.samples, rel=1e-3, abs=1e-3), name
+
+
+def test_kernel_distance_is_the_published_one():
+    """Of features far from 0, as pooled activations are: torchmetrics' value, which depends on their origin."""
+    train, held, drawn = (torch.rand(n, 16) * 2 + 0.4 for n in (600, 300, 300))
+    few = train[compare.spread(600, 300)]
+    figure = compare.in_features([drawn * 1.1], held, train)["kernel"]
+    assert figure.samples == pytest.approx(float(poly_mmd(drawn.double() * 1.1, few.double())), rel=1e-4)
+    assert figure.floor == pytest.approx(float(poly_mmd(held.double(), few.double())), rel=1e-4)
 
 
 def test_draws_are_averaged():
@@ -75,6 +87,33 @@ def test_copies_are_found():
     assert figures["copies"].floor == pytest.approx(0.01)
     assert compare.memorisation(near.distance[:200], near.distance[400:])["nearest"].ratio == pytest.approx(1, abs=0.05)
     assert compare.memorisation(near.distance[200:400], near.distance[400:])["nearest"].samples == 0
+
+
+@pytest.mark.parametrize(("mean", "std"), [(300, 0.1), (101325, 50), (-40, 0.01)])
+def test_copies_of_data_far_from_0_are_found(mean: float, std: float):
+    """Temperatures in K and pressures in Pa: what all samples share must not hide how they differ."""
+    train, held, fresh = (mean + std * torch.randn(n, 1, 8, 8) for n in (1500, 200, 200))
+    which = torch.randperm(1500)[:200]
+    near = compare.nearest(
+        torch.cat([train[which], fresh, held]), ArraySamples(train.numpy(), Facts(1, (8, 8))), lambda done: None
+    )
+    assert near.which[:200].equal(which)
+    copied = compare.memorisation(near.distance[:200], near.distance[400:])
+    assert copied["copies"].samples == 1
+    assert copied["nearest"].samples == 0
+    assert compare.memorisation(near.distance[200:400], near.distance[400:])["nearest"].ratio == pytest.approx(
+        1, abs=0.1
+    )
+
+
+def test_a_floor_within_its_error_has_no_ratio():
+    """Of real data against real data: the floor is 0 but for chance, and what is divided by it says nothing."""
+    train = torch.randn(2000, 8)
+    figures = [compare.in_features([torch.randn(200, 8)], torch.randn(200, 8), train)["kernel"] for _ in range(20)]
+    assert any(f.floor > 0 for f in figures)
+    assert sum(f.ratio is not None for f in figures) <= 4
+    assert Figure("", 1.0, 0.3, None, "", floor_error=0.2).ratio is None
+    assert Figure("", 1.0, 0.5, None, "", floor_error=0.2).ratio == 2
 
 
 def test_no_ratio_to_a_floor_of_nothing():

@@ -25,7 +25,7 @@ LEAST_NEAR = 0.01
 class Figure:
     """A figure of the samples beside its floor, the same figure of held-out real data.
 
-    `error`: standard error of the samples' figure, where known. `meaning`: what it says, and which way is good.
+    `error`, `floor_error`: standard errors, where known. `meaning`: what it says, and which way is good.
     """
 
     title: str
@@ -33,24 +33,27 @@ class Figure:
     floor: float
     error: float | None
     meaning: str
+    floor_error: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        """The samples' figure as a multiple of the floor, where that has a meaning."""
-        return self.samples / self.floor if self.floor > 0 else None
+        """The samples' figure as a multiple of the floor, where that has a meaning: a floor apart from 0."""
+        return self.samples / self.floor if self.floor > 2 * (self.floor_error or 0) else None
 
 
 def in_features(
     drawn: Sequence[Float[Tensor, "n d"]], held: Float[Tensor, "n d"], train: Float[Tensor, "m d"]
 ) -> dict[str, Figure]:
     """Fréchet and kernel distance, precision and recall: of draws of as many samples as there are held-out ones."""
+    few = train[spread(len(train), len(held))]
+    # The kernel has an origin, so published values are those of the features as they are.
+    kernel, kernel_floor = distances.kernel_distance(torch.cat(list(drawn)), few), distances.kernel_distance(held, few)
+    # The others have none, and differences of large numbers are inexact.
     centre = train.mean(0)
-    drawn, held, train = [f - centre for f in drawn], held - centre, train - centre
+    drawn, held, train, few = [f - centre for f in drawn], held - centre, train - centre, few - centre
     reference = distances.moments(train)
     frechet = [distances.frechet(distances.moments(f), reference) for f in drawn]
     frechet_floor = distances.frechet(distances.moments(held), reference)
-    few = train[spread(len(train), len(held))]
-    kernel, kernel_floor = distances.kernel_distance(torch.cat(list(drawn)), few), distances.kernel_distance(held, few)
     covered = [distances.precision_recall(few, f) for f in drawn]
     covered_floor = distances.precision_recall(few, held)
     precision, recall = [c.precision for c in covered], [c.recall for c in covered]
@@ -59,7 +62,12 @@ def in_features(
             "Fréchet distance", *_mean(frechet, frechet_floor), "Gaussians fitted to both; small is good"
         ),
         "kernel": Figure(
-            "Kernel distance", kernel.value, kernel_floor.value, kernel.error, "0 on average for equal distributions"
+            "Kernel distance",
+            kernel.value,
+            kernel_floor.value,
+            kernel.error,
+            "0 on average for equal distributions",
+            kernel_floor.error,
         ),
         "precision": Figure(
             "Precision", *_mean(precision, covered_floor.precision), "share of samples that look like training data"
@@ -102,9 +110,12 @@ def memorisation(drawn: Float[Tensor, " n"], held: Float[Tensor, " m"]) -> dict[
 
 def nearest(queries: Float[Tensor, "n c *space"], train: Samples, progress: Callable[[float], None]) -> Neighbours:
     """The nearest training sample of each query, in Euclidean distance on the data's own scale."""
+    # Distances by matrix products lose the digits that all samples share: without centring, fields of 300 K that vary
+    # by 0.1 K are all equally far, and a copy goes unseen.
+    centre = train.read(spread(len(train), READ_AT_ONCE)).x.flatten(1).mean(0)
     flat, best = queries.flatten(1), None
     for ids in torch.arange(len(train)).split(READ_AT_ONCE):
-        best = distances.merge_nearest(best, flat, train.read(ids).x.flatten(1), int(ids[0]))
+        best = distances.merge_nearest(best, flat - centre, train.read(ids).x.flatten(1) - centre, int(ids[0]))
         progress((int(ids[-1]) + 1) / len(train))
     assert best is not None, "there are training samples"
     # Distances by matrix products are inexact where they are small, just where a copy shows.

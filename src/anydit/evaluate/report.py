@@ -115,8 +115,9 @@ def summary(report: Report) -> str:
 
 
 def _cells(figure: Figure) -> tuple[str, str, str]:
-    error = "" if figure.error is None else f" ± {figure.error:.2g}"
-    return f"{figure.samples:.4g}{error}", f"{figure.floor:.4g}", "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    both = ((figure.samples, figure.error), (figure.floor, figure.floor_error))
+    samples, floor = (f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}") for value, error in both)
+    return samples, floor, "" if figure.ratio is None else f"{figure.ratio:.2f}"
 
 
 def _picture(name: str, picture: Image.Image) -> str:
