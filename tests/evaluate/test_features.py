@@ -39,6 +39,22 @@ def test_any_shape_and_always_the_same(shape: tuple[int, ...]):
     assert not features(x).requires_grad
 
 
+def test_channels_in_other_units_count_alike():
+    """Pressure in Pa beside velocity in m/s: that the velocities are noise, or nothing, must show."""
+
+    def fields(n: int) -> torch.Tensor:
+        smooth = torch.nn.functional.interpolate(torch.randn(n, 3, 4, 4), (12, 12), mode="bilinear")
+        return smooth * torch.tensor([500.0, 1, 0]).reshape(3, 1, 1) + torch.tensor([101325.0, 0, 7]).reshape(3, 1, 1)
+
+    train, held = fields(1000), fields(300)
+    features = RandomNetwork(train, CPU)
+    noise, nothing = held.clone(), held.clone()
+    noise[:, 1], nothing[:, 1] = torch.randn(300, 12, 12), 0
+    reference = moments(in_parts(features, train))
+    floor, *broken = (frechet(moments(in_parts(features, x)), reference) for x in (held, noise, nothing))
+    assert min(broken) > 10 * floor
+
+
 def test_four_axes_are_refused():
     with pytest.raises(ValueError, match="got samples with 4 axes"):
         RandomNetwork(torch.randn(4, 1, 2, 2, 2, 2), CPU)

@@ -51,7 +51,9 @@ class RandomNetwork:
             layers = [CONV[rank](c, width, 3, padding=1, padding_mode="replicate") for c in (x.shape[1], width)]
         self.first, self.second = (layer.to(device).requires_grad_(False) for layer in layers)
         self.halve = MEAN_POOL[rank]([2 if s > 1 else 1 for s in x.shape[2:]])
-        self.shift, self.scale = x.mean(), x.std().clamp(min=1e-12)
+        axes = (0, *range(2, x.ndim))
+        self.shift, scale = x.mean(axes, keepdim=True), x.std(axes, keepdim=True)
+        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         self.unit = torch.ones(1)
         # One unit for all: a feature that is all but dead on training data must not become a loud one.
         self.unit = in_parts(self, x).var(0).mean().sqrt().clamp(min=1e-12)
