@@ -102,7 +102,7 @@ def evaluate(
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
         seconds=clock.seconds,
         network_calls=calls,
-        notes=(*notes, *_few(sets.count, used["features"])),
+        notes=(*notes, *_one_of_several(sets), *_few(sets.count, used["features"])),
         classes=judged.classes,
         confusion=judged.confusion,
         pictures=shown,
@@ -160,6 +160,13 @@ def _judged(judge: Classifier | None, sets: Sets, x: Float[Tensor, "n c *space"]
         judge.classes,
         tuple(tuple(row) for row in table.tolist()),
     )
+
+
+def _one_of_several(sets: Sets) -> list[str]:
+    names = [name for name, classes in sets.train.facts.classes.items() if len(classes) > 1]
+    if len(names) < 2:
+        return []
+    return [f"The data has the labels {', '.join(names)}: the classifier knows, and judges, {sets.label} alone."]
 
 
 def _few(count: int, dim: int) -> list[str]:

@@ -101,6 +101,9 @@ def draw(
     """Samples under the held-out conditions, draw after draw; and how often the network was called for each.
 
     Under guidance the condition and the null count as two calls.
+
+    Raises:
+        ValueError: samples hold NaN or infinity.
     """
     cond = {k: v for k, v in sets.real.cond.items() if k in {*pipeline.config.model.conditions, MASK}}
     cond = {k: repeat(v, "n ... -> (draws n) ...", draws=sets.draws) for k, v in cond.items()}
@@ -120,6 +123,12 @@ def draw(
         x = pipeline.sample(n, cond, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
     finally:
         hook.remove()
+    bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())
+    if bad:
+        raise ValueError(
+            f"samples: got NaN or infinity in {bad} of {n}, expected finite values; "
+            "training diverged, or this sampler needs more steps or less guidance"
+        )
     return as_written(sets.view, x), calls / n
 
 
