@@ -63,7 +63,7 @@ def main() -> None:
     rows: list[list[object]] = []
     for sampling in FEW:
         report = evaluate(pipeline, data, samples=arguments.draws * held_out, sampling=sampling)
-        figure, seconds = report.figures["frechet"], report.seconds["sampling"]
+        figure, seconds = report.figures["frechet"], report.seconds["samples"]
         calls = sampling.sampler.calls(sampling.steps)
         rows.append([type(sampling.sampler).__name__, sampling.steps, calls, figure.samples, figure.error or 0.0,
                      report.figures["accuracy"].samples, seconds / arguments.draws])  # fmt: skip

@@ -22,7 +22,7 @@ from anydit.data.loader import Order
 from anydit.evaluate.classifier import Classifier, trained
 from anydit.evaluate.distances import frechet, moments
 from anydit.evaluate.features import in_parts
-from anydit.inference.pipeline import default_device
+from anydit.inference.pipeline import find_device
 from anydit.recipes import find
 from anydit.train.ema import EMA
 from anydit.train.log import read
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="fashion")
     parser.add_argument("--samples", type=int, default=2000)
     arguments = parser.parse_args()
-    device, data = default_device(), FashionMNIST()
+    device, data = find_device(), FashionMNIST()
     training, held_out = data.open("train"), data.open("held_out")
     classifier = trained(data, training, "label", device, lambda done: None)
     labels = torch.arange(arguments.samples) % 10

@@ -23,6 +23,13 @@ def test_a_channel_that_never_varies_stays_where_it_is():
     assert config.shift == (5.0,) and config.scale == (1.0,)
 
 
+@pytest.mark.parametrize(("size", "offset"), [(1e-13, 0.0), (1.0, 1e6)])
+def test_units_do_not_matter(size: float, offset: float):
+    x = offset + size * torch.randn(50, 1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    config = Normalize().measured(x.split(20))
+    assert config.scale is not None and config.scale[0] == pytest.approx(float(x.std(correction=0)), rel=1e-6)
+
+
 def test_to_unit():
     codec = Normalize.to_unit(0, 255).build()
     assert codec.encode(torch.tensor([[[0.0, 255.0]]])).tolist() == [[[-1.0, 1.0]]]

@@ -131,6 +131,11 @@ def test_image_to_image_changes_more_the_stronger_it_is(pipe: Pipeline):
     assert moved[0] < 0.1 * moved[2] and moved[0] < moved[1]
 
 
+def test_bytes_are_edited_as_the_numbers_they_are(pipe: Pipeline):
+    x = torch.randint(0, 255, (2, 2, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    torch.testing.assert_close(pipe.edit(x, {"label": 0}), pipe.edit(x.float(), {"label": 0}))
+
+
 def test_a_saved_folder_gives_the_same_samples(pipe: Pipeline, tmp_path: Path):
     pipe.save(tmp_path)
     again = load(tmp_path, "cpu")
@@ -196,6 +201,7 @@ def test_refuses_what_the_model_cannot_serve(pipe: Pipeline, arguments, message:
         ({"strength": 0.0}, "strength: got 0"),
         ({"strength": 1.5}, "strength: got 1.5"),
         ({"keep": torch.ones(1, 1, 4, 6, dtype=torch.bool)}, "keep: got shape"),
+        ({"keep": torch.ones(2, 1, 4, 6)}, "keep: got torch.float32, expected a boolean"),
     ],
 )
 def test_edit_refuses_what_it_cannot_do(pipe: Pipeline, arguments, message: str):

@@ -27,6 +27,12 @@ def test_the_last_line_of_a_step_counts_and_a_cut_line_does_not(tmp_path):
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry(2))[:20])
     assert [(e["step"], e["loss"]) for e in read(path)] == [(0, 1.0), (1, 7.0)]
+    log = Log(path, None)
+    log.step(entry(2, loss=5.0))
+    log.close()
+    assert [(e["step"], e["loss"]) for e in read(path)] == [(0, 1.0), (1, 7.0), (2, 5.0)], (
+        "the half line took none along"
+    )
     assert read(tmp_path / "none.jsonl") == []
 
 

@@ -265,3 +265,18 @@ def test_compiled_trains_alike(tmp_path: Path):
     plain = train(tiny_with(steps=2), tmp_path / "plain", "cpu", silent).model.state_dict()
     for name, tensor in load(tmp_path / "compiled", "cpu").model.state_dict().items():
         torch.testing.assert_close(tensor, plain[name], rtol=1e-3, atol=1e-5)
+
+
+def test_killed_between_the_checkpoint_and_the_exported_weights(whole: Path, tmp_path: Path):
+    """T3: the checkpoint counts; the weights that `anydit.load` reads are written again from it."""
+    train(tiny(), tmp_path, "cpu", silent)
+    (tmp_path / "model.safetensors").unlink()
+    train(tiny(), tmp_path, "cpu", silent)
+    again, undisturbed = (load(out, "cpu").model.state_dict() for out in (tmp_path, whole))
+    assert all(torch.equal(again[name], tensor) for name, tensor in undisturbed.items())
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_folder_is_made(tmp_path: Path):
+    with pytest.raises(ValueError, match="device: got 'nonsense', expected one that this machine has: cpu"):
+        train(tiny(), tmp_path / "run", "nonsense", silent)
+    assert not (tmp_path / "run").exists()

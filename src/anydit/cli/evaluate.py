@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--features", default="classifier", metavar="KIND", help=f"one of {KINDS} (classifier)")
     parser.add_argument("--recipe", metavar="NAME", help="whose data to compare with (the run's own)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for report.html and report.json (RUN/report)")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (the accelerator that is there)")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (the GPU that is there)")
     return parser
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from anydit.config import from_json, overridden
 from anydit.inference.config import RUN_FILE
-from anydit.inference.pipeline import default_device
+from anydit.inference.pipeline import find_device
 from anydit.recipes import find
 from anydit.train.profile import Profile, over_sizes, plot, profile
 from anydit.train.recipe import Recipe, resolved
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("what", metavar="RECIPE_OR_RUN", help="a recipe's name, FILE.py:FUNCTION, or a run's folder")
     parser.add_argument("--batch", type=int, help="samples in a step (the recipe's)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the accelerator that is there)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU that is there)")
     parser.add_argument(
         "--sizes",
         type=int,
@@ -39,9 +39,7 @@ def run(argv: list[str]) -> int:
     recipe = _recipe(known.what, rest)
     if known.batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
-    import torch
-
-    device = torch.device(known.device or default_device())
+    device = find_device(known.device)
     Console().print(table(known.what, profile(recipe, device)))
     points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
     for p in points:

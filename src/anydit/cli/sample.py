@@ -2,7 +2,7 @@
 
 anydit sample runs/digits --label 3 -n 16
 anydit sample runs/digits --label 0 1 2 3 -n 4 --guidance 2 --out four.png --out four.gif --out four/
-anydit sample runs/digits --sampler Heun --sampler.steps 50
+anydit sample runs/digits --sampler Heun --steps 50
 """
 
 import argparse
@@ -17,7 +17,7 @@ from anydit.config import overridden
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
-from anydit.inference.pipeline import Pipeline, load
+from anydit.inference.pipeline import Pipeline, find_device, load
 from anydit.model.conditioning import Condition, Field, Label
 
 FRAMES = 24
@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
     if known.guidance is not None:
         sampling = overridden(sampling, ["--guidance.scale", str(known.guidance)], "anydit sample")
     if known.device is not None:
-        pipeline.to(known.device)
+        pipeline.to(find_device(known.device))
     cond = {name: getattr(known, name) for name in conditions if getattr(known, name, None) is not None}
     outs: list[Path] = known.out or [Path(argv[0]) / "samples" / f"seed-{known.seed}.png"]
     for written in draw(pipeline, known.n, cond, sampling, known.seed, known.size, outs):
@@ -64,7 +64,7 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")
     parser.add_argument("--size", type=int, nargs="+", help="another size than trained on, one number for each axis")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the accelerator that is there)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU that is there)")
     parser.add_argument(
         "--out", type=Path, action="append", help="FILE.png: a sheet; FILE.gif: the way there; FOLDER: one file each"
     )

@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130
 HELP = """\
   RECIPE          one of `anydit recipes`, or FILE.py:FUNCTION; RECIPE --help lists its fields
   --out FOLDER    where to write the run (runs/RECIPE); rerun the same command to go on
-  --device NAME   cpu, cuda, cuda:1, mps (the accelerator that is there)
+  --device NAME   cpu, cuda, cuda:1 (the GPU that is there)
   --FIELD VALUE   any field of the recipe: --model.depth 8, --model.position Rope"""
 
 LEGEND = "The fields, what each takes, and in brackets what it holds. Another class brings other fields along."

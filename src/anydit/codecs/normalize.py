@@ -52,17 +52,19 @@ class Normalize(CodecConfig):
         """Mean and standard deviation of each channel, over all samples and places, in doubles."""
         if self.shift is not None:
             return self
-        count, total, square = 0, torch.zeros(()), torch.zeros(())
+        count, total, square, origin = 0, torch.zeros(()), torch.zeros(()), None
         for x in batches:
             values = x.double().transpose(0, 1).flatten(1)
+            # Squares are taken about the first batch's mean: far from zero, their differences would lose all digits.
+            origin = values.mean(1, keepdim=True) if origin is None else origin
             count += values.shape[1]
-            total, square = total + values.sum(1), square + (values**2).sum(1)
-        if count == 0:
+            total, square = total + (values - origin).sum(1), square + ((values - origin) ** 2).sum(1)
+        if origin is None:
             raise ValueError("data: got no samples to measure, expected at least one")
-        mean = total / count
-        std = (square / count - mean**2).clamp(min=0).sqrt()
+        mean = origin[:, 0] + total / count
+        std = (square / count - (total / count) ** 2).clamp(min=0).sqrt()
         # A channel that never varies carries nothing; dividing it by one keeps it where it is.
-        std = torch.where(std > 1e-12, std, torch.ones_like(std))
+        std = torch.where(std > 1e-9 * mean.abs(), std, torch.ones_like(std))
         return Normalize(tuple(_floats(mean)), tuple(_floats(std)))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Real, Shaped
 from torch import Tensor
 
 from anydit.codecs import Codec
@@ -97,10 +97,10 @@ class Pipeline:
 
     def edit(
         self,
-        x: Float[Tensor, "n c *space"],
+        x: Real[Tensor, "n c *space"],
         cond: Mapping[str, Given] | None = None,
         *,
-        keep: Bool[Tensor, "..."] | None = None,
+        keep: Shaped[Tensor, "..."] | None = None,
         strength: float = 1.0,
         steps: int | None = None,
         guidance: float | Guidance | None = None,
@@ -119,6 +119,11 @@ class Pipeline:
         if not 0 < strength <= 1:
             raise ValueError(f"strength: got {strength}, expected above 0 and at most 1")
         how = self._how(sampling, steps, guidance)
+        x = x.float()
+        if not bool(x.isfinite().all()):
+            raise ValueError("x: got NaN or infinity, expected finite values")
+        if keep is not None and keep.dtype != torch.bool:
+            raise ValueError(f"keep: got {keep.dtype}, expected a boolean tensor")
         z = self.codec.encode(x.to(self.device)).cpu()
         space = self._latent_space(tuple(x.shape[2:]))
         if keep is not None and tuple(keep.shape) != (len(x), 1, *space):
@@ -221,12 +226,26 @@ def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline
     load_strictly(pipeline.model, load_tensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
     if pipeline.codec.state_dict():
         load_strictly(pipeline.codec, load_tensors(folder / CODEC_FILE), folder / CODEC_FILE)
-    return pipeline.to(device or default_device())
+    return pipeline.to(find_device(device))
 
 
-def default_device() -> torch.device:
-    """The accelerator that PyTorch finds, else the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+def find_device(name: torch.device | str | None = None) -> torch.device:
+    """The device called `name`; None takes the accelerator that PyTorch finds, else the CPU.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if name is None:
+        # Noise and schedules are made in doubles, which Apple's GPUs do not have.
+        return torch.device("cpu") if found is None or found.type == "mps" else found
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        names = "cpu" if found is None else f"cpu or {found.type}"
+        raise ValueError(f"device: got {str(name)!r}, expected one that this machine has: {names}") from None
+    return device
 
 
 def save_codec(codec: Codec, folder: Path) -> None:

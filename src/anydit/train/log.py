@@ -17,7 +17,10 @@ class Log:
 
     def __init__(self, path: Path, tensorboard: Path | None) -> None:
         self._board: Any = _summary_writer(tensorboard) if tensorboard is not None else None
+        cut_short = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
+        if cut_short:
+            self._file.write("\n")  # a kill left half a line, which must not take the next one with it
 
     def step(self, entry: Json) -> None:
         """One step's figures; losses also in hexadecimal, so that two runs can be compared bit by bit."""

@@ -13,7 +13,7 @@ from anydit.data import Samples
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.compile import compile_blocks
 from anydit.inference.config import RUN_FILE
-from anydit.inference.pipeline import WEIGHTS_FILE, Pipeline, default_device, save_codec
+from anydit.inference.pipeline import WEIGHTS_FILE, Pipeline, find_device, save_codec
 from anydit.model.dit import DiT
 from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
@@ -41,13 +41,13 @@ def train(recipe: Recipe, out: Path | str, device: torch.device | str | None = N
         Interrupted: Ctrl-C or SIGTERM; everything is saved, and the same call goes on.
         NotFinite: the loss or the gradient stopped being finite.
     """
-    out = Path(out)
+    out, device = Path(out), find_device(device)
     _refuse_unbuildable(recipe)
     _make_writable(out)
     with locked(out), StopRequest().listening() as stop:
         samples = recipe.data.open("train")
         recipe = resolved(recipe, samples, note)
-        run = Run(recipe, out, samples, torch.device(device or default_device()), note)
+        run = Run(recipe, out, samples, device, note)
         run.resume()
         run.go(stop)
         run.finish()
@@ -188,9 +188,13 @@ class Run:
             info | {"torch": torch.__version__},
             self.recipe.train.keep,
         )
+        self._export()
+        self.saved = self.done
+
+    def _export(self) -> None:
+        """Write the averaged weights where `anydit.load` looks for them."""
         save_tensors(self.out / WEIGHTS_FILE, self.step.ema.module.state_dict())
         save_codec(self.step.codec, self.out)
-        self.saved = self.done
 
     def finish(self) -> None:
         """The pictures of a finished run."""
@@ -215,6 +219,7 @@ class Run:
         info = found.info()
         self.step.load_state({name: found.tensors(name) for name in self.step.state()}, found.folder)
         self.done = self.saved = int(info["step"])
+        self._export()  # a kill may have come between the checkpoint and these
         self.skips.total = int(info["skipped"])
         for name, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
             if info[name] != now:
