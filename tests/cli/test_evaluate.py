@@ -73,6 +73,18 @@ def test_bad_values(flags: list[str], said: str, run: Path, capsys: pytest.Captu
     assert said in refused(["evaluate", str(run), *flags], capsys)
 
 
+def test_data_of_the_users_own(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A run whose data class is not known says how to make it known."""
+    folder = tmp_path / "own"
+    shutil.copytree(run, folder)
+    content = json.loads((folder / "recipe.json").read_text())
+    content["data"]["type"] = "Mine"
+    (folder / "recipe.json").write_text(json.dumps(content))
+    said = refused(["evaluate", str(folder)], capsys)
+    assert said.startswith("data.type: got 'Mine'")
+    assert said.endswith("say --recipe FILE.py:FUNCTION")
+
+
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert str(tmp_path / "nothing") in refused(["evaluate", str(tmp_path / "nothing")], capsys)
 

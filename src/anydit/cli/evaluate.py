@@ -98,7 +98,11 @@ def _data(folder: Path, recipe: str | None) -> Data:
             f"recipe: got none, and {folder} is an exported folder, which does not know its data; "
             "expected --recipe NAME (anydit recipes lists them)"
         )
-    return from_json(Recipe, read_config(folder / RUN_FILE)).data
+    content = read_config(folder / RUN_FILE)
+    try:
+        return from_json(Recipe, content).data
+    except ValueError as error:
+        raise ValueError(f"{error}; where its data is a class of your own, say --recipe FILE.py:FUNCTION") from None
 
 
 def _pictures(folder: Path) -> dict[str, Image.Image]:
