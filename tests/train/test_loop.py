@@ -5,11 +5,13 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from anydit.data import Digits
 from anydit.inference.pipeline import load
 from anydit.train.checkpoint import broken, newest
 from anydit.train.guards import NotFinite, locked
@@ -280,3 +282,19 @@ def test_a_device_that_is_not_there_is_refused_before_the_folder_is_made(tmp_pat
     with pytest.raises(ValueError, match="device: got 'nonsense', expected one that this machine has: cpu"):
         train(tiny(), tmp_path / "run", "nonsense", silent)
     assert not (tmp_path / "run").exists()
+
+
+def test_changed_data_are_refused(tmp_path: Path):
+    """T18: another number of samples is another order of them."""
+    recipe = replace(tiny(), data=Digits(held_out=0.2))
+    train(replace(recipe, train=replace(recipe.train, steps=4)), tmp_path, "cpu", silent)
+    info = newest(tmp_path / "checkpoints").info()  # type: ignore[union-attr]
+    assert info["samples"] == len(recipe.data.open("train"))
+
+    class Fewer(Digits):
+        def open(self, part):
+            return replace(super().open(part), rows=torch.arange(100))
+
+    Fewer.__name__ = "Digits"
+    with pytest.raises(ValueError, match="data: got 100 samples, expected the 14"):
+        train(replace(recipe, data=Fewer()), tmp_path, "cpu", silent)

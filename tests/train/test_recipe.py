@@ -8,6 +8,8 @@ import torch
 from anydit.codecs import Normalize
 from anydit.config import from_json, to_json
 from anydit.data import Arrays, Facts, ImageFolder
+from anydit.diffusion.times import Discrete, Respaced
+from anydit.inference.config import Sampling
 from anydit.model.conditioning import Label, Numbers
 from anydit.model.dit import DiTConfig
 from anydit.recipes import RECIPES, find
@@ -111,3 +113,14 @@ def test_missing_data_are_refused_in_a_sentence(tmp_path):
 def test_learned_variance_wants_discrete_times():
     with pytest.raises(ValueError, match=r"train\.times: got Uniform with model\.learned_variance"):
         replace(tiny_with(), model=replace(tiny().model, learned_variance=True))
+
+
+def test_the_bound_is_over_the_steps_that_are_trained_at():
+    recipe = tiny_with(times=Discrete(100))
+    with pytest.raises(ValueError, match=r"train\.bound\.steps: got 1000"):
+        replace(recipe, model=replace(recipe.model, learned_variance=True))
+
+
+def test_steps_that_the_grid_has_not_are_refused_before_any_work():
+    with pytest.raises(ValueError, match="steps: got 1500"):
+        replace(tiny(), sampling=Sampling(steps=1500, grid=Respaced()))

@@ -45,6 +45,7 @@ class PipelineConfig:
     view: View = Images()
 
     def __post_init__(self) -> None:
+        self.sampling.grid.times(self.path, self.sampling.steps)  # refuses steps that the grid or the path has not
         if isinstance(self.prediction, Noise) and self.path.reaches_noise:
             raise ValueError(
                 f"prediction: got Noise on the path {type(self.path).__name__}, whose end is pure noise and tells "

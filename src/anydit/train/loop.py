@@ -180,7 +180,12 @@ class Run:
         """Write a checkpoint of this moment, and the averaged weights for `anydit.load`."""
         if self.saved == self.done:
             return
-        info: Json = {"step": self.done, "skipped": self.skips.total, "threads": torch.get_num_threads()}
+        info: Json = {
+            "step": self.done,
+            "samples": len(self.samples),
+            "skipped": self.skips.total,
+            "threads": torch.get_num_threads(),
+        }
         checkpoint.save(
             self.out / CHECKPOINTS,
             self.done,
@@ -217,6 +222,11 @@ class Run:
 
     def _load(self, found: Checkpoint) -> None:
         info = found.info()
+        if info["samples"] != len(self.samples):
+            raise ValueError(
+                f"data: got {len(self.samples)} samples, expected the {info['samples']} that the run in {self.out} has "
+                "read so far; put the data back, or choose another folder"
+            )
         self.step.load_state({name: found.tensors(name) for name in self.step.state()}, found.folder)
         self.done = self.saved = int(info["step"])
         self._export()  # a kill may have come between the checkpoint and these

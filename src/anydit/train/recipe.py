@@ -86,6 +86,11 @@ class Recipe(PipelineConfig):
                 "expected Discrete"
             )
 
+        if self.model.learned_variance and self.train.times != Discrete(self.train.bound.steps):
+            raise ValueError(
+                f"train.bound.steps: got {self.train.bound.steps}, expected as many as train.times has: {self.train.times}"
+            )
+
     @property
     def objective(self) -> Objective:
         """The loss that this recipe minimises."""
