@@ -88,7 +88,7 @@ class Recipe(PipelineConfig):
 
         if self.model.learned_variance and self.train.times != Discrete(self.train.bound.steps):
             raise ValueError(
-                f"train.bound.steps: got {self.train.bound.steps}, expected as many as train.times has: {self.train.times}"
+                f"train.bound.steps: got {self.train.bound.steps}, expected those of train.times: {self.train.times}"
             )
 
     @property
