@@ -73,7 +73,8 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733 }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1c2733; background: #fff }}
 h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.15rem; margin-top: 2rem }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ padding: .3rem .6rem; border-bottom: 1px solid #dfe4ea; text-align: left; vertical-align: top }}
@@ -82,6 +83,7 @@ td.says {{ text-align: left; color: #5a6775; font-size: .85rem; white-space: nor
 .note {{ background: #fff6dc; border-left: 4px solid #e3b341; padding: .5rem .8rem }}
 .sheets {{ display: flex; flex-wrap: wrap; gap: 1.5rem; margin-top: 2rem }}
 figure {{ margin: 0; max-width: 100% }} figure.wide {{ width: 100% }}
+figure.sheet {{ width: calc(50% - .75rem) }} figure.sheet img {{ width: 100% }}
 figcaption {{ color: #5a6775; font-size: .9rem; max-width: 26rem }}
 figure.wide figcaption {{ max-width: none }} img {{ max-width: 100%; image-rendering: pixelated }}
 .plot img {{ image-rendering: auto }}
