@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 
+# Threads that wait by spinning take the core from what they wait for, where anything else runs too.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 bin := $(VENV)/bin
 run := runs/digits
 pip := $(bin)/python -m pip --disable-pip-version-check install -c constraints.txt $(PIP_ARGS)
