@@ -50,6 +50,8 @@ def test_values_come_as_they_are(tmp_path: Path, space: tuple[int, ...], dtype: 
     batch = samples.read(torch.tensor([3, 0, 11]))
     assert batch.x.dtype == torch.float32
     assert np.array_equal(batch.x.numpy(), x[[3, 0, 11]].astype(np.float32))
+    batch.x.zero_()  # what is done to a batch is not done to the data
+    assert np.array_equal(samples.read(torch.tensor([3])).x[0].numpy(), x[3].astype(np.float32))
 
 
 def test_an_npy_file_stays_on_disk(tmp_path: Path) -> None:
@@ -88,6 +90,32 @@ def test_parts_keep_samples_and_conditions_together(tmp_path: Path) -> None:
         assert torch.equal(batch.cond["label"], rows.long() % 3)
         seen += rows.long().tolist()
     assert sorted(seen) == list(range(100))
+
+
+def test_both_parts_come_from_one_look_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, look = list[Path](), module._read  # pyright: ignore[reportPrivateUsage]
+
+    def read(path: Path, wanted: set[str]) -> Any:
+        looked.append(path)
+        return look(path, wanted)
+
+    monkeypatch.setattr(module, "_read", read)
+    data = Arrays(path=npz(tmp_path, x=x_of(N, 1, 4)), held_out=0.5)
+    train, held_out = data.open("train"), data.open("held_out")
+    assert len(looked) == 1
+    assert len(train) + len(held_out) == N
+    npz(tmp_path, x=1 + x_of(N + 1, 1, 4))
+    assert len(data.open("train")) + len(data.open("held_out")) == N + 1
+    assert len(looked) == 2
+
+
+def test_a_relative_path_is_looked_for_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Arrays(path=Path("a.npz"), held_out=0.0)
+    for name, n in (("here", 3), ("there", 4)):
+        (tmp_path / name).mkdir()
+        npz(tmp_path / name, x=x_of(n, 1, 4))
+        monkeypatch.chdir(tmp_path / name)
+        assert len(data.open("train")) == n
 
 
 def test_a_row_keeps_its_part_when_rows_are_added() -> None:

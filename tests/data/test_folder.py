@@ -88,8 +88,46 @@ def test_folders_that_make_no_data_set_say_so_in_a_sentence(tmp_path: Path) -> N
     pictures.by_class(tmp_path / "mix", ("a", "b"), 1)
     pictures.flat(tmp_path / "mix", 2)
     assert "2 images of its own beside the folders a, b" in refused(folder(tmp_path / "mix"))
-    pictures.by_class(tmp_path / "parts", ("train", "Test"), 1)
-    assert "parts, not classes" in refused(folder(tmp_path / "parts"))
+    for i, parts in enumerate((("train", "Test"), ("train",))):
+        pictures.by_class(tmp_path / f"parts{i}", parts, 1)
+        assert "parts, not classes" in refused(folder(tmp_path / f"parts{i}"))
+    pictures.by_class(tmp_path / "rail", ("train", "tram"), 1)
+    assert len(folder(tmp_path / "rail").open("train")) == 2
+
+
+def test_what_is_passed_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures.by_class(tmp_path, ("a", "b"), 2)
+    for name in ("a/1.HEIC", "a/2.heic", "b/notes.txt", "b/LICENSE", "labels.csv", "a/.DS_Store", ".x/1.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    pictures.write(tmp_path / "__MACOSX" / "a.png", pictures.noise(7))
+    assert len(folder(tmp_path).open("train")) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("Passed over 5 files that are not named like images (2 with .heic, ")
+    for kind in ("1 with .txt", "1 with .csv", "1 with no suffix"):
+        assert kind in said
+
+
+def test_links_to_files_and_classes_are_followed(tmp_path: Path) -> None:
+    pictures.flat(tmp_path / "elsewhere", 3)
+    root = tmp_path / "root"
+    pictures.write(root / "a" / "y.png", pictures.noise(50))
+    (root / "a" / "z.png").symlink_to(tmp_path / "elsewhere" / "002.png")
+    (root / "a" / "round").symlink_to(root)
+    (root / "b").symlink_to(tmp_path / "elsewhere")
+    assert everything(folder(root).open("train"))[1] == [50, 2, 0, 1, 2]
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    for i, name in enumerate((f"{latin}/{latin}.png", "two\nlines/a.png")):
+        try:
+            pictures.write(tmp_path / name, pictures.noise(i))
+        except OSError:
+            pytest.skip("this file system has no such names")
+    samples = folder(tmp_path).open("train")
+    assert everything(samples)[1] == [0, 1]
+    assert samples.facts.classes["label"] == ("caf\ufffd", "two lines")
 
 
 def test_adding_files_moves_nobody_between_parts(tmp_path: Path) -> None:
@@ -166,6 +204,8 @@ def test_a_file_that_may_not_be_read_is_skipped(tmp_path: Path) -> None:
     pictures.flat(tmp_path, 3)
     (tmp_path / "001.png").chmod(0)
     assert everything(folder(tmp_path).open("train"))[1] == [0, 2]
+    (tmp_path / "001.png").chmod(0o600)
+    assert everything(folder(tmp_path).open("train"))[1] == [0, 1, 2]
 
 
 def test_what_is_not_a_file_is_skipped_without_being_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anydit.data import Data, HuggingFace, ImageFolder
+from anydit.data import Data, FashionMNIST, HuggingFace, ImageFolder
 from anydit.recipes import find
 from tests.data import pictures
 
@@ -152,3 +152,40 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("images", ImageFolder), ("huggingface", HuggingFace)])
 def test_recipes_of_own_images(name: str, kind: type) -> None:
     assert isinstance(find(name)().data, kind)
+
+
+def clothes(folder: Path, classes: int = 10) -> tuple[str, dict[str, np.ndarray]]:
+    """Fashion-MNIST as it is on the hub, but few and random."""
+    pixels = {
+        s: np.random.default_rng(n).integers(0, 256, (n, 28, 28), np.uint8) for s, n in (("train", 20), ("test", 10))
+    }
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(num_classes=classes))
+    splits = {
+        split: datasets.Dataset.from_dict(
+            {"image": [Image.fromarray(p) for p in x], "label": [(3 * i) % classes for i in range(len(x))]},
+            features=features,
+        )
+        for split, x in pixels.items()
+    }
+    return saved(folder, **splits), pixels
+
+
+def test_fashion_by_name_is_what_it_is_from_idx_files(tmp_path: Path) -> None:
+    name, pixels = clothes(tmp_path / "fashion")
+    for part, split in (("train", "train"), ("held_out", "test")):
+        samples = FashionMNIST(name=name).open(part)
+        batch = samples.read(torch.arange(len(samples)))
+        assert torch.equal(batch.x, torch.from_numpy(pixels[split]).float()[:, None])
+        assert batch.cond["label"].tolist() == [(3 * i) % 10 for i in range(len(samples))]
+        assert samples.facts.classes["label"][9] == "ankle boot"
+        assert (samples.facts.channels, samples.facts.size) == (1, (28, 28))
+
+
+def test_fashion_by_name_refuses_what_is_not_fashion(tmp_path: Path) -> None:
+    assert "with 7 classes, expected the 10 of Fashion-MNIST" in refused(
+        FashionMNIST(name=clothes(tmp_path / "seven", 7)[0])
+    )
+    assert "held_out_split: got 'test'" in refused(
+        FashionMNIST(name=saved(tmp_path / "no test", train=rows())), "held_out"
+    )
+    assert "save_to_disk" in refused(FashionMNIST(name="zalando-datasets/fashion_mnist"))

@@ -99,6 +99,12 @@ def test_captions_are_whole_or_cut_but_never_run_into_each_other(captions: Seque
         assert not ink[i * cell : i * cell + MARGIN_PX].any()
 
 
+def test_captions_that_cannot_be_drawn_are_drawn_as_well_as_may_be() -> None:
+    x = torch.zeros(2, 1, 48, 48)
+    odd, plain = (Images().picture(x, captions, columns=2) for captions in (["a\n b", "x\udcff"], ["a b", "x?"]))
+    assert np.array_equal(image_of(odd), image_of(plain))
+
+
 def test_an_animation_has_every_frame_and_rests_on_the_last(tmp_path: Path) -> None:
     frames = [torch.full((4, 1, 48, 48), i / 3) for i in range(4)]
     Images().animation(frames, tmp_path / "a.gif")

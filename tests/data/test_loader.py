@@ -50,6 +50,23 @@ def test_an_order_of_nothing_is_refused() -> None:
             Order(count, batch, seed=0)
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_processes_share_every_batch(world: int) -> None:
+    whole = Order(10, 6, seed=5)
+    orders = [Order(10, 6, seed=5, rank=rank, world=world) for rank in range(world)]
+    assert torch.equal(torch.cat([order.positions for order in orders]), torch.arange(6))
+    for step in range(8):
+        assert torch.equal(torch.cat([order.ids(step) for order in orders]), whole.ids(step))
+        for order in orders:
+            assert torch.equal(order.ids(step), whole.ids(step)[order.positions])
+
+
+@pytest.mark.parametrize(("rank", "world", "said"), [(2, 2, "rank: got 2"), (-1, 2, "rank"), (0, 4, "train.batch")])
+def test_a_batch_that_processes_cannot_share_is_refused(rank: int, world: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Order(10, 6, seed=0, rank=rank, world=world)
+
+
 def some(batches: Iterator[Batch], n: int) -> list[Batch]:
     return list(islice(batches, n))
 

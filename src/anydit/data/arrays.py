@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -42,7 +43,8 @@ class ArraySamples:
         rows = ids if self.rows is None else self.rows[ids]
         x = torch.from_numpy(np.ascontiguousarray(self.x[rows.numpy()], np.float32))
         cond = {name: values[rows] for name, values in self.cond.items()}
-        return Batch(x if self.unit == 1 else x * self.unit, cond, ids)
+        # In place, for x is a copy already: another array of this size takes longer to get than to fill.
+        return Batch(x if self.unit == 1 else x.mul_(self.unit), cond, ids)
 
 
 def split(count: int, held_out: float, part: Part, seed: int = 0) -> Int[Tensor, " n"]:
@@ -72,6 +74,21 @@ class Arrays(Data):
         check_share(self.held_out)
 
     def open(self, part: Part) -> Samples:
+        path = self.path.expanduser().resolve()
+        if not path.is_file():
+            raise ValueError(f"data.path: got {self.path}, which is not a file; expected a .npy or .npz file")
+        stat = path.stat()
+        whole = _whole(replace(self, path=path), (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        rows = split(len(whole), self.held_out, part)
+        if not len(rows):
+            raise ValueError(
+                f"data.held_out: got {self.held_out}, which leaves none of {len(whole)} samples in the part {part}; "
+                "expected at least one"
+            )
+        return replace(whole, rows=rows)
+
+    def _both_parts(self) -> ArraySamples:
+        """All samples, checked."""
         arrays = self._load()
         x = self._with_space("x", arrays[self.x])
         cond, classes = dict[str, Tensor](), dict[str, tuple[str, ...]]()
@@ -85,13 +102,7 @@ class Arrays(Data):
             if (len(field), *field.shape[2:]) != (len(x), *x.shape[2:]):
                 raise ValueError(f"data.field: got shape {field.shape}, expected that of x but for channels: {x.shape}")
             cond["field"] = torch.from_numpy(np.ascontiguousarray(field, np.float32))
-        rows = split(len(x), self.held_out, part)
-        if not len(rows):
-            raise ValueError(
-                f"data.held_out: got {self.held_out}, which leaves none of {len(x)} samples in the part {part}; "
-                "expected at least one"
-            )
-        return ArraySamples(x, Facts(x.shape[1], tuple(x.shape[2:]), classes, frozenset(cond)), cond, rows=rows)
+        return ArraySamples(x, Facts(x.shape[1], tuple(x.shape[2:]), classes, frozenset(cond)), cond)
 
     def _with_space(self, field: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "n c *space"]:
         """Finite numbers `[n, c, *space]`, still in the file where it is mapped."""
@@ -102,11 +113,9 @@ class Arrays(Data):
 
     def _load(self) -> Mapping[str, Shaped[np.ndarray, "..."]]:
         """Every array that is asked for, by name."""
-        path, wanted = self.path.expanduser(), {"x": self.x, "label": self.label, "field": self.field}
+        path, wanted = self.path, {"x": self.x, "label": self.label, "field": self.field}
         fields = [(name, field) for field, name in wanted.items() if name is not None]
         fields += [(name, "numbers") for name in self.numbers]
-        if not path.is_file():
-            raise ValueError(f"data.path: got {path}, which is not a file; expected a .npy or .npz file")
         try:
             names, arrays = _read(path, {name for name, _ in fields})
         except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
@@ -119,6 +128,12 @@ class Arrays(Data):
             if name not in arrays:
                 raise ValueError(f"data.{field}: got {name!r}, expected one of {', '.join(names)}")
         return arrays
+
+
+@lru_cache(maxsize=1)
+def _whole(data: Arrays, state: tuple[int, ...]) -> ArraySamples:
+    """What the two parts share, read and checked once: the file may be larger than memory. A new state reads anew."""
+    return data._both_parts()
 
 
 def _read(path: Path, wanted: set[str]) -> tuple[list[str] | None, dict[str, Shaped[np.ndarray, "..."]]]:

@@ -32,7 +32,7 @@ HANDFUL = 5
 """Unreadable images that any tolerance above 0 allows, however few images there are."""
 
 SHOWN = 5
-"""Unreadable images that are named on the terminal; the index names all."""
+"""How many are named of what is wrong in a sentence; the index names all that was skipped."""
 
 STALE_SECONDS = 24 * 3600
 """What a killed process left is removed when nobody has written to it for so long."""

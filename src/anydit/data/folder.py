@@ -1,13 +1,14 @@
 """A folder of image files, one subfolder for each class or flat; and what all data of image files has in common."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from os import walk
+from os import R_OK, access, fsencode, walk
 from pathlib import Path
 from stat import S_ISREG
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,7 +17,7 @@ from torch import Tensor
 from anydit.config import config
 from anydit.data.arrays import ArraySamples
 from anydit.data.base import Data, Facts, Part, Samples, check_share
-from anydit.data.cache import Cache, Decoded, Sources
+from anydit.data.cache import SHOWN, Cache, Decoded, Sources
 from anydit.data.decode import SUFFIXES, Crop, Fit, Unreadable
 from anydit.tensors import Batch
 
@@ -61,8 +62,10 @@ class ImageData(Data):
         cond = dict[str, Tensor]()
         if decoded.labels is not None:
             cond["label"] = torch.tensor(decoded.labels)
-            for index in sorted(set(range(len(classes))) - set(decoded.labels)):
-                raise ValueError(f"data: got no readable image of the class {classes[index]}, expected at least one")
+            if missing := set(range(len(classes))) - set(decoded.labels):
+                raise ValueError(
+                    f"data: got no readable image of the class {classes[min(missing)]}, expected at least one"
+                )
         facts = Facts(self.channels, self.size, {"label": tuple(classes)} if cond else {}, frozenset(cond))
         samples = ArraySamples(decoded.pixels, facts, cond, unit=1 / 255, rows=rows)
         return Mirrored(samples) if self.flip and part == "train" else samples
@@ -72,14 +75,17 @@ class ImageData(Data):
 class ImageFolder(ImageData):
     """The image files in `path`: one subfolder for each class (at any depth in it), or all in `path` and unconditional.
 
-    Hidden files and folders are passed over, and so is what is not named like an image.
+    Passed over are hidden files and folders, folders named `__...`, and, counted, files not named like images. Links
+    are followed, wherever they lead, to files and to classes' folders, but not to folders within a class.
     """
 
     path: Path = Path("images")
 
     def open(self, part: Part) -> Samples:
         root = self.path.expanduser()
-        names, classes = _listing(root)
+        names, classes, others = _listing(root)
+        if part == "train" and others:
+            print(_told(others), file=sys.stderr)
         index = {name: i for i, name in enumerate(classes)}
         labels = [index[name.partition("/")[0]] for name in names] if classes else None
         stats = [_stat(root / name) for name in names]
@@ -90,7 +96,8 @@ class ImageFolder(ImageData):
             return root / names[i]
 
         decoded = self._decoded(Sources(names, labels, load, stats))
-        return self._samples(decoded, classes, part, rows_of(decoded.names, self.held_out, part))
+        rows = rows_of(decoded.names, self.held_out, part)
+        return self._samples(decoded, [_text(name) for name in classes], part, rows)
 
 
 @dataclass(frozen=True)
@@ -114,52 +121,78 @@ class Mirrored:
 
 def rows_of(names: Sequence[str], held_out: float, part: Part) -> Int[Tensor, " n"]:
     """The rows of one part, in order. Each is drawn by its name alone, so that more of them move none of the others."""
-    draws = torch.tensor([int.from_bytes(sha256(name.encode()).digest()[:6]) for name in names]).double()
+    draws = torch.tensor([int.from_bytes(sha256(fsencode(name)).digest()[:6]) for name in names]).double()
     chosen: Bool[Tensor, " all"] = draws / 2**48 < held_out
     return torch.nonzero(chosen if part == "held_out" else ~chosen)[:, 0]
 
 
-def _listing(root: Path) -> tuple[list[str], list[str]]:
-    """The image files by their names relative to `root`, and the classes; none where the folder is flat."""
+class Listing(NamedTuple):
+    """What is in a folder, by names relative to it; no `classes` where it is flat."""
+
+    images: list[str]
+    classes: list[str]
+    others: list[str]
+
+
+def _listing(root: Path) -> Listing:
+    """Find the images, and refuse what is neither a folder for each class nor a flat one."""
     if not root.is_dir():
         raise ValueError(f"data.path: got {root}, which is not a folder; expected one with images")
-    flat = sorted(e.name for e in root.iterdir() if _is_image(e.name) and not e.is_dir())
-    classes = sorted(e.name for e in root.iterdir() if e.is_dir() and not e.name.startswith((".", "__")))
-    by_class = {name: sorted(_below(root, root / name)) for name in classes}
-    found = [name for names in by_class.values() for name in names]
-    if not flat and not found:
+    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("__"))
+    top = sorted(entry.name for entry in entries if not entry.is_dir())
+    within = {name: sorted(_below(root, root / name)) for name in classes}
+    files = top + [file for name in classes for file in within[name]]
+    images, flat = [file for file in files if _is_image(file)], sum(map(_is_image, top))
+    if not images:
         raise ValueError(f"data.path: got {root} without images, expected files named {', '.join(SUFFIXES)}")
     if flat and classes:
         raise ValueError(
-            f"data.path: got {root} with {len(flat)} images of its own beside the folders {', '.join(classes[:5])}; "
+            f"data.path: got {root} with {flat} images of its own beside the folders {_some(classes)}; "
             "expected either one folder for each class, or images only"
         )
-    empty = [name for name, names in by_class.items() if not names]
-    if empty:
-        raise ValueError(f"data.path: got no images in {', '.join(empty[:5])} of {root}, expected some of every class")
-    if len(classes) > 1 and {name.lower() for name in classes} <= PARTS:
+    if empty := [name for name in classes if not any(map(_is_image, within[name]))]:
+        raise ValueError(f"data.path: got no images in {_some(empty)} of {root}, expected some of every class")
+    if classes and {name.lower() for name in classes} <= PARTS:
         raise ValueError(
-            f"data.path: got {root} with the folders {', '.join(classes)}, which are parts, not classes; "
+            f"data.path: got {root} with the folders {_some(classes)}, which are parts, not classes; "
             f"expected one of them, as {root / classes[0]}"
         )
-    return flat or found, classes
+    return Listing(images, classes, [file for file in files if not _is_image(file)])
 
 
 def _below(root: Path, folder: Path) -> Iterator[str]:
-    """The image files at any depth in `folder`, relative to `root`."""
+    """The files at any depth in `folder`, relative to `root`, that are not hidden."""
     for at, folders, files in walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(at, name).relative_to(root).as_posix() for name in files if _is_image(name))
+        prefix = Path(at).relative_to(root).as_posix()
+        yield from (f"{prefix}/{name}" for name in files if not name.startswith("."))
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
-def _stat(file: Path) -> tuple[int, int] | None:
-    """A file's bytes and when it was changed; None where it is no file."""
+def _told(others: Sequence[str]) -> str:
+    """One sentence on what is in the folder but is not read."""
+    kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in others).most_common(SHOWN)
+    found = ", ".join(f"{count} with {_text(kind)}" for kind, count in kinds)
+    return f"Passed over {len(others)} files that are not named like images ({found})."
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(_text(name) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _text(name: str) -> str:
+    """A file's name on one line and in valid Unicode, which it need not be."""
+    return " ".join(fsencode(name).decode(errors="replace").split())
+
+
+def _stat(file: Path) -> tuple[int, int, bool] | None:
+    """A file's bytes, when it was changed, and whether it may be read; None where it is no file."""
     try:
         found = file.stat()
     except OSError:
         return None
-    return (found.st_size, found.st_mtime_ns) if S_ISREG(found.st_mode) else None
+    return (found.st_size, found.st_mtime_ns, access(file, R_OK)) if S_ISREG(found.st_mode) else None

@@ -62,6 +62,7 @@ class Images(View):
 def sheet(tiles: Sequence[Image.Image], captions: Sequence[str] = (), columns: int | None = None) -> Image.Image:
     """Pictures of one size in rows, `columns` in each (about square where None), with a caption under each."""
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+    captions = [" ".join(c.encode(errors="replace").decode().split()) for c in captions]  # one line that can be drawn
     room = max([tiles[0].width, *(min(2 * tiles[0].width, ceil(draw.textlength(c))) for c in captions)])
     width, height = room + MARGIN_PX, tiles[0].height + MARGIN_PX + (CAPTION_PX if captions else 0)
     columns = min(len(tiles), columns or max(1, round(sqrt(len(tiles) * height / width))))

@@ -22,21 +22,36 @@ CAUGHT, DIED = "in DataLoader worker process", "DataLoader worker (pid"
 
 @dataclass(frozen=True)
 class Order:
-    """The samples of every step: each epoch is a permutation of all `count`; batches run on from one into the next."""
+    """The samples of every step: each epoch is a permutation of all `count`; batches run on from one into the next.
+
+    Of `world` processes the one of this `rank` has its share of every `batch`, in one piece.
+    """
 
     count: int
     batch: int
     seed: int
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.batch < 1:
             raise ValueError(f"data: got {self.count} samples in batches of {self.batch}, expected at least 1 of each")
+        if self.world < 1 or not 0 <= self.rank < self.world:
+            raise ValueError(f"rank: got {self.rank} of {self.world} processes, expected 0 to one below their number")
+        if self.batch % self.world:
+            raise ValueError(f"train.batch: got {self.batch}, expected a multiple of the {self.world} processes")
+
+    @property
+    def positions(self) -> Int[Tensor, " b"]:
+        """Where the samples of this process are in the whole batch, the same at every step."""
+        share = self.batch // self.world
+        return torch.arange(self.rank * share, (self.rank + 1) * share)
 
     def ids(self, step: int) -> Int[Tensor, " b"]:
-        """The ids of a step's whole batch, by position."""
-        place = torch.arange(step * self.batch, (step + 1) * self.batch)
+        """The ids of the samples at this process's positions of a step's batch."""
+        place = step * self.batch + self.positions
         epoch, within = place // self.count, place % self.count
-        out = torch.empty(self.batch, dtype=torch.int64)
+        out = torch.empty_like(place)
         for e in range(int(epoch[0]), int(epoch[-1]) + 1):
             out[epoch == e] = _permutation(self.count, self.seed, e)[within[epoch == e]]
         return out

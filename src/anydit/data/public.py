@@ -1,7 +1,8 @@
-"""Public data sets that come inside packages; nothing is downloaded."""
+"""Public data sets, as they come inside packages."""
 
 import gzip
 import zlib
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxtyping import Shaped
 from anydit.config import config
 from anydit.data.arrays import ArraySamples, split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
+from anydit.data.huggingface import HuggingFace
 
 
 @config
@@ -44,11 +46,28 @@ class FashionMNIST(Data):
     """70,000 pictures of clothes, 28x28, values 0 to 255, 10,000 of them held out (Xiao et al. 2017, arXiv 1708.07747).
 
     `path`: a folder of the four IDX files as published, gzipped or not; by default where the Debian package puts them.
+    `name`: in place of it, a data set in the format of Hugging Face with the splits "train" and "test", by its name on
+    the hub or a folder.
     """
 
     path: Path = Path("/usr/share/datasets/fashion-mnist")
+    name: str | None = None
 
     def open(self, part: Part) -> Samples:
+        return self._idx(part) if self.name is None else self._named(self.name, part)
+
+    def _named(self, name: str, part: Part) -> Samples:
+        """The same pixels and classes as those of the IDX files."""
+        samples = HuggingFace(name=name, size=(28, 28), channels=1, held_out_split="test", bad_limit=0).open(part)
+        assert isinstance(samples, ArraySamples), "nothing is mirrored"
+        found = len(samples.facts.classes.get("label", ()))
+        if found != len(CLOTHES):
+            raise ValueError(
+                f"data.name: got {name} with {found} classes, expected the {len(CLOTHES)} of Fashion-MNIST"
+            )
+        return replace(samples, facts=FASHION, unit=1.0)
+
+    def _idx(self, part: Part) -> Samples:
         stem = "train" if part == "train" else "t10k"
         folder = self.path.expanduser()
         images, labels = _idx(folder, f"{stem}-images", 3), _idx(folder, f"{stem}-labels", 1)
@@ -60,12 +79,13 @@ class FashionMNIST(Data):
             raise ValueError(
                 f"data.path: got {stem} label {labels.max()} in {folder}, expected 0 to {len(CLOTHES) - 1}"
             )
-        facts = Facts(1, (28, 28), {"label": CLOTHES}, frozenset({"label"}))
-        return ArraySamples(images[:, None], facts, {"label": torch.from_numpy(labels.astype(np.int64))})
+        return ArraySamples(images[:, None], FASHION, {"label": torch.from_numpy(labels.astype(np.int64))})
 
 
 CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 """Fashion-MNIST's classes, in the order of their labels."""
+
+FASHION = Facts(1, (28, 28), {"label": CLOTHES}, frozenset({"label"}))
 
 IDX_BYTE = 0x08
 """IDX's code for unsigned bytes (LeCun's format: two zeros, type, axes, then big-endian sizes, then the values)."""
@@ -81,7 +101,7 @@ def _idx(folder: Path, stem: str, axes: int) -> Shaped[np.ndarray, "..."]:
     if file is None:
         raise ValueError(
             f"data.path: got {folder}, which has no {names[0]}[.gz]; expected a folder with Fashion-MNIST's IDX files: "
-            "apt-get install dataset-fashion-mnist, or --data.path FOLDER"
+            "apt-get install dataset-fashion-mnist, or --data.path FOLDER, or --data.name NAME_ON_HUGGING_FACE"
         )
     head_bytes = 4 + 4 * axes
     try:
