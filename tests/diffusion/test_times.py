@@ -48,6 +48,7 @@ def test_shift_multiplies_the_noise_level():
 def test_stratified_puts_one_in_each_stratum():
     u = stratified(U[:64], torch.arange(64), 64)
     assert (torch.ceil(u * 64) - 1).tolist() == list(range(64))
+    torch.testing.assert_close(u * 64 - torch.arange(64), U[:64], rtol=0, atol=1e-5)  # within it, still uniform
     halves = [stratified(U[a:b], torch.arange(a, b), 64) for a, b in ((0, 40), (40, 64))]
     assert torch.equal(torch.cat(halves), u), "the same whoever draws which part"
 
