@@ -67,6 +67,11 @@ def test_random_probes_are_right_on_average():
     assert not torch.equal(other, again)
 
 
+def test_one_probe_of_signs_is_exact_where_values_are_independent():
+    exact, one = (log_likelihood(Gaussian(Cosine()), Cosine(), X0, {}, steps=20, probes=n) for n in (None, 1))
+    torch.testing.assert_close(one, exact, rtol=1e-9, atol=1e-9)
+
+
 def test_bits_per_dimension_of_a_uniform_byte():
     """Density 1/256 over 8-bit values, seen by the network on [-1, 1], is 8 bits."""
     scale = 127.5
