@@ -109,13 +109,15 @@ def test_both_parts_come_from_one_look_at_the_file(tmp_path: Path, monkeypatch: 
     assert len(looked) == 2
 
 
-def test_a_relative_path_is_looked_for_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_looked_for_where_one_is_or_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Arrays(path=Path("a.npz"), held_out=0.0)
     for name, n in (("here", 3), ("there", 4)):
         (tmp_path / name).mkdir()
         npz(tmp_path / name, x=x_of(n, 1, 4))
         monkeypatch.chdir(tmp_path / name)
         assert len(data.open("train")) == n
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(Arrays(path=Path("~/here/a.npz"), held_out=0.0).open("train")) == 3
 
 
 def test_a_row_keeps_its_part_when_rows_are_added() -> None:

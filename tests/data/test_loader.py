@@ -131,8 +131,10 @@ def test_what_cannot_be_read_stops_at_its_step(workers: int) -> None:
     order = Order(10, 1, seed=0)
     batches = read_ahead(Failing(at_step(order, 4), broken), order, 0, workers)
     assert [int(batch.ids) for batch in some(batches, 4)] == ids_of(order, 4)
+    processes = set(multiprocessing.active_children())
     with pytest.raises(OSError, match="the disk is gone"):
         next(batches)
+    assert len(processes - set(multiprocessing.active_children())) == workers  # it ends with the error
 
 
 def test_a_killed_worker_is_an_error_not_a_gap() -> None:

@@ -142,9 +142,12 @@ def _batches(steps: _Steps, start: int, workers: int) -> Generator[Batch, None, 
             sampler=_From(start),
             num_workers=workers,
         )
-    except (RuntimeError, ConnectionError, EOFError) as error:  # the last two where it died while handing a batch over
-        if CAUGHT in str(error) or (isinstance(error, RuntimeError) and DIED not in str(error)):
-            raise
+    except Exception as error:
+        # A worker that dies while it hands a batch over breaks the connection.
+        lost = isinstance(error, (ConnectionError, EOFError)) or DIED in str(error)
+        if CAUGHT in str(error) or not lost:
+            # Without PyTorch's frames, which would keep the workers alive; what the worker's were is in the message.
+            raise error.with_traceback(None) from None
         raise RuntimeError(
             f"train.workers: a process that reads data died, perhaps for want of memory ({error}); "
             "run the same command again to go on, with fewer workers if need be"
