@@ -63,9 +63,8 @@ class Decoded:
 
     def told(self) -> str:
         """One sentence on what was skipped."""
-        return (
-            f"Skipped {len(self.skipped)} unreadable images ({_listed(self.skipped)}); all are named in {self.index}."
-        )
+        images = "image" if len(self.skipped) == 1 else "images"
+        return f"Skipped {len(self.skipped)} unreadable {images} ({_listed(self.skipped)}), as {self.index} says too."
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _told(others: Sequence[str]) -> str:
     """One sentence on what is in the folder but is not read."""
     kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in others).most_common(SHOWN)
     found = ", ".join(f"{count} with {_text(kind)}" for kind, count in kinds)
-    return f"Passed over {len(others)} files that are not named like images ({found})."
+    return f"Passed over files that are not named like images: {found}."
 
 
 def _some(names: Sequence[str]) -> str:
