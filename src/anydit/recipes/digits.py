@@ -3,6 +3,7 @@
 from anydit.codecs import Normalize
 from anydit.data import Digits, Images
 from anydit.diffusion.multistep import DPMSolverPP
+from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
@@ -26,6 +27,7 @@ def digits() -> Recipe:
         train=TrainConfig(
             steps=2500,
             batch=128,
+            times=LogitNormal(),
             optimizer=AdamW(lr=2e-3),
             schedule=LinearDecay(warmup=50, decay=0.5),
             ema_decay=0.999,

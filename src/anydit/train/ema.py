@@ -26,6 +26,10 @@ class EMA(Generic[M]):
     def update(self, step: int, applied: Float[Tensor, ""]) -> None:
         """Move towards the weights after `step`; where `applied` is 0 (a skipped step), stay. Needs no wait."""
         weight = applied * (1 - min(self.decay, (1 + step) / (10 + step)))
+        if weight.device.type == "cpu":  # one pass each; there, the multi-tensor operations are plain loops of three
+            for own, followed in zip(self._own, self._followed, strict=True):
+                own.lerp_(followed, weight)
+            return
         # pyright's stubs do not know PyTorch's multi-tensor operations, which do all parameters in a few launches.
         difference = torch._foreach_sub(self._followed, self._own)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_mul_(difference, weight)  # pyright: ignore[reportPrivateImportUsage]
