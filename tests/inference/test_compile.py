@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from anydit.inference.compile import autocast, compile_blocks
+from anydit.inference.compile import autocast, compile_blocks, emulates_bf16
 from anydit.model.dit import DiT, DiTConfig
 
 CONFIG = DiTConfig(width=16, depth=1, heads=2, patch=(2,), channels=1, size=(4,))
@@ -36,3 +36,17 @@ def test_autocast_changes_products_only_where_asked():
     for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         with autocast(torch.device("cpu"), bf16):
             assert (a @ a).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("told", "slow"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_a_processor_without_bfloat16_is_known(monkeypatch, told, slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    assert emulates_bf16(torch.device("cpu")) is slow
+    assert not emulates_bf16(torch.device("meta"))

@@ -38,3 +38,11 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
     if bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError(f"bf16: got True, but {torch.cuda.get_device_name(device)} has no bfloat16; set bf16 to False")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is slow on `device`: an x86 processor without instructions for it."""
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # an older PyTorch does not tell
+        return False
+    can = torch.cpu.get_capabilities()
+    return can.get("architecture") == "x86_64" and not (can.get("avx512_bf16") or can.get("amx_bf16"))

@@ -11,7 +11,7 @@ import torch
 from anydit.config import Json, differences, to_json
 from anydit.data import Samples
 from anydit.data.loader import Order, read_ahead
-from anydit.inference.compile import compile_blocks
+from anydit.inference.compile import compile_blocks, emulates_bf16
 from anydit.inference.config import RUN_FILE
 from anydit.inference.pipeline import WEIGHTS_FILE, Pipeline, find_device, save_codec
 from anydit.model.dit import DiT
@@ -98,6 +98,8 @@ class Run:
         self.order = Order(len(self.samples), config.batch, config.seed)
         if config.compile:
             compile_blocks(model)
+        if config.bf16 and emulates_bf16(self.device):
+            self.note("This processor has no instructions for bfloat16: --train.bf16 False is faster here.")
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if the folder is of this same recipe; else begin and write the recipe.
