@@ -19,13 +19,14 @@ def fashion() -> Recipe:
     """
     return _recipe(
         DiTConfig(
-            width=256, depth=6, heads=4, patch=(7, 7), channels=1, size=(28, 28), conditions={"label": Label(10)}
+            width=192, depth=6, heads=6, patch=(7, 7), channels=1, size=(28, 28), conditions={"label": Label(10)}
         ),
         Velocity(),
         TrainConfig(
-            steps=2500,
+            steps=2300,
             batch=128,
-            optimizer=AdamW(lr=1.5e-3),
+            times=LogitNormal(),
+            optimizer=AdamW(lr=2e-3),
             schedule=LinearDecay(warmup=100, decay=0.5),
             ema_decay=0.999,
             bf16=True,
