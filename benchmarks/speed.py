@@ -164,6 +164,7 @@ def contenders(size: Size, device: str, checkout: Path | None) -> list[Contender
 
 def compare(size: Size, device: str, checkout: Path | None, rounds: int) -> list[list[object]]:
     """Rows of the table for one size."""
+    torch.compiler.reset()  # or the variants of one size count towards the next one's limit
     timers = [Timer(c, size, device) for c in contenders(size, device, checkout)]
     first = [timer.seconds(timer.step) for timer in timers]
     forward: list[list[float]] = [[] for _ in timers]
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--official", type=Path, help="a checkout of facebookresearch/DiT (needs timm)")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch._dynamo.config.recompile_limit = 64  # all models here share one Block.forward
     rows: list[list[object]] = []
     for size in GPU_SIZES if device == "cuda" else CPU_SIZES:
         if arguments.only and arguments.only not in size.name:
