@@ -33,14 +33,14 @@ class Waves(Data):
         turns = 1 + 5 * torch.rand(self.count, 1, generator=random)
         phase = torch.rand(self.count, 1, generator=random)
         x = torch.sin(2 * math.pi * (turns * torch.arange(LENGTH) / LENGTH + phase))
-        facts = Facts(channels=1, size=(LENGTH,), conditions=frozenset({"turns"}))
+        facts = Facts(channels=1, size=(LENGTH,), numbers={"turns": ("turns",)})
         return ArraySamples(x[:, None].numpy(), facts, {"turns": turns})
 
 
 def waves() -> Recipe:
     """`anydit train examples/waves.py:waves` works too."""
     return Recipe(
-        model=DiTConfig(width=64, depth=3, heads=4, patch=(4,), conditions={"turns": Numbers(("turns",))}),
+        model=DiTConfig(width=64, depth=3, heads=4, patch=(4,), conditions={"turns": Numbers()}),
         view=ArrayView(low=-1, high=1),
         data=Waves(),
         train=TrainConfig(

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
@@ -45,6 +46,24 @@ def config(cls: type[T]) -> type[T]:
 
     made.__init__ = init
     return made
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse what is no finite number above 0."""
+    if not 0 < value < inf:
+        raise ValueError(f"{name}: got {value}, expected a finite number above 0")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Refuse a number below `least`, and one that is not finite."""
+    if not least <= value < inf:
+        raise ValueError(f"{name}: got {value}, expected at least {least}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuse what is not from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}, expected 0 to 1")
 
 
 def to_json(value: Any) -> Any:

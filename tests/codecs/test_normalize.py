@@ -1,5 +1,7 @@
 """The normalising codec: measured, inverted, refused."""
 
+import math
+
 import pytest
 import torch
 
@@ -36,7 +38,13 @@ def test_to_unit():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"shift": (1.0,)}, "only one"), ({"shift": (0.0,), "scale": (0.0,)}, "scale: got")]
+    ("options", "message"),
+    [
+        ({"shift": (1.0,)}, "only one"),
+        ({"shift": (0.0,), "scale": (0.0,)}, "scale: got"),
+        ({"shift": (0.0,), "scale": (math.inf,)}, "scale: got"),
+        ({"shift": (math.nan,), "scale": (1.0,)}, "shift: got"),
+    ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -66,8 +66,10 @@ def test_what_is_known_of_the_samples(tmp_path: Path) -> None:
     mass = np.linspace(1, 2, N)[:, None]
     path = npz(tmp_path, data=x, kind=label, speed=speed, mass=mass, coarse=field)
     samples = opened(path, x="data", label="kind", numbers=("speed", "mass"), field="coarse", channels_last=True)
-    assert samples.facts.conditions == {"label", "numbers", "field"}
+    assert samples.facts.conditions == ("label", "numbers", "field")
     assert samples.facts.classes == {"label": ("a", "b", "c")}
+    assert samples.facts.numbers == {"numbers": ("speed", "mass")}
+    assert samples.facts.fields == {"field": 2}
     assert (samples.facts.channels, samples.facts.size) == (3, (6, 4))
     ids = torch.tensor([2, 0])
     batch = samples.read(ids)
@@ -204,9 +206,11 @@ def test_files_that_hold_no_arrays_are_named(tmp_path: Path) -> None:
     [
         ({"label": "label"}, Label()),
         ({"numbers": ("speed", "mass")}, Numbers(names=("speed in m/s", "mass in kg"))),
+        ({"numbers": ("speed", "mass")}, Numbers()),
         ({"field": "coarse"}, Field(channels=2)),
+        ({"field": "coarse"}, Field()),
     ],
-    ids=["label", "numbers", "field"],
+    ids=["label", "numbers", "unnamed", "field", "of any channels"],
 )
 def test_each_condition_makes_a_model(tmp_path: Path, fields: dict[str, Any], condition: Condition) -> None:
     path = npz(

@@ -65,7 +65,7 @@ def test_a_flat_folder_has_no_condition(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").write_bytes(b"")
     samples = folder(tmp_path).open("train")
     assert len(samples) == 4
-    assert samples.facts.conditions == frozenset()
+    assert samples.facts.conditions == ()
     assert samples.read(torch.arange(2)).cond == {}
 
 
@@ -247,7 +247,7 @@ def test_a_flat_folder_makes_an_unconditional_model(tmp_path: Path) -> None:
     data = folder(tmp_path, size=(8, 8))
     whole = resolved(recipe(data, (4, 4)), data.open("train"), notes.append)
     assert whole.model.conditions == {}
-    assert notes == ["The data has no label: the model is not conditioned on it."]
+    assert notes == ["The model is not conditioned on label: the data has none."]
 
 
 def test_a_size_that_no_patch_divides_is_refused_before_the_data_is_looked_for() -> None:

@@ -104,7 +104,7 @@ def test_an_image_folder_is_read_like_ours(tmp_path: Path) -> None:
 def test_columns_are_found_or_named(tmp_path: Path) -> None:
     two = rows(kind=[7, 7, -1, 3, 3, 7], label=datasets.Value("int64"), other=[0, 1] * 3)
     name = saved(tmp_path / "numbers", train=two)
-    assert hub(name).open("train").facts.conditions == frozenset()
+    assert hub(name).open("train").facts.conditions == ()
     samples = hub(name, label="kind").open("train")
     assert samples.facts.classes == {"label": ("-1", "3", "7")}
     names = samples.facts.classes["label"]

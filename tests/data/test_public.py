@@ -50,7 +50,7 @@ def test_fashion_is_what_the_files_hold(tmp_path: Path, part: str, stem: str) ->
     assert torch.equal(batch.ids, ids)
     assert (samples.facts.channels, samples.facts.size) == (1, (28, 28))
     assert len(samples.facts.classes["label"]) == 10
-    assert samples.facts.conditions == {"label"}
+    assert samples.facts.conditions == ("label",)
 
 
 def test_fashion_says_how_to_get_it(tmp_path: Path) -> None:

@@ -153,3 +153,20 @@ def test_the_bound_trains_only_the_variance():
     assert output.grad is not None and plain.grad is not None
     torch.testing.assert_close(output.grad[:, :2], plain.grad)
     assert output.grad[:, 2:].abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "values"),
+    [
+        (MinSNR, "gamma", (0.0, -1.0, math.nan, math.inf)),
+        (EDM, "sigma_data", (0.0, -0.5, math.nan, math.inf)),
+        (EDM, "limit", (0.0, -1.0, math.nan)),
+        (As, "limit", (0.0, -1.0, math.nan)),
+        (VariationalBound, "steps", (0, 1, -1000)),
+        (VariationalBound, "bin_width", (0.0, -1.0, math.nan)),
+    ],
+)
+def test_options_out_of_range_are_refused(make, field: str, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"{field}: got .*, expected"):
+            make(**{field: value})

@@ -81,7 +81,7 @@ def test_respaced_is_the_published_choice(of: int):
         for _ in range(count):
             index.append(round(place))
             place += stride
-        ours = Respaced(of).times(DDPM(), count)
+        ours = Respaced(of).times(DDPM(of), count)
         assert [round(t * of) - 1 for t in ours[:-1].tolist()] == index[::-1] and (ours.diff() < 0).all()
 
 
@@ -97,6 +97,8 @@ def test_respaced_is_the_published_choice(of: int):
         lambda: Discrete(0),
         lambda: Respaced(0),
         lambda: Respaced().times(DDPM(), 1001),
+        lambda: Respaced(1000).times(DDPM(100), 10),
+        lambda: Respaced(100).times(DDPM(1000), 10),
         *(lambda g=g, n=n: g.times(DDPM(), n) for g in (Even(), Karras(), LogSNR(), Respaced()) for n in (0, -1)),
     ],
 )

@@ -28,7 +28,7 @@ class Stripes(Data):
         label = torch.arange(120) % self.classes
         x = 100 + 5 * torch.randn(120, *self.shape, generator=random)
         x[..., : self.shape[-1] // 2] += label.reshape(-1, *[1] * len(self.shape)) * 20
-        facts = Facts(self.shape[0], self.shape[1:], {"label": tuple("abcdefg"[: self.classes])}, frozenset({"label"}))
+        facts = Facts(self.shape[0], self.shape[1:], {"label": tuple("abcdefg"[: self.classes])})
         return ArraySamples(x.numpy(), facts, {"label": label})
 
 

@@ -183,7 +183,7 @@ class TwoLabels(Data):
         classes = {"shape": ("round", "square"), "colour": ("red", "green", "blue")}
         labels = {name: torch.arange(60) % len(names) for name, names in classes.items()}
         x = np.random.default_rng(part == "train").normal(0, 1, (60, 2, 4, 4)).astype(np.float32)
-        return ArraySamples(x, Facts(2, (4, 4), classes, frozenset(classes)), labels)
+        return ArraySamples(x, Facts(2, (4, 4), classes), labels)
 
 
 def test_of_several_labels_the_one_that_is_judged_is_named(quick: Path):

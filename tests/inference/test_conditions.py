@@ -9,7 +9,7 @@ from anydit.model.conditioning import Field, Label, Numbers
 CONDITIONS = {
     "label": Label(3, names=("cat", "dog", "3")),
     "numbers": Numbers(("Re", "Ma"), (0.0, 0.0), (1.0, 1.0)),
-    "guide": Field(2, dropout=0.1),
+    "guide": Field(2, (0.0, 0.0), (1.0, 1.0), dropout=0.1),
 }
 
 

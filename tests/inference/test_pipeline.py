@@ -168,7 +168,7 @@ def test_learned_variance():
 
 
 def test_a_field_without_a_null_goes_with_guidance():
-    conditions = {"label": Label(3), "low": Field(1, dropout=0.0)}
+    conditions = {"label": Label(3), "low": Field(1, (0.0,), (1.0,), dropout=0.0)}
     pipe = pipeline(model={"conditions": conditions})
     x = pipe.sample(2, {"label": 1, "low": torch.ones(1, 4, 6)}, guidance=2.0)
     assert x.isfinite().all()

@@ -1,6 +1,7 @@
-"""Conditions and their nulls, the time's embedding, and the modulation that follows from them."""
+"""Conditions and their nulls, and the time's embedding."""
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -14,10 +15,6 @@ from anydit.model.conditioning import (
     LabelVector,
     Numbers,
     NumbersVector,
-    PerBlock,
-    PerBlockModulation,
-    Shared,
-    SharedModulation,
     TimeEmbedding,
     TimeVector,
 )
@@ -26,6 +23,7 @@ from anydit.tensors import Masked, drop
 WIDTH = 16
 T = torch.tensor([0.2, 0.4, 0.6])
 NUMBERS = Numbers(("kelvin", "pascal"), mean=(280.0, 1e5), std=(10.0, 500.0))
+PLAIN = Field(2, mean=(0.0, 0.0), std=(1.0, 1.0))
 VALUES = torch.tensor([[275.0, 1e5], [290.0, 101e3], [280.0, 99e3]])
 
 
@@ -61,7 +59,15 @@ def test_near_times_stay_apart_at_any_scale(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"scale": 0.0}, {"scale": math.inf}, {"frequencies": 3}, {"frequencies": 0}, {"max_period": 1.0}]
+    "change",
+    [
+        {"scale": 0.0},
+        {"scale": math.inf},
+        {"shift": math.nan},
+        {"frequencies": 3},
+        {"frequencies": 0},
+        {"max_period": 1.0},
+    ],
 )
 def test_time_embeddings_that_are_none_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -124,7 +130,7 @@ def test_one_number_does_not_stand_for_two() -> None:
 
 
 def test_fields_are_channels_in_their_order_each_with_its_null() -> None:
-    c = conditioner(low=Field(1, dropout=0.1), near=Field(2))
+    c = conditioner(low=Field(1, (0.0,), (1.0,), dropout=0.1), near=PLAIN)
     x, low, near = (torch.randn(3, k, 4, 2) for k in (3, 1, 2))
     assert c.channels == 3
     given = c.beside(x, {"near": near, "low": low})
@@ -137,9 +143,28 @@ def test_fields_are_channels_in_their_order_each_with_its_null() -> None:
     assert conditioner(label=Label(3)).beside(x, {}) is x
 
 
+def test_fields_are_taken_in_their_own_units_and_the_null_is_not() -> None:
+    """Kelvin and pascal come to the same scale, channel by channel; the null is learned on that scale."""
+    near = Field(2, mean=(280.0, 1e5), std=(10.0, 500.0), dropout=0.1)
+    c, x = conditioner(near=near), torch.zeros(3, 1, 4, 2, dtype=torch.float64)
+    unit = torch.randn(3, 2, 4, 2, dtype=torch.float64)
+    value = unit * torch.tensor([10.0, 500.0])[:, None, None] + torch.tensor([280.0, 1e5])[:, None, None]
+    torch.testing.assert_close(c.beside(x, {"near": value})[:, 1:], unit)
+    null = c.fields["near"].double()[:, None, None].expand(3, 2, 4, 2)
+    assert torch.equal(c.beside(x, {})[:, 1:], null)
+    mixed = c.beside(x, {"near": Masked(value, torch.tensor([True, False, True]))})
+    torch.testing.assert_close(mixed[[0, 2], 1:], unit[[0, 2]])
+    assert torch.equal(mixed[1, 1:], null[1])
+
+
+def test_a_field_is_computed_in_the_type_of_the_sample() -> None:
+    x = torch.zeros(3, 1, 4, dtype=torch.bfloat16)
+    assert conditioner(near=PLAIN).beside(x, {"near": torch.zeros(3, 2, 4)}).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 4, 2), (3, 2, 4, 1), (3, 2, 2, 2), (1, 2, 4, 2)])
 def test_a_field_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    c = conditioner(near=Field(2, dropout=0.1))
+    c = conditioner(near=replace(PLAIN, dropout=0.1))
     for value in (torch.zeros(shape), Masked(torch.zeros(shape), torch.ones(shape[0], dtype=torch.bool))):
         with pytest.raises(ValueError, match=r"near: got shape .*, expected \(3, 2, 4, 2\)"):
             c.beside(torch.zeros(3, 3, 4, 2), {"near": value})
@@ -150,7 +175,7 @@ def test_a_field_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     [
         (Label(5, dropout=0.0), torch.tensor([0, 1, 2])),
         (Numbers(("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0), dropout=0.0), torch.zeros(3, 2)),
-        (Field(2), torch.zeros(3, 2, 4)),
+        (PLAIN, torch.zeros(3, 2, 4)),
     ],
 )
 def test_without_dropout_there_is_no_null(condition: Any, value: Tensor) -> None:
@@ -178,29 +203,6 @@ def test_only_dropped_samples_train_the_null() -> None:
     assert numbers.unknown.grad.eq(3).all()
 
 
-def test_modulation_of_every_block_is_one_product() -> None:
-    module = cast("PerBlockModulation", PerBlock().build(WIDTH, depth=3))
-    c = torch.randn(2, WIDTH)
-    blocks, out = module(c)
-    weight, bias = module.linear.weight.reshape(20, WIDTH, WIDTH), module.linear.bias.reshape(20, WIDTH)
-    for i in range(20):
-        row = torch.nn.functional.silu(c) @ weight[i].T + bias[i]
-        torch.testing.assert_close(blocks[:, i // 6, i % 6] if i < 18 else out[:, i - 18], row)
-
-
-def test_shared_modulation_differs_between_blocks_by_a_table_only() -> None:
-    module = cast("SharedModulation", Shared().build(WIDTH, depth=3))
-    with torch.no_grad():
-        for p in module.parameters():
-            p.normal_()
-    c = torch.randn(2, WIDTH)
-    blocks, out = module(c)
-    shared = (torch.nn.functional.silu(c) @ module.linear.weight.T + module.linear.bias).reshape(2, 6, WIDTH)
-    for n in range(3):
-        torch.testing.assert_close(blocks[:, n], shared + module.blocks[n])
-    torch.testing.assert_close(out, c[:, None] + module.out)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -209,9 +211,18 @@ def test_shared_modulation_differs_between_blocks_by_a_table_only() -> None:
         (lambda: Label(3, dropout=-0.1), r"dropout: got -0\.1"),
         (lambda: Label(3, names=("a", "b")), "names: got 2 names, expected one for each of 3"),
         (lambda: Numbers(()), "names: got none"),
-        (lambda: Numbers(("a",), mean=(1.0, 2.0)), "mean: got 2 values"),
+        (lambda: Numbers(("a",), mean=(1.0, 2.0), std=(1.0, 1.0)), "mean: got 2 values"),
+        (lambda: Numbers(("a",), mean=(1.0,), std=(1.0, 1.0)), "std: got 2 values"),
+        (lambda: Numbers(("a",), mean=(1.0,)), "mean, std: got only one of them"),
+        (lambda: Numbers(("a",), std=(1.0,)), "mean, std: got only one of them"),
+        (lambda: Numbers(mean=(1.0,), std=(1.0,)), "mean: got 1 values, expected as many as names None"),
+        (lambda: Numbers(("a",), mean=(math.nan,), std=(1.0,)), r"mean: got \(nan,\), expected finite"),
         (lambda: Numbers(("a",), mean=(1.0,), std=(0.0,)), r"std: got \(0\.0,\), expected finite numbers above 0"),
         (lambda: Field(0), "channels: got 0"),
+        (lambda: Field(2, mean=(1.0,), std=(1.0,)), "mean: got 1 values, expected as many as channels 2"),
+        (lambda: Field(mean=(1.0,), std=(1.0,)), "mean: got 1 values, expected as many as channels None"),
+        (lambda: Field(1, mean=(1.0,)), "mean, std: got only one of them"),
+        (lambda: Field(1, mean=(1.0,), std=(math.inf,)), r"std: got \(inf,\), expected finite numbers above 0"),
         (lambda: Field(1, dropout=float("nan")), "dropout: got nan"),
     ],
 )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from anydit.config import from_json, to_json
-from anydit.model.conditioning import Field, Label, Numbers, PerBlock, Shared
+from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
+from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
 from anydit.model.tokens import Rope, SinCos
 from anydit.tensors import MASK, Masked
@@ -53,7 +54,7 @@ def test_every_combination_of_options_runs_and_reaches_every_weight(
         "numbers": Masked(torch.tensor([[270.0, 1.1], [0.0, 0.0], [290.0, 0.9]]), present),
         "near": Masked(draw(3, 2, 4, 6), present),
     }
-    conditions = {"label": Label(5), "numbers": NUMBERS, "near": Field(2, dropout=0.1)}
+    conditions = {"label": Label(5), "numbers": NUMBERS, "near": Field(2, (1.0, -1.0), (2.0, 0.5), dropout=0.1)}
     for norm, mlp, variance in itertools.product((LayerNorm(), RMSNorm()), (GELU(), SwiGLU()), (False, True)):
         model = model_of(
             position=position,
@@ -303,6 +304,7 @@ def test_configs_that_make_no_model_are_refused(change: dict[str, Any], message:
         ({"size": None, "position": Rope(interpolate=True)}, "size: got None"),
         ({"conditions": {"label": Label()}}, "classes: got None"),
         ({"conditions": {"numbers": Numbers(("a",))}}, "mean, std: got None"),
+        ({"conditions": {"near": Field(1)}}, r"near\.mean, std: got None"),
     ],
 )
 def test_configs_that_wait_for_their_data_make_no_model_yet(change: dict[str, Any], message: str) -> None:

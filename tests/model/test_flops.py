@@ -8,9 +8,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from anydit.model.conditioning import Field, Label, Numbers, Shared
+from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
+from anydit.model.modulation import Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
 from anydit.model.presets import preset
 from anydit.model.tokens import Rope
@@ -20,10 +21,10 @@ NUMBERS = Numbers(("temperature", "pressure"), mean=(0.0, 0.0), std=(1.0, 1.0))
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"conditions": {"label": Label(5), "numbers": NUMBERS, "near": Field(2, dropout=0.1)}},
+    {"conditions": {"label": Label(5), "numbers": NUMBERS, "near": Field(2, (0.0, 0.0), (1.0, 1.0), dropout=0.1)}},
     {"mlp": SwiGLU(), "norm": RMSNorm(), "qk_norm": RMSNorm(), "position": Rope()},
     {"mlp": GELU(ratio=1.3), "modulation": Shared(), "qk_norm": LayerNorm(), "position": None},
-    {"learned_variance": True, "conditions": {"near": Field(1)}},
+    {"learned_variance": True, "conditions": {"near": Field(1, (0.0,), (1.0,))}},
     {"patch": (1,), "size": (7,), "channels": 1},
     {"patch": (1, 2, 2), "size": (3, 4, 4), "channels": 2, "learned_variance": True},
 ]
@@ -36,7 +37,7 @@ def test_equals_pytorchs_counter(options: dict[str, Any]) -> None:
     given = {"label": torch.zeros(1, dtype=torch.long), "numbers": torch.zeros(1, 2)}
     for name, condition in config.conditions.items():
         if isinstance(condition, Field):
-            given[name] = torch.zeros(1, condition.channels, *config.size)
+            given[name] = torch.zeros(1, condition.channels or 0, *config.size)
     cond = {name: given[name] for name in config.conditions}
     model = DiT(config)
     with (

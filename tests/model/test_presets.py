@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from anydit.model.conditioning import Label, PerBlock
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiT
+from anydit.model.modulation import PerBlock
 from anydit.model.norms import GELU, LayerNorm
 from anydit.model.presets import SIZES, preset
 from anydit.model.tokens import SinCos

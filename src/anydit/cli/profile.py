@@ -82,8 +82,8 @@ def _recipe(what: str, overrides: list[str]) -> Recipe:
         recipe = overridden(from_json(Recipe, read_config(Path(what) / RUN_FILE)), overrides, "anydit profile")
     else:
         recipe = overridden(find(what)(), overrides, "anydit profile")
-    open_fields = recipe.model.channels is None or recipe.model.size is None
-    return resolved(recipe, recipe.data.open("train")) if open_fields else recipe
+    complete = recipe.model.complete and recipe.codec.complete
+    return recipe if complete else resolved(recipe, recipe.data.open("train"))
 
 
 def _sizes(recipe: Recipe, edges: list[int] | None) -> list[tuple[int, ...]]:

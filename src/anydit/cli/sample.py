@@ -72,7 +72,7 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
         if isinstance(condition, Label):
             parser.add_argument(f"--{name}", nargs="+", help=f"class, by index below {condition.classes} or by name")
         elif not isinstance(condition, Field):
-            parser.add_argument(f"--{name}", nargs="+", type=float, help=", ".join(condition.names))
+            parser.add_argument(f"--{name}", nargs="+", type=float, help=", ".join(condition.names or ()))
     return parser
 
 

@@ -41,6 +41,11 @@ class CodecConfig(ABC):
     def data_size(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the data behind latents of a shape: the inverse of `latent_size`."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to the data."""
+        return True
+
     def measured(self, batches: Iterable[Float[Tensor, "b c *space"]]) -> "CodecConfig":
         """The config with all that it leaves to the data measured on `batches`, which are read only if need be."""
         return self

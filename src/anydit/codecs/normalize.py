@@ -1,6 +1,7 @@
 """The pixel-space codec: a shift and a scale for each channel."""
 
 from collections.abc import Iterable, Sequence
+from math import inf, isfinite
 from typing import cast
 
 import torch
@@ -24,8 +25,10 @@ class Normalize(CodecConfig):
     def __post_init__(self) -> None:
         if (self.shift is None) != (self.scale is None):
             raise ValueError("shift, scale: got only one of them, expected both or neither")
-        if self.scale is not None and not all(s > 0 for s in self.scale):
-            raise ValueError(f"scale: got {self.scale}, expected numbers above 0")
+        if self.shift is not None and not all(map(isfinite, self.shift)):
+            raise ValueError(f"shift: got {self.shift}, expected finite numbers")
+        if self.scale is not None and not all(0 < s < inf for s in self.scale):
+            raise ValueError(f"scale: got {self.scale}, expected finite numbers above 0")
 
     @classmethod
     def to_unit(cls, low: float, high: float) -> "Normalize":
@@ -48,24 +51,36 @@ class Normalize(CodecConfig):
     def data_size(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
         return latent_size
 
+    @property
+    def complete(self) -> bool:
+        return self.shift is not None
+
     def measured(self, batches: Iterable[Float[Tensor, "b c *space"]]) -> "Normalize":
-        """Mean and standard deviation of each channel, over all samples and places, in doubles."""
-        if self.shift is not None:
-            return self
-        count, total, square, origin = 0, torch.zeros(()), torch.zeros(()), None
-        for x in batches:
-            values = x.double().transpose(0, 1).flatten(1)
-            # Squares are taken about the first batch's mean: far from zero, their differences would lose all digits.
-            origin = values.mean(1, keepdim=True) if origin is None else origin
-            count += values.shape[1]
-            total, square = total + (values - origin).sum(1), square + ((values - origin) ** 2).sum(1)
-        if origin is None:
-            raise ValueError("data: got no samples to measure, expected at least one")
-        mean = origin[:, 0] + total / count
-        std = (square / count - (total / count) ** 2).clamp(min=0).sqrt()
-        # A channel that never varies carries nothing; dividing it by one keeps it where it is.
-        std = torch.where(std > 1e-9 * mean.abs(), std, torch.ones_like(std))
-        return Normalize(tuple(_floats(mean)), tuple(_floats(std)))
+        """Mean and standard deviation of each channel."""
+        return Normalize(*moments(batches)) if self.shift is None else self
+
+
+def moments(batches: Iterable[Float[Tensor, "b c *space"]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, over all samples and places, in doubles.
+
+    A channel that never varies has a deviation of 1 here: it carries nothing, and dividing by 1 keeps it where it is.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    count, total, square, origin = 0, torch.zeros(()), torch.zeros(()), None
+    for x in batches:
+        values = x.double().transpose(0, 1).flatten(1)
+        # Squares are taken about the first batch's mean: far from zero, their differences would lose all digits.
+        origin = values.mean(1, keepdim=True) if origin is None else origin
+        count += values.shape[1]
+        total, square = total + (values - origin).sum(1), square + ((values - origin) ** 2).sum(1)
+    if origin is None:
+        raise ValueError("data: got no samples to measure, expected at least one")
+    mean = origin[:, 0] + total / count
+    std = (square / count - (total / count) ** 2).clamp(min=0).sqrt()
+    std = torch.where(std > 1e-9 * mean.abs(), std, torch.ones_like(std))
+    return tuple(_floats(mean)), tuple(_floats(std))
 
 
 class Normalizer(Codec):

@@ -91,18 +91,21 @@ class Arrays(Data):
         """All samples, checked."""
         arrays = self._load()
         x = self._with_space("x", arrays[self.x])
-        cond, classes = dict[str, Tensor](), dict[str, tuple[str, ...]]()
+        cond, facts = dict[str, Tensor](), Facts(x.shape[1], tuple(x.shape[2:]))
         if self.label is not None:
-            cond["label"], classes["label"] = _label(_column("label", arrays[self.label], len(x)))
+            cond["label"], classes = _label(_column("label", arrays[self.label], len(x)))
+            facts = replace(facts, classes={"label": classes})
         if self.numbers:
             columns = [_column("numbers", arrays[name], len(x)) for name in self.numbers]
             cond["numbers"] = torch.from_numpy(np.stack([_numbers("numbers", column) for column in columns], axis=1))
+            facts = replace(facts, numbers={"numbers": self.numbers})
         if self.field is not None:
             field = self._with_space("field", arrays[self.field])
             if (len(field), *field.shape[2:]) != (len(x), *x.shape[2:]):
                 raise ValueError(f"data.field: got shape {field.shape}, expected that of x but for channels: {x.shape}")
             cond["field"] = torch.from_numpy(np.ascontiguousarray(field, np.float32))
-        return ArraySamples(x, Facts(x.shape[1], tuple(x.shape[2:]), classes, frozenset(cond)), cond)
+            facts = replace(facts, fields={"field": field.shape[1]})
+        return ArraySamples(x, facts, cond)
 
     def _with_space(self, field: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "n c *space"]:
         """Finite numbers `[n, c, *space]`, still in the file where it is mapped."""

@@ -66,7 +66,7 @@ class ImageData(Data):
                 raise ValueError(
                     f"data: got no readable image of the class {classes[min(missing)]}, expected at least one"
                 )
-        facts = Facts(self.channels, self.size, {"label": tuple(classes)} if cond else {}, frozenset(cond))
+        facts = Facts(self.channels, self.size, {"label": tuple(classes)} if cond else {})
         samples = ArraySamples(decoded.pixels, facts, cond, unit=1 / 255, rows=rows)
         return Mirrored(samples) if self.flip and part == "train" else samples
 

@@ -36,7 +36,7 @@ class Digits(Data):
                 "data: Digits needs scikit-learn, which is missing; pip install 'anydit[digits]'"
             ) from None
         images, labels = load_digits(return_X_y=True)
-        facts = Facts(1, (8, 8), {"label": tuple("0123456789")}, frozenset({"label"}))
+        facts = Facts(1, (8, 8), {"label": tuple("0123456789")})
         x = images.reshape(-1, 1, 8, 8).astype(np.float32)
         return ArraySamples(x, facts, {"label": torch.from_numpy(labels)}, rows=split(len(x), self.held_out, part))
 
@@ -85,7 +85,7 @@ class FashionMNIST(Data):
 CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 """Fashion-MNIST's classes, in the order of their labels."""
 
-FASHION = Facts(1, (28, 28), {"label": CLOTHES}, frozenset({"label"}))
+FASHION = Facts(1, (28, 28), {"label": CLOTHES})
 
 IDX_BYTE = 0x08
 """IDX's code for unsigned bytes (LeCun's format: two zeros, type, axes, then big-endian sizes, then the values)."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.config import config
+from anydit.config import check_at_least, check_positive, config
 from anydit.diffusion.denoiser import Network
 from anydit.diffusion.paths import Path, Times
 from anydit.diffusion.posterior import posterior
@@ -43,6 +43,9 @@ class MinSNR(Weight):
 
     gamma: float = 5.0
 
+    def __post_init__(self) -> None:
+        check_positive("gamma", self.gamma)
+
     def at(self, path: Path, prediction: Prediction, t: Times) -> Times:
         snr = (path.alpha(t) / path.sigma(t)) ** 2
         return snr.clamp(max=self.gamma) * prediction.sensitivity(path, t) ** 2
@@ -57,6 +60,10 @@ class EDM(Weight):
 
     sigma_data: float = 0.5
     limit: float = 1e4
+
+    def __post_init__(self) -> None:
+        check_positive("sigma_data", self.sigma_data)
+        check_positive("limit", self.limit)
 
     def at(self, path: Path, prediction: Prediction, t: Times) -> Times:
         inverse_level = path.alpha(t) / path.sigma(t)
@@ -73,6 +80,9 @@ class As(Weight):
 
     prediction: AnyPrediction = Velocity()
     limit: float = 400.0
+
+    def __post_init__(self) -> None:
+        check_positive("limit", self.limit)
 
     def at(self, path: Path, prediction: Prediction, t: Times) -> Times:
         ratio = prediction.sensitivity(path, t) / self.prediction.sensitivity(path, t)
@@ -92,6 +102,10 @@ class VariationalBound:
 
     steps: int = 1000
     bin_width: float = 2 / 255
+
+    def __post_init__(self) -> None:
+        check_at_least("steps", self.steps, 2)
+        check_positive("bin_width", self.bin_width)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from anydit.config import config
-from anydit.diffusion.paths import Path, Times
+from anydit.config import check_at_least, check_positive, config
+from anydit.diffusion.paths import DDPM, Path, Times
 
 
 class TrainingTimes(ABC):
@@ -42,8 +42,8 @@ class LogitNormal(TrainingTimes):
     def __post_init__(self) -> None:
         if not isfinite(self.mean):
             raise ValueError(f"mean: got {self.mean}, expected a finite number")
-        _positive("std", self.std)
-        _positive("shift", self.shift)
+        check_positive("std", self.std)
+        check_positive("shift", self.shift)
 
     def at(self, u: Times) -> Times:
         normal = sqrt(2) * torch.erfinv(2 * u.double().clamp(1e-7, 1 - 1e-7) - 1)
@@ -57,8 +57,7 @@ class Discrete(TrainingTimes):
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: got {self.steps}, expected at least 1")
+        check_at_least("steps", self.steps, 1)
 
     def at(self, u: Times) -> Times:
         return (u * self.steps).ceil().clamp(1, self.steps) / self.steps
@@ -96,10 +95,10 @@ class Even(TimeGrid):
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("shift", self.shift)
+        check_positive("shift", self.shift)
 
     def times(self, path: Path, steps: int) -> Tensor:
-        _at_least_one(steps)
+        check_at_least("steps", steps, 1)
         return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), self.shift).float()
 
 
@@ -112,7 +111,7 @@ class Karras(TimeGrid):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        _positive("rho", self.rho)
+        check_positive("rho", self.rho)
         if not 0 < self.sigma_min < self.sigma_max < inf:
             raise ValueError(
                 f"sigma_min, sigma_max: got {self.sigma_min}, {self.sigma_max}; "
@@ -120,7 +119,7 @@ class Karras(TimeGrid):
             )
 
     def times(self, path: Path, steps: int) -> Tensor:
-        _at_least_one(steps)
+        check_at_least("steps", steps, 1)
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
         return _down_to_data(path, -sigma.log())
@@ -138,24 +137,28 @@ class LogSNR(TimeGrid):
             raise ValueError(f"low, high: got {self.low}, {self.high}, expected low < high, finite")
 
     def times(self, path: Path, steps: int) -> Tensor:
-        _at_least_one(steps)
+        check_at_least("steps", steps, 1)
         grid = torch.linspace(self.low, self.high, steps, dtype=torch.float64)
         return _down_to_data(path, grid)
 
 
 @config
 class Respaced(TimeGrid):
-    """The published choice among N discrete steps: first and last kept, strides rounded (Nichol & Dhariwal 2021)."""
+    """The published choice among N discrete steps: first and last kept, strides rounded (Nichol & Dhariwal 2021).
+
+    `of`: N; on a path of discrete steps, those of the path.
+    """
 
     of: int = 1000
 
     def __post_init__(self) -> None:
-        if self.of < 1:
-            raise ValueError(f"of: got {self.of}, expected at least 1")
+        check_at_least("of", self.of, 1)
 
     def times(self, path: Path, steps: int) -> Tensor:
         if not 1 <= steps <= self.of:
             raise ValueError(f"steps: got {steps}, expected 1 to {self.of} for a grid respaced from {self.of}")
+        if isinstance(path, DDPM) and path.steps != self.of:
+            raise ValueError(f"grid.of: got {self.of}, expected {path.steps}, as many steps as the path has")
         stride = (self.of - 1) / max(steps - 1, 1)
         # Strides are summed, not multiplied: where a place falls on a half, rounding then goes the published way.
         places = list(accumulate(repeat(stride, steps - 1), initial=0.0))
@@ -173,16 +176,6 @@ def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
             f"which begins at {noisiest:.3g}"
         )
     return times
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < inf:
-        raise ValueError(f"{name}: got {value}, expected a finite number above 0")
-
-
-def _at_least_one(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}, expected at least 1")
 
 
 AnyTimeGrid = Even | Karras | LogSNR | Respaced

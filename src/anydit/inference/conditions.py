@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from anydit.model.conditioning import Condition, Field, Label
+from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.tensors import MASK
 
 Given = int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | Tensor
@@ -57,15 +57,15 @@ def _class(name: str, item: Any, config: Label) -> int:
     return number
 
 
-def _numbers(name: str, value: Given, config: Any, n: int, space: tuple[int, ...]) -> Tensor:
-    numbers = _tensor(name, value)
-    count = len(config.names)
+def _numbers(name: str, value: Given, config: Numbers, n: int, space: tuple[int, ...]) -> Tensor:
+    numbers, names = _tensor(name, value), config.names or ()
+    count = len(names)
     if numbers.ndim == 0 or (numbers.ndim == 1 and count > 1):
         numbers = numbers.reshape(1, -1)
     numbers = numbers.reshape(-1, 1) if numbers.ndim == 1 else numbers
     if numbers.ndim != 2 or numbers.shape[1] != count:
         raise ValueError(
-            f"cond: {name}: got shape {tuple(numbers.shape)}, expected {count} numbers: {', '.join(config.names)}"
+            f"cond: {name}: got shape {tuple(numbers.shape)}, expected {count} numbers: {', '.join(names)}"
         )
     return _for_all(name, numbers, n, 1)
 

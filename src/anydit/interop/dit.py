@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from anydit.config import Json, differences, to_json
-from anydit.model.conditioning import MODULATIONS, Label, TimeEmbedding
+from anydit.model.blocks import MODULATIONS
+from anydit.model.conditioning import Label, TimeEmbedding
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import GELU
 from anydit.model.presets import SIZES

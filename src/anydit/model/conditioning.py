@@ -3,7 +3,8 @@
 Each condition has a null of its own, learned while training drops the condition; guidance uses that same null.
 """
 
-from math import ceil, inf, log2, pi
+from functools import partial
+from math import ceil, inf, isfinite, log2, pi
 from typing import cast
 
 import torch
@@ -11,8 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from anydit.config import config
-from anydit.model.blocks import MODULATIONS
+from anydit.config import check_positive, config
 from anydit.model.tokens import check_period, frequencies
 from anydit.tensors import MASK, Cond, Constants, Masked, known, per_sample
 
@@ -36,41 +36,60 @@ class Label:
         if self.names and len(self.names) != self.classes:
             raise ValueError(f"names: got {len(self.names)} names, expected one for each of {self.classes} classes")
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to the data."""
+        return self.classes is not None
+
 
 @config
 class Numbers:
     """Several numbers at once, added to the condition vector. Values: `Float[b numbers]`, in the data's own units.
 
-    `names`: of each number, with its unit. `mean`, `std`: what normalises them; None measures both from the data.
+    `names`: of each number, with its unit; None takes them from the data. `mean`, `std`: what normalises each of them;
+    None measures both from the data. `dropout`: as in `Label`.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         _check_dropout(self.dropout)
-        if not self.names:
+        if self.names == ():
             raise ValueError("names: got none, expected a name for each number")
-        if self.std is not None and not all(0 < std < inf for std in self.std):
-            raise ValueError(f"std: got {self.std}, expected finite numbers above 0")
-        for field, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != len(self.names):
-                raise ValueError(f"{field}: got {len(values)} values, expected one for each of {self.names}")
+        _check_scale(self.mean, self.std, None if self.names is None else len(self.names), f"names {self.names}")
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to the data."""
+        return self.mean is not None
 
 
 @config
 class Field:
-    """Values aligned with the sample, as extra input channels. Values: `Float[b channels *space]`."""
+    """Values aligned with the sample, as extra input channels. Values: `Float[b channels *space]`, in their own units.
 
-    channels: int
+    `channels`: None takes the number from the data. `mean`, `std`: what normalises each channel; None measures both
+    from the data. `dropout`: as in `Label`.
+    """
+
+    channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _check_dropout(self.dropout)
-        if self.channels < 1:
+        if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels: got {self.channels}, expected at least 1")
+        _check_scale(self.mean, self.std, self.channels, f"channels {self.channels}")
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to the data."""
+        return self.mean is not None
 
 
 Condition = Label | Numbers | Field
@@ -90,8 +109,9 @@ class TimeEmbedding:
 
     def __post_init__(self) -> None:
         check_period(self.max_period)
-        if not 0 < self.scale < inf:
-            raise ValueError(f"scale: got {self.scale}, expected a finite number above 0")
+        check_positive("scale", self.scale)
+        if not isfinite(self.shift):
+            raise ValueError(f"shift: got {self.shift}, expected a finite number")
         if self.frequencies < 2 or self.frequencies % 2:
             raise ValueError(f"frequencies: got {self.frequencies}, expected an even number: sines and cosines")
 
@@ -149,7 +169,7 @@ class NumbersVector(nn.Module):
             raise ValueError("mean, std: got None, expected numbers: resolve the config with its data first")
         self.mean, self.std = config.mean, config.std
         self.constants = Constants()
-        self.up = nn.Linear(len(config.names) * (1 + 2 * self.BANDS), width)
+        self.up = nn.Linear(len(config.mean) * (1 + 2 * self.BANDS), width)
         self.down = nn.Linear(width, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
@@ -187,6 +207,7 @@ class Conditioner(nn.Module):
     def __init__(self, time: TimeEmbedding, conditions: dict[str, Condition], width: int) -> None:
         super().__init__()
         self.conditions = conditions
+        self.constants = Constants()
         self.time = TimeVector(time, width)
         self.vectors = nn.ModuleDict()
         self.fields = nn.ParameterDict()
@@ -195,8 +216,12 @@ class Conditioner(nn.Module):
                 self.vectors[name] = LabelVector(condition, width)
             elif isinstance(condition, Numbers):
                 self.vectors[name] = NumbersVector(condition, width)
+            elif condition.mean is None:
+                raise ValueError(
+                    f"{name}.mean, std: got None, expected numbers: resolve the config with its data first"
+                )
             else:
-                self.fields[name] = nn.Parameter(torch.zeros(condition.channels))
+                self.fields[name] = nn.Parameter(torch.zeros(len(condition.mean)))
 
     @property
     def channels(self) -> int:
@@ -213,14 +238,20 @@ class Conditioner(nn.Module):
         return total
 
     def beside(self, x: Float[Tensor, "b c *space"], cond: Cond) -> Float[Tensor, "b c_all *space"]:
-        """The sample with every field's channels appended."""
+        """The sample with every field's channels appended, normalised; a null is learned on that scale."""
         parts = [x]
         for name, unknown in self.fields.items():
-            null = unknown.type_as(x).reshape(-1, *(1,) * (x.ndim - 2)).expand(len(x), -1, *x.shape[2:])
+            space = (1,) * (x.ndim - 2)
+            null = unknown.type_as(x).reshape(-1, *space).expand(len(x), -1, *x.shape[2:])
             given = self._of(cond, name)
-            value, present = known(null if given is None else given)
+            if given is None:
+                parts.append(null)
+                continue
+            value, present = known(given)
             if value.shape != null.shape:
                 raise ValueError(f"cond: {name}: got shape {tuple(value.shape)}, expected {tuple(null.shape)}")
+            mean, std = self.constants.get(name, x.device, partial(self._scale, name)).reshape(2, -1, *space)
+            value = ((value - mean) / std).type_as(x)
             parts.append(value if present is None else torch.where(per_sample(present, x), value, null))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
 
@@ -229,6 +260,11 @@ class Conditioner(nn.Module):
         for name in cond.keys() - self.conditions.keys() - {MASK}:
             raise ValueError(f"cond: got {name!r}, expected {', '.join([*self.conditions, MASK])}")
 
+    def _scale(self, name: str) -> Float[Tensor, "2 c"]:
+        """A field's mean and deviation."""
+        field = cast("Field", self.conditions[name])
+        return torch.tensor([field.mean, field.std], device="cpu")
+
     def _of(self, cond: Cond, name: str) -> Tensor | Masked | None:
         value = cond.get(name)
         if (value is None or isinstance(value, Masked)) and not self.conditions[name].dropout:
@@ -236,58 +272,21 @@ class Conditioner(nn.Module):
         return value
 
 
-@config
-class PerBlock:
-    """Every block makes its modulation from the condition with weights of its own (as published)."""
-
-    def build(self, width: int, depth: int) -> nn.Module:
-        """The module, with its weights at zero."""
-        return PerBlockModulation(width, depth)
-
-
-@config
-class Shared:
-    """One set of weights for all blocks, plus a learned table for each (adaLN-single, PixArt-alpha 2023)."""
-
-    def build(self, width: int, depth: int) -> nn.Module:
-        """The module, with its weights at zero."""
-        return SharedModulation(width, depth)
-
-
-class PerBlockModulation(nn.Module):
-    """The modulation of all blocks and of the output, as one product."""
-
-    def __init__(self, width: int, depth: int) -> None:
-        super().__init__()
-        self.depth = depth
-        self.linear = nn.Linear(width, (MODULATIONS * depth + 2) * width)
-
-    def forward(
-        self, c: Float[Tensor, "b width"]
-    ) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
-        """Modulation of the blocks, and of the output."""
-        rows = self.linear(F.silu(c)).unflatten(1, (-1, c.shape[1]))
-        blocks, out = rows.split([MODULATIONS * self.depth, 2], dim=1)
-        return blocks.unflatten(1, (self.depth, MODULATIONS)), out
-
-
-class SharedModulation(nn.Module):
-    """One product for all blocks; a table for each block and for the output is added."""
-
-    def __init__(self, width: int, depth: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, MODULATIONS * width)
-        self.blocks = nn.Parameter(torch.zeros(depth, MODULATIONS, width))
-        self.out = nn.Parameter(torch.zeros(2, width))
-
-    def forward(
-        self, c: Float[Tensor, "b width"]
-    ) -> tuple[Float[Tensor, "b depth 6 width"], Float[Tensor, "b 2 width"]]:
-        """Modulation of the blocks, and of the output."""
-        shared = self.linear(F.silu(c)).unflatten(1, (MODULATIONS, -1))
-        return shared[:, None] + self.blocks.type_as(shared), c[:, None] + self.out.type_as(c)
-
-
 def _check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: got {dropout}, expected at least 0 and below 1")
+
+
+def _check_scale(
+    mean: tuple[float, ...] | None, std: tuple[float, ...] | None, count: int | None, of_what: str
+) -> None:
+    """Refuse what cannot normalise `count` values."""
+    if (mean is None) != (std is None):
+        raise ValueError("mean, std: got only one of them, expected both or neither")
+    for field, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != count:
+            raise ValueError(f"{field}: got {len(values)} values, expected as many as {of_what}")
+    if mean is not None and not all(map(isfinite, mean)):
+        raise ValueError(f"mean: got {mean}, expected finite numbers")
+    if std is not None and not all(0 < value < inf for value in std):
+        raise ValueError(f"std: got {std}, expected finite numbers above 0")

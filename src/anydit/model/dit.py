@@ -11,15 +11,8 @@ from torch import Tensor, nn
 
 from anydit.config import config
 from anydit.model.blocks import Block, Output
-from anydit.model.conditioning import (
-    Condition,
-    Conditioner,
-    LabelVector,
-    NumbersVector,
-    PerBlock,
-    Shared,
-    TimeEmbedding,
-)
+from anydit.model.conditioning import Condition, Conditioner, LabelVector, NumbersVector, TimeEmbedding
+from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, MLP, LayerNorm, Norm
 from anydit.model.tokens import (
     Grid,
@@ -87,6 +80,12 @@ class DiTConfig:
         if self.size is None:
             raise ValueError("size: got None, expected numbers: resolve the config with its data first")
         return grid_of(self.size, self.patch)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to the data."""
+        known = self.channels is not None and self.size is not None
+        return known and all(condition.complete for condition in self.conditions.values())
 
     @property
     def in_channels(self) -> int:

@@ -8,8 +8,10 @@ from math import prod
 
 import torch
 
-from anydit.model.conditioning import MODULATIONS, Field, Numbers, NumbersVector, PerBlock
+from anydit.model.blocks import MODULATIONS
+from anydit.model.conditioning import Field, Numbers, NumbersVector
 from anydit.model.dit import DiT, DiTConfig
+from anydit.model.modulation import PerBlock
 from anydit.model.norms import SwiGLU
 from anydit.model.tokens import Grid, grid_of
 
@@ -58,9 +60,9 @@ def cost(config: DiTConfig, size: Grid | None = None) -> Cost:
     n = prod(config.grid if size is None else grid_of(size, config.patch))
     patch = prod(config.patch)
     conditions = config.conditions.values()
-    fields = sum(c.channels for c in conditions if isinstance(c, Field))
+    fields = sum(len(c.mean or ()) for c in conditions if isinstance(c, Field))
     vectors = [config.time.frequencies]
-    vectors += [len(c.names) * (1 + 2 * NumbersVector.BANDS) for c in conditions if isinstance(c, Numbers)]
+    vectors += [len(c.mean or ()) * (1 + 2 * NumbersVector.BANDS) for c in conditions if isinstance(c, Numbers)]
     rows = MODULATIONS * depth + 2 if isinstance(config.modulation, PerBlock) else MODULATIONS
     mlp = (3 if isinstance(config.mlp, SwiGLU) else 2) * config.mlp.hidden(width)
     return Cost(

@@ -1,13 +1,12 @@
 """The norms and feed-forward networks that a DiT's options choose from."""
 
-from math import inf
 from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anydit.config import config
+from anydit.config import check_at_least, check_positive, config
 
 
 @config
@@ -17,7 +16,7 @@ class LayerNorm:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        check_at_least("eps", self.eps, 0)
 
     def build(self, width: int, *, affine: bool) -> nn.Module:
         """The module; `affine` adds a learned scale and shift."""
@@ -31,7 +30,7 @@ class RMSNorm:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        check_at_least("eps", self.eps, 0)
 
     def build(self, width: int, *, affine: bool) -> nn.Module:
         """The module; `affine` adds a learned scale."""
@@ -41,11 +40,6 @@ class RMSNorm:
 Norm = LayerNorm | RMSNorm
 
 
-def _check_eps(eps: float) -> None:
-    if not 0 <= eps < inf:
-        raise ValueError(f"eps: got {eps}, expected a finite number, at least 0")
-
-
 @config
 class GELU:
     """Two products with a tanh-approximated GELU between, `ratio` times as wide as the tokens (as published)."""
@@ -53,7 +47,7 @@ class GELU:
     ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        _check_ratio(self.ratio)
+        check_positive("ratio", self.ratio)
 
     def build(self, width: int) -> nn.Module:
         """The module."""
@@ -71,7 +65,7 @@ class SwiGLU:
     ratio: float = 8 / 3
 
     def __post_init__(self) -> None:
-        _check_ratio(self.ratio)
+        check_positive("ratio", self.ratio)
 
     def build(self, width: int) -> nn.Module:
         """The module."""
@@ -83,11 +77,6 @@ class SwiGLU:
 
 
 MLP = GELU | SwiGLU
-
-
-def _check_ratio(ratio: float) -> None:
-    if not 0 < ratio < inf:
-        raise ValueError(f"ratio: got {ratio}, expected a finite number above 0")
 
 
 class RMSNormNetwork(nn.RMSNorm):

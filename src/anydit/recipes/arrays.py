@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from anydit.data import Arrays, ArrayView
-from anydit.model.conditioning import Label
+from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiTConfig
 from anydit.model.tokens import Rope
 from anydit.train.optim import AdamW, LinearDecay
@@ -14,9 +14,17 @@ def arrays() -> Recipe:
     """A .npy or .npz array [n, c, *space] of numbers: --data.path FILE, and --model.patch with one number per axis.
 
     anydit train arrays --data.path fields.npy --model.patch 4 4
+    anydit train arrays --data.path flows.npz --data.numbers speed mass --data.field mask
     """
     return Recipe(
-        model=DiTConfig(width=256, depth=8, heads=8, patch=(4, 4), conditions={"label": Label()}, position=Rope()),
+        model=DiTConfig(
+            width=256,
+            depth=8,
+            heads=8,
+            patch=(4, 4),
+            conditions={"label": Label(), "numbers": Numbers(), "field": Field(dropout=0.1)},
+            position=Rope(),
+        ),
         view=ArrayView(),
         data=Arrays(path=Path("data.npy")),
         train=TrainConfig(

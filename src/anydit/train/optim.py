@@ -7,7 +7,7 @@ from math import cos, pi
 import torch
 from torch import nn
 
-from anydit.config import config
+from anydit.config import check_at_least, check_fraction, check_positive, config
 
 
 @config
@@ -20,8 +20,11 @@ class AdamW:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"lr: got {self.lr}, expected a number above 0")
+        check_positive("lr", self.lr)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: got {self.betas}, expected at least 0 and below 1")
+        check_positive("eps", self.eps)
+        check_at_least("weight_decay", self.weight_decay, 0)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of these parameters, in their order."""
@@ -47,6 +50,9 @@ class Constant(Schedule):
 
     warmup: int = 0
 
+    def __post_init__(self) -> None:
+        check_at_least("warmup", self.warmup, 0)
+
     def factor(self, step: int, steps: int) -> float:
         return min(1.0, (step + 1) / (self.warmup + 1))
 
@@ -57,6 +63,10 @@ class CosineDecay(Schedule):
 
     warmup: int = 0
     final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("warmup", self.warmup, 0)
+        check_fraction("final", self.final)
 
     def factor(self, step: int, steps: int) -> float:
         if step < self.warmup:
@@ -72,6 +82,11 @@ class LinearDecay(Schedule):
     warmup: int = 0
     decay: float = 0.3
     final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("warmup", self.warmup, 0)
+        check_fraction("decay", self.decay)
+        check_fraction("final", self.final)
 
     def factor(self, step: int, steps: int) -> float:
         rise = min(1.0, (step + 1) / (self.warmup + 1))

@@ -58,7 +58,8 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
     """Count and measure one batch of a resolved recipe; its weights are random and its data are noise."""
     torch.manual_seed(0)  # the noise that stands for data; no figure depends on it
     config, model = recipe.train, DiT(recipe.model).to(device)
-    step = TrainStep(model, recipe.codec.build().to(device), recipe.objective, config)
+    codec = recipe.codec.build().to(device)
+    step = TrainStep(model, codec, recipe.objective, config, torch.arange(config.batch))
     batch = _batch(recipe, config.batch, device)
     kept = _kept_bytes(step, batch)
     if config.compile:
@@ -172,9 +173,9 @@ def _batch(recipe: Recipe, n: int, device: torch.device) -> Batch:
         if isinstance(condition, Label):
             cond[name] = torch.zeros(n, dtype=torch.int64, device=device)
         elif isinstance(condition, Field):
-            cond[name] = torch.zeros(n, condition.channels, *shape[2:], device=device)
+            cond[name] = torch.zeros(n, len(condition.mean or ()), *shape[2:], device=device)
         else:
-            cond[name] = torch.zeros(n, len(condition.names), device=device)
+            cond[name] = torch.zeros(n, len(condition.mean or ()), device=device)
     return Batch(torch.randn(shape, device=device), cond, torch.arange(n))
 
 

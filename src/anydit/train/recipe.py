@@ -6,12 +6,13 @@ from typing import TypeVar
 
 import torch
 
-from anydit.config import config
-from anydit.data import Data, Digits, Samples
+from anydit.codecs.normalize import moments
+from anydit.config import check_at_least, config
+from anydit.data import Data, Digits, Facts, Samples
 from anydit.diffusion.losses import AnyWeight, Objective, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Discrete, Uniform
 from anydit.inference.config import PipelineConfig
-from anydit.model.conditioning import Condition, Label, Numbers
+from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.model.tokens import grid_of
 from anydit.tensors import Batch
 from anydit.train.optim import AdamW, AnySchedule, Constant
@@ -51,8 +52,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "sample_every", "save_every", "keep", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name}: got {getattr(self, name)}, expected at least 1")
+            check_at_least(f"train.{name}", getattr(self, name), 1)
+        check_at_least("train.workers", self.workers, 0)
         if self.batch % self.accumulate:
             raise ValueError(f"train.accumulate: got {self.accumulate}, expected a divisor of train.batch {self.batch}")
         if not 0 <= self.ema_decay < 1:
@@ -60,11 +61,26 @@ class TrainConfig:
         if not self.clip > 0:
             raise ValueError(f"train.clip: got {self.clip}, expected a number above 0 (inf for no clipping)")
 
+    def rate(self, step: int) -> float:
+        """The learning rate at `step`, the first being 0."""
+        return self.optimizer.lr * self.schedule.factor(step, self.steps)
 
-RESUMABLE = frozenset(
-    f"train.{name}" for name in ("steps", "log_every", "sample_every", "save_every", "keep", "workers", "tensorboard")
+
+RESUMABLE = (
+    "train.steps.",
+    "train.max_skipped.",
+    "train.keep.",
+    "train.workers.",
+    "train.tensorboard.",
+    "train.log_every.",
+    "train.sample_every.",
+    "train.save_every.",
+    "data.cache.",
+    "data.bad_limit.",
+    "sampling.",
+    "view.",
 )
-"""Fields that a resumed run may change, because what was trained so far would be the same."""
+"""Fields, with all in them, that a resumed run may change, because what was trained so far would be the same."""
 
 
 @config
@@ -102,7 +118,10 @@ R = TypeVar("R", bound=PipelineConfig)
 
 
 def resolved(recipe: R, samples: Samples, note: Callable[[str], None] = print) -> R:
-    """`recipe` with all that it leaves to the data filled in; `note` is told what was left out for want of data.
+    """`recipe` with all that it leaves to the data filled in.
+
+    A condition that leaves to the data what it is, is left out where the data has none. `note` is told of those, and of
+    what the data knows and the model is not told.
 
     Raises:
         ValueError: the recipe says something that the data contradicts.
@@ -114,32 +133,58 @@ def resolved(recipe: R, samples: Samples, note: Callable[[str], None] = print) -
     for name, got, expected in (("channels", model.channels, channels), ("size", model.size, size)):
         if got is not None and got != expected:
             raise ValueError(f"model.{name}: got {got}, expected {expected}, which the data has")
-    conditions = dict[str, Condition]()
+    conditions, absent = dict[str, Condition](), list[str]()
     for name, condition in model.conditions.items():
         if name in facts.conditions:
             conditions[name] = _resolved(name, condition, samples)
-        elif isinstance(condition, Label) and condition.classes is None:
-            note(f"The data has no {name}: the model is not conditioned on it.")
+        elif condition == type(condition)(dropout=condition.dropout):
+            absent.append(name)
         else:
             raise ValueError(f"model.conditions: got {name}, expected one of: {', '.join(facts.conditions) or 'none'}")
+    if absent:
+        note(f"The model is not conditioned on {' or '.join(absent)}: the data has none.")
+    for name in facts.conditions:
+        if name not in model.conditions:
+            kind = _kind(name, facts).__name__
+            note(f"The model is not told of {name}, which the data has; --model.conditions.{name} {kind} tells it.")
     model = replace(model, channels=channels, size=size, conditions=conditions)
     return replace(recipe, model=model, codec=codec)
 
 
+def _kind(name: str, facts: Facts) -> type[Condition]:
+    """The condition that the data has by this name."""
+    return Label if name in facts.classes else Numbers if name in facts.numbers else Field
+
+
 def _resolved(name: str, condition: Condition, samples: Samples) -> Condition:
+    facts, at = samples.facts, f"model.conditions.{name}"
+    kind = _kind(name, facts)
+    if not isinstance(condition, kind):
+        raise ValueError(f"{at}: got {type(condition).__name__}, expected {kind.__name__}, which the data has")
     if isinstance(condition, Label):
-        names = samples.facts.classes[name]
-        if condition.classes is not None and condition.classes < len(names):
-            raise ValueError(f"model.conditions.{name}.classes: got {condition.classes}, expected {len(names)} or more")
-        if condition.classes is not None and condition.classes > len(names):
-            return condition
-        return replace(condition, classes=len(names), names=condition.names or names)
-    if isinstance(condition, Numbers) and condition.mean is None:
-        values = torch.cat([batch.cond[name] for batch in _all(samples)]).double()
-        std = values.std(0, correction=0)
-        std = torch.where(std > 0, std, torch.ones_like(std))
-        return replace(condition, mean=tuple(values.mean(0).tolist()), std=tuple(std.tolist()))
-    return condition
+        return _with_classes(condition, facts.classes[name], at)
+    if isinstance(condition, Numbers):
+        names = facts.numbers[name]
+        if condition.names is not None and len(condition.names) != len(names):
+            raise ValueError(f"{at}.names: got {condition.names}, expected as many as the data has: {names}")
+        condition = replace(condition, names=condition.names or names)
+    else:
+        channels = facts.fields[name]
+        if condition.channels not in (None, channels):
+            raise ValueError(f"{at}.channels: got {condition.channels}, expected {channels}, which the data has")
+        condition = replace(condition, channels=channels)
+    if condition.complete:
+        return condition
+    mean, std = moments(batch.cond[name] for batch in _all(samples))
+    return replace(condition, mean=mean, std=std)
+
+
+def _with_classes(condition: Label, names: tuple[str, ...], at: str) -> Label:
+    if condition.classes is not None and condition.classes < len(names):
+        raise ValueError(f"{at}.classes: got {condition.classes}, expected {len(names)} or more")
+    if condition.classes is not None and condition.classes > len(names):
+        return condition
+    return replace(condition, classes=len(names), names=condition.names or names)
 
 
 def _all(samples: Samples, at_once: int = 256) -> Iterator[Batch]:
