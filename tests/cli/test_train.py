@@ -1,6 +1,10 @@
 """`anydit train`: what it trains, where, and what it refuses before any work."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,50 @@ def test_interrupted_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("anydit.cli.train.train", stopped)
     assert main(["train", "digits"]) == 130
     assert "Stopped and saved after step 7. Run the same command again to go on." in said(capsys)
+
+
+SLOW = """
+import time
+from dataclasses import replace
+from anydit.config import config
+from anydit.data import Digits
+from tests.train.tiny import tiny
+
+@config
+class Slow(Digits):
+    def open(self, part):
+        print("opening", flush=True)
+        time.sleep(60)
+        return super().open(part)
+
+def slow():
+    return replace(tiny(), data=Slow())
+"""
+
+
+def test_interrupted_while_data_are_opened_it_ends_at_once(tmp_path: Path):
+    """T6: there is nothing to save yet."""
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    words = ["train", f"{tmp_path}/slow.py:slow", "--out", str(tmp_path / "run"), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "anydit", *words],
+        cwd=Path(__file__).parents[2],  # where the tests are found
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "opening\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert time.monotonic() - began < 10
+    assert (process.returncode, said, error) == (130, "", "anydit: error: interrupted\n")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_help(here: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,10 +1,12 @@
 """The profile: counted and measured figures that agree with what is known."""
 
+import pytest
 import torch
 
 from anydit.cli.profile import run
 from anydit.recipes.digits import digits
 from anydit.train.profile import over_sizes, plot, profile
+from tests.train import tiny
 from tests.train.tiny import tiny_with
 
 CPU = torch.device("cpu")
@@ -47,3 +49,21 @@ def test_command(tmp_path, capsys):
     assert run(["digits", "--batch", "2", "--sizes", "8", "12", "--out", str(out), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "GMACs" in printed and "12x12" in printed and out.is_file()
+
+
+@pytest.mark.parametrize("flags", [["--model.channels", "1", "--model.size", "8", "8"], []], ids=["open label", "open"])
+def test_what_is_open_comes_from_the_data(tmp_path, capsys, flags: list[str]):
+    """`tiny` leaves its label to the data, whether or not channels and size are given."""
+    words = [
+        f"{tiny.__file__}:tiny",
+        "--batch",
+        "2",
+        "--sizes",
+        "8",
+        "--out",
+        str(tmp_path / "p.png"),
+        "--device",
+        "cpu",
+    ]
+    assert run([*words, *flags]) == 0
+    assert "GMACs" in capsys.readouterr().out

@@ -1,10 +1,13 @@
 """One step's parts: its randomness, the average, the learning rate."""
 
+from math import inf, nan
+
 import pytest
 import torch
 from torch import nn
 
 from anydit.codecs import Normalize
+from anydit.data.loader import Order
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.paths import Linear
 from anydit.diffusion.predictions import Velocity
@@ -73,8 +76,27 @@ def test_only_matrices_decay():
     groups = AdamW(weight_decay=0.1).build(module.parameters()).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert groups[0]["params"][0] is module.weight and groups[1]["params"][0] is module.bias
-    with pytest.raises(ValueError, match="lr: got 0"):
-        AdamW(lr=0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "values"),
+    [
+        (AdamW, "lr", (0.0, -1.0, nan, inf)),
+        (AdamW, "betas", ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, nan))),
+        (AdamW, "eps", (0.0, -1e-8, nan)),
+        (AdamW, "weight_decay", (-0.1, nan, inf)),
+        (Constant, "warmup", (-1,)),
+        (CosineDecay, "warmup", (-1,)),
+        (CosineDecay, "final", (-0.1, 1.1, nan)),
+        (LinearDecay, "warmup", (-1,)),
+        (LinearDecay, "decay", (-0.1, 1.1, nan)),
+        (LinearDecay, "final", (-0.1, 1.1, nan)),
+    ],
+)
+def test_options_out_of_range_are_refused(make, field: str, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"{field}: got .*, expected"):
+            make(**{field: value})
 
 
 def step_of(**train) -> tuple[TrainStep, Batch]:
@@ -85,7 +107,7 @@ def step_of(**train) -> tuple[TrainStep, Batch]:
     objective = Objective(Linear(), Velocity())
     x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, {"label": torch.arange(8) % 3, "unasked": torch.zeros(8)}, torch.arange(8))
-    return TrainStep(model, Normalize((0.0,), (1.0,)).build(), objective, recipe.train), batch
+    return TrainStep(model, Normalize((0.0,), (1.0,)).build(), objective, recipe.train, torch.arange(8)), batch
 
 
 def test_clipping_bounds_the_gradient_but_reports_it_whole():
@@ -103,17 +125,57 @@ def test_clipping_bounds_the_gradient_but_reports_it_whole():
     assert float(outcome.grad_norm) > 1e-2 and seen[0] == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_infinite_gradients_are_not_applied():
+def copied(step: TrainStep) -> dict[str, torch.Tensor]:
+    """Weights, average and the optimizer's moments, as they are now."""
+    return {f"{group}.{k}": v.clone() for group, tensors in step.state().items() for k, v in tensors.items()}
+
+
+def test_a_loss_that_is_not_finite_is_not_applied():
+    """T13."""
     step, batch = step_of()
     step(batch, 0)
-    before = {k: v.clone() for k, v in step.model.state_dict().items()}
-    average = {k: v.clone() for k, v in step.ema.module.state_dict().items()}
-    moments = {k: v.clone() for k, v in step.state()["optimizer"].items()}
+    before = copied(step)
     outcome = step(Batch(batch.x * float("inf"), batch.cond, batch.ids), 1)
-    assert float(outcome.applied) == 0
-    assert all(torch.equal(v, before[k]) for k, v in step.model.state_dict().items())
-    assert all(torch.equal(v, average[k]) for k, v in step.ema.module.state_dict().items())
-    assert all(torch.equal(v, moments[k]) for k, v in step.state()["optimizer"].items())
+    assert float(outcome.applied) == 0 and not outcome.loss.isfinite()
+    after = copied(step)
+    assert before.keys() == after.keys() and all(torch.equal(v, before[k]) for k, v in after.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_not_applied(value: float):
+    """T13: the loss is a number, and one single value of the gradient is none."""
+    step, batch = step_of()
+    step(batch, 0)
+    before = copied(step)
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        spoilt = gradient.clone()
+        spoilt.view(-1)[0] = value
+        return spoilt
+
+    hook = step.model.embed.bias.register_hook(spoil)
+    outcome = step(batch, 1)
+    assert float(outcome.applied) == 0 and outcome.loss.isfinite()
+    assert all(torch.equal(v, before[k]) for k, v in copied(step).items())
+    hook.remove()
+    assert float(step(batch, 1).applied) == 1
+    assert not all(torch.equal(v, before[k]) for k, v in copied(step).items()), "the control"
+
+
+def test_the_gradients_of_two_processes_add_up_to_that_of_the_whole_batch():
+    """Rule 6: each draws what the whole batch has at its places."""
+
+    def gradient(world: int, rank: int) -> torch.Tensor:
+        step, batch = step_of()
+        order = Order(8, 8, seed=0, rank=rank, world=world)
+        step.positions = order.positions
+        share = Batch(batch.x[order.positions], {k: v[order.positions] for k, v in batch.cond.items()}, batch.ids)
+        step._backward(share, torch.arange(len(share.x)), 3)
+        return torch.cat([p.grad.flatten() for p in step.model.parameters() if p.grad is not None])
+
+    whole, (first, second) = gradient(1, 0), (gradient(2, rank) for rank in (0, 1))
+    torch.testing.assert_close(first + second, whole, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(2 * first, whole, rtol=1e-2), "the halves differ"
 
 
 def test_state_of_another_model_is_refused():

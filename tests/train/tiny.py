@@ -1,6 +1,7 @@
 """A recipe that trains in a second, and the command that trains it in a process of its own."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from anydit.data import Digits, Images
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
-from anydit.train.checkpoint import newest
+from anydit.train.checkpoint import broken, newest
 from anydit.train.log import read
 from anydit.train.optim import AdamW
 from anydit.train.recipe import Recipe, TrainConfig
@@ -35,6 +36,10 @@ def tiny() -> Recipe:
 def tiny_with(**train: Any) -> Recipe:
     """`tiny`, trained otherwise."""
     return replace(tiny(), train=replace(tiny().train, **train))
+
+
+def silent(_: str) -> None:
+    """No notes."""
 
 
 def command(out: Path, *flags: str, before: str = "") -> list[str]:
@@ -73,3 +78,16 @@ def state_hash(out: Path) -> str:
             digest.update(f"{file.name} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def steps_taken(out: Path) -> list[int]:
+    """Every step that was logged, also those that were done again."""
+    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def ends_as(out: Path, whole: Path) -> None:
+    """Losses and ids of every step, and the state at the end, are those of `whole`; nothing half is left."""
+    assert losses(out) == losses(whole)
+    assert state_hash(out) == state_hash(whole)
+    assert not list((out / "checkpoints").glob(".*"))
+    assert all(broken(folder) is None for folder in (out / "checkpoints").iterdir())

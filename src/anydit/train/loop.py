@@ -10,6 +10,7 @@ import torch
 
 from anydit.config import Json, differences, to_json
 from anydit.data import Samples
+from anydit.data.base import digest
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.compile import compile_blocks, emulates_bf16
 from anydit.inference.config import RUN_FILE
@@ -44,22 +45,22 @@ def train(recipe: Recipe, out: Path | str, device: torch.device | str | None = N
     out, device = Path(out), find_device(device)
     _refuse_unbuildable(recipe)
     _make_writable(out)
-    with locked(out), StopRequest().listening() as stop:
+    with locked(out):
         samples = recipe.data.open("train")
         recipe = resolved(recipe, samples, note)
         run = Run(recipe, out, samples, device, note)
         run.resume()
-        run.go(stop)
+        with StopRequest().listening() as stop:  # before and after, nothing is lost, and Ctrl-C acts at once
+            run.go(stop)
         run.finish()
         return run.pipeline
 
 
 def _refuse_unbuildable(recipe: Recipe) -> None:
     """Build the network without memory where the recipe leaves nothing to the data, so that faults show before work."""
-    model = recipe.model
-    if model.channels is not None and model.size is not None:
+    if recipe.model.complete:
         with torch.device("meta"):
-            DiT(model)
+            DiT(recipe.model)
 
 
 def _make_writable(out: Path) -> None:
@@ -92,10 +93,11 @@ class Run:
         config = self.recipe.train
         codec = self.recipe.codec.build().to(self.device)
         model = DiT(self.recipe.model, config.seed).to(self.device)
-        self.step = TrainStep(model, codec, self.recipe.objective, config)
+        self.order = Order(len(self.samples), config.batch, config.seed)
+        self.step = TrainStep(model, codec, self.recipe.objective, config, self.order.positions)
         self.pipeline = Pipeline(self.recipe, self.step.ema.module, codec)
         self.skips = SkipCounter(config.max_skipped)
-        self.order = Order(len(self.samples), config.batch, config.seed)
+        self.data: Json = {"samples": len(self.samples), "sha256": digest(self.samples)}
         if config.compile:
             compile_blocks(model)
         if config.bf16 and emulates_bf16(self.device):
@@ -118,15 +120,24 @@ class Run:
         found = checkpoint.newest(root, self.note)
         if found is not None:
             self._load(found)
+            if self.done >= self.recipe.train.steps:
+                self.note(
+                    f"Nothing is left to do: the run in {self.out} is at step {self.done}, and train.steps is "
+                    f"{self.recipe.train.steps}."
+                )
+                return
             self.note(f"Going on from step {self.done} of {self.recipe.train.steps} in {self.out}.")
+            self._compare_rates(found)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(f"out: got {self.out}, where no checkpoint is whole; move it away to start anew")
         write_config(self.out / RUN_FILE, to_json(self.recipe))
         (self.out / SAMPLES).mkdir(exist_ok=True)
 
     def go(self, stop: StopRequest) -> None:
-        """Take the steps that are left."""
+        """Take the steps that are left, if any are."""
         config = self.recipe.train
+        if self.done >= config.steps:
+            return
         log = Log(self.out / LOG_FILE, self.out / "tensorboard" if config.tensorboard else None)
         batches = read_ahead(self.samples, self.order, self.done, config.workers)
         self.began = perf_counter()
@@ -140,13 +151,14 @@ class Run:
                         raise Interrupted(stop.signal, self.done)
         finally:
             log.close()
+        self.note(f"Trained: {self.out}.")
 
     def _one(self, batches: Iterator[Batch], log: Log, bar: Bar) -> None:
         """One step, and whatever is due after it."""
         config, step = self.recipe.train, self.done
         batch = next(batches)
         outcome = self.step(batch.to(self.device), step)
-        entry: Json = {"step": step, "lr": self.step.rate, "ids": zlib.crc32(batch.ids.numpy().tobytes())}
+        entry: Json = {"step": step, "lr": config.rate(step), "ids": zlib.crc32(batch.ids.numpy().tobytes())}
         self.pending.append((step, outcome, entry))
         self.done += 1
         last = self.done == config.steps
@@ -156,7 +168,7 @@ class Run:
             self._flush(log, bar)
             self.save()
         if self.done % config.sample_every == 0 and not last:
-            self._picture(log)
+            self._preview(log)
 
     def _flush(self, log: Log, bar: Bar) -> None:
         """Read the pending steps' outcomes off the device, in one wait for all of them."""
@@ -184,17 +196,13 @@ class Run:
             return
         info: Json = {
             "step": self.done,
-            "samples": len(self.samples),
+            "lr": self.recipe.train.rate(self.done - 1),
+            "data": self.data,
             "skipped": self.skips.total,
             "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
         }
-        checkpoint.save(
-            self.out / CHECKPOINTS,
-            self.done,
-            self.step.state(),
-            info | {"torch": torch.__version__},
-            self.recipe.train.keep,
-        )
+        checkpoint.save(self.out / CHECKPOINTS, self.done, self.step.state(), info, self.recipe.train.keep)
         self._export()
         self.saved = self.done
 
@@ -216,18 +224,25 @@ class Run:
         if entries:
             pictures.loss_curve(entries, self.out / LOSS_CURVE)
 
-    def _picture(self, log: Log) -> None:
-        cond, captions = pictures.examples(self.samples, self.recipe.model.conditions, PREVIEWS)
-        image = pictures.sheet(self.pipeline, cond, captions, PREVIEWS)
-        image.save(self.out / SAMPLES / f"step-{self.done:07d}.png")
-        log.picture(image, self.done)
+    def _preview(self, log: Log) -> None:
+        """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
+        try:
+            cond, captions = pictures.examples(self.samples, self.recipe.model.conditions, PREVIEWS)
+            image = pictures.sheet(self.pipeline, cond, captions, PREVIEWS)
+            image.save(self.out / SAMPLES / f"step-{self.done:07d}.png")
+            log.picture(image, self.done)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            self.note(f"No sheet of samples at step {self.done} ({type(error).__name__}: {error}); training goes on.")
 
     def _load(self, found: Checkpoint) -> None:
         info = found.info()
-        if info["samples"] != len(self.samples):
+        if info["data"] != self.data:
+            now, then = (f"{d['samples']} samples, sha256 {d['sha256'][:12]}" for d in (self.data, info["data"]))
             raise ValueError(
-                f"data: got {len(self.samples)} samples, expected the {info['samples']} that the run in {self.out} has "
-                "read so far; put the data back, or choose another folder"
+                f"data: got {now} from {self.recipe.data}, expected {then}, with which the run in {self.out} began; "
+                "put the data back, or choose another folder"
             )
         self.step.load_state({name: found.tensors(name) for name in self.step.state()}, found.folder)
         self.done = self.saved = int(info["step"])
@@ -237,8 +252,17 @@ class Run:
             if info[name] != now:
                 self.note(f"The run had {name} {info[name]}, now it is {now}: losses may differ in their last bits.")
 
+    def _compare_rates(self, found: Checkpoint) -> None:
+        """Say if the learning rate jumps, because the schedule follows another number of steps than before."""
+        config, last = self.recipe.train, float(found.info()["lr"])
+        if last != config.rate(self.done - 1):
+            self.note(
+                f"The learning rate was {last:.3g} at step {self.done - 1}, and goes on with "
+                f"{config.rate(self.done):.3g}: its schedule is now over {config.steps} steps."
+            )
+
     def _refuse_differences(self, saved: Json) -> None:
-        changed = [d for d in differences(saved, to_json(self.recipe)) if d[0] not in RESUMABLE]
+        changed = [d for d in differences(saved, to_json(self.recipe)) if not f"{d[0]}.".startswith(RESUMABLE)]
         if changed:
             what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
             raise ValueError(

@@ -54,30 +54,29 @@ class Draws:
 
 
 class TrainStep:
-    """The state that training changes (weights, their average, the optimizer's) and the step that changes it."""
+    """The state that training changes (weights, their average, the optimizer's) and the step that changes it.
 
-    def __init__(self, model: DiT, codec: Codec, objective: Objective, config: TrainConfig) -> None:
+    `positions`: where the samples that this process gets are in the whole batch.
+    """
+
+    def __init__(
+        self, model: DiT, codec: Codec, objective: Objective, config: TrainConfig, positions: Int[Tensor, " b"]
+    ) -> None:
         self.model, self.codec, self.objective, self.config = model, codec, objective, config
+        self.positions = positions.to(next(model.parameters()).device)
         self.draws = Draws(config, model.config.conditions)
         self.ema = EMA(model, config.ema_decay)
         self.optimizer = config.optimizer.build(model.parameters())
-        self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def __call__(self, batch: Batch, step: int) -> Outcome:
         """Update the weights from one whole batch at `step`, unless loss or gradient is not finite."""
         self.model.train()
-        positions = torch.arange(len(batch.x), device=batch.x.device)
-        parts = positions.chunk(self.config.accumulate)
+        parts = torch.arange(len(batch.x), device=batch.x.device).chunk(self.config.accumulate)
         loss = torch.stack([self._backward(batch, part, step) for part in parts]).sum()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=True)
         applied = (loss.isfinite() & norm.isfinite()).float()
         self._update(step, applied)
         return Outcome(loss, norm, applied)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """All that training has changed so far, as named groups of tensors."""
@@ -115,8 +114,9 @@ class TrainStep:
             x0 = self.codec.encode(batch.x[rows])
         # The data may know more than this model is told.
         told = {name: v[rows] for name, v in batch.cond.items() if name in self.draws.conditions or name == MASK}
-        cond: Cond = drop(told, self.draws.dropped(step, rows))
-        noise, t = self.draws.noise(step, rows, tuple(x0.shape[1:])), self.draws.times(step, rows)
+        places = self.positions[rows]
+        cond: Cond = drop(told, self.draws.dropped(step, places))
+        noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
         with autocast(x0.device, self.config.bf16):
             loss = self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch
         loss.backward()
@@ -124,9 +124,8 @@ class TrainStep:
 
     def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
         """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
-        share = self.config.schedule.factor(step, self.config.steps)
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * share
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(step)
         setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the fused kernel's switch that skips a step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,195 @@
+"""Nothing lost: runs that are killed or damaged end as the undisturbed run does (FAULTS.md)."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from anydit.inference.pipeline import load
+from anydit.train.checkpoint import broken, newest
+from anydit.train.loop import train
+from tests.train.tiny import ends_as, losses, run, silent, state_hash, steps_taken, tiny, tiny_with
+
+KILL_IN_STEP = """
+import os, signal
+from anydit.train.ema import EMA
+real = EMA.update
+def update(self, step, applied):
+    if step == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, step, applied)
+EMA.update = update
+"""
+
+KILL_IN_COMMIT = """
+import os, signal
+from anydit.train import checkpoint
+real = checkpoint._write_manifest
+def write(folder):
+    real(folder)
+    if folder.name.endswith("{step}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint._write_manifest = write
+"""
+
+KILL_IN_EXPORT = """
+import os, signal
+real = Run._export
+def export(self):
+    if self.done == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self)
+Run._export = export
+"""
+
+
+def processes_of(out: Path) -> list[int]:
+    """The living processes that were started with this folder."""
+    found = list[int]()
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(out).encode() in line.read_bytes() and int(line.parent.name) != os.getpid():
+                found.append(int(line.parent.name))
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def test_twice_gives_the_same_bits(whole: Path, tmp_path: Path):
+    """T17."""
+    train(tiny(), tmp_path, "cpu", silent)
+    ends_as(tmp_path, whole)
+
+
+def test_another_seed_does_not(whole: Path, tmp_path: Path):
+    """The negative control of every comparison here."""
+    train(tiny_with(seed=1), tmp_path, "cpu", silent)
+    assert state_hash(tmp_path) != state_hash(whole)
+    assert not set(losses(tmp_path)) & set(losses(whole))
+
+
+def test_resumed_with_another_seed_it_ends_elsewhere(whole: Path, tmp_path: Path):
+    """The negative control of resuming: the seed is changed behind the run's back."""
+    train(tiny_with(steps=8), tmp_path, "cpu", silent)
+    recipe = tmp_path / "recipe.json"
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content["train"]["seed"] = 1
+    recipe.write_text(json.dumps(content), encoding="utf-8")
+    train(tiny_with(seed=1), tmp_path, "cpu", silent)
+    assert losses(tmp_path)[:8] == losses(whole)[:8]
+    assert not set(losses(tmp_path)[8:]) & set(losses(whole)[8:])
+    assert state_hash(tmp_path) != state_hash(whole)
+
+
+def test_killed_in_a_step(whole: Path, tmp_path: Path):
+    """T1: kill -9 when the weights of step 6 are updated and their average is not; saved at 4, read by a worker."""
+    killed = run(tmp_path, "--train.workers", "1", before=KILL_IN_STEP.format(step=6))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    found = newest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 4
+    said: list[str] = []
+    train(tiny(), tmp_path, "cpu", said.append)
+    assert said[0] == f"Going on from step 4 of 12 in {tmp_path}."
+    assert not any("may differ" in line for line in said), "the same threads, and the same PyTorch"
+    ends_as(tmp_path, whole)
+    assert steps_taken(tmp_path) == [*range(6), *range(4, 12)], "no more is done again than what was not saved"
+    deadline = time.monotonic() + 15  # a worker looks for its parent every five seconds
+    while processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(tmp_path)
+
+
+def test_killed_before_a_checkpoint_is_committed(whole: Path, tmp_path: Path):
+    """T3: everything of step 8 is written, but not yet in its place."""
+    killed = run(tmp_path, before=KILL_IN_COMMIT.format(step=8))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (left,) = (tmp_path / "checkpoints").glob(".unfinished-*")
+    assert broken(left) is None
+    found = newest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 4
+    train(tiny(), tmp_path, "cpu", silent)
+    ends_as(tmp_path, whole)
+    assert steps_taken(tmp_path) == [*range(8), *range(4, 12)]
+
+
+def test_killed_between_the_checkpoint_and_the_exported_weights(whole: Path, tmp_path: Path):
+    """T3: the checkpoint counts; the weights that `anydit.load` reads are written again from it."""
+    killed = run(tmp_path, before=KILL_IN_EXPORT.format(step=12))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    stale, trained = (load(out, "cpu").model.state_dict() for out in (tmp_path, whole))
+    assert not all(torch.equal(stale[name], tensor) for name, tensor in trained.items())
+    train(tiny(), tmp_path, "cpu", silent)
+    again = load(tmp_path, "cpu").model.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in trained.items())
+    ends_as(tmp_path, whole)
+    assert steps_taken(tmp_path) == list(range(12))
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 4
+    file.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run after 8 of its 12 steps, with checkpoints of steps 4 and 8."""
+    out = tmp_path_factory.mktemp("eight")
+    train(tiny_with(steps=8), out, "cpu", silent)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("model.safetensors", _flip),
+        ("ema.safetensors", lambda file: os.truncate(file, 100)),
+        ("optimizer.safetensors", Path.unlink),
+        ("state.json", _flip),
+        ("manifest.json", Path.unlink),
+        ("manifest.json", _flip),
+    ],
+    ids=["flipped", "cut short", "removed", "flipped state", "without a manifest", "flipped manifest"],
+)
+def test_a_damaged_checkpoint_falls_back(
+    whole: Path, eight: Path, tmp_path: Path, file: str, damage: Callable[[Path], None]
+):
+    """T8: the newest is damaged and named; the one before is taken, and the end is the same."""
+    out = tmp_path / "run"
+    shutil.copytree(eight, out)
+    damage(out / "checkpoints" / "step-000000008" / file)
+    said: list[str] = []
+    train(tiny(), out, "cpu", said.append)
+    assert said[0].startswith(f"Checkpoint step-000000008 is damaged ({file}")
+    assert said[1] == f"Going on from step 4 of 12 in {out}."
+    ends_as(out, whole)
+
+
+def test_no_whole_checkpoint_is_never_a_silent_fresh_start(eight: Path, tmp_path: Path):
+    """T8: both are damaged."""
+    shutil.copytree(eight, tmp_path / "run")
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="no checkpoint is whole"):
+        train(tiny(), tmp_path / "run", "cpu", silent)
+
+
+def test_two_threads_give_the_same_bits_twice_and_one_instead_is_told(tmp_path: Path):
+    """T17: one CPU thread and two may give different bits, so a change is said."""
+    torch.set_num_threads(2)
+    try:
+        for name in ("one", "other"):
+            train(tiny_with(steps=4), tmp_path / name, "cpu", silent)
+    finally:
+        torch.set_num_threads(1)
+    assert losses(tmp_path / "one") == losses(tmp_path / "other")
+    assert state_hash(tmp_path / "one") == state_hash(tmp_path / "other")
+    said: list[str] = []
+    train(tiny(), tmp_path / "one", "cpu", said.append)
+    assert "The run had threads 2, now it is 1: losses may differ in their last bits." in said
