@@ -14,7 +14,7 @@ from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
-from anydit.model.tokens import Rope, SinCos
+from anydit.model.tokens import Rope, SinCos, SinCosRope, coordinates, sincos_table
 from anydit.tensors import MASK, Masked
 
 BASE = DiTConfig(24, 2, 2, (2, 2), channels=3, size=(4, 6), conditions={"label": Label(5)})
@@ -42,7 +42,7 @@ T = torch.tensor([0.1, 0.5, 0.999])
 LABEL = {"label": torch.tensor([0, 3, 4])}
 
 
-@pytest.mark.parametrize("position", [None, SinCos(), Rope()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("position", [None, SinCos(), Rope(), SinCosRope()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("qk_norm", [None, RMSNorm(), LayerNorm()], ids=lambda n: f"qk-{type(n).__name__}")
 @pytest.mark.parametrize("modulation", [PerBlock(), Shared()], ids=lambda m: type(m).__name__)
 def test_every_combination_of_options_runs_and_reaches_every_weight(
@@ -162,7 +162,7 @@ def test_order_of_the_batch_and_company_in_it_change_nothing(position: Any) -> N
 
 
 @pytest.mark.parametrize(("patch", "space"), [((1,), (7,)), ((1, 2, 2), (2, 4, 6)), ((1, 1, 2, 2), (2, 3, 4, 2))])
-@pytest.mark.parametrize("position", [SinCos(), Rope()])
+@pytest.mark.parametrize("position", [SinCos(), Rope(), SinCosRope()])
 def test_any_number_of_axes(patch: tuple[int, ...], space: tuple[int, ...], position: Any) -> None:
     model = model_of(patch=patch, size=space, position=position)
     out = model(draw(2, 3, *space), T[:2], {"label": torch.tensor([1, 2])})
@@ -183,6 +183,28 @@ def test_positions_are_interpolated_only_where_asked_for() -> None:
         plain, squeezed = (model_of(position=kind(interpolate=i)) for i in (False, True))
         assert not torch.allclose(plain(x, T, LABEL), squeezed(x, T, LABEL))
         assert torch.equal(plain(x[:, :, :4, :6], T, LABEL), squeezed(x[:, :, :4, :6], T, LABEL))
+
+
+def test_positions_can_keep_the_extent_of_an_earlier_training() -> None:
+    """A model of the small grid, and one of twice the size whose coordinates keep the small grid's extent."""
+    x = draw(3, 3, 8, 12)
+    for kind in (SinCos, Rope):
+        small = model_of(position=kind(interpolate=True))
+        large = model_of(size=(8, 12), position=kind(interpolate=True, extent=(2, 3)))
+        assert torch.equal(large(x, T, LABEL), small(x, T, LABEL))
+        assert not torch.allclose(large(x, T, LABEL), model_of(size=(8, 12), position=kind())(x, T, LABEL))
+
+
+def test_both_positions_at_once_are_the_table_and_the_rotation() -> None:
+    x = draw(3, 3, 4, 6)
+    both, turned = model_of(position=SinCosRope()), model_of(position=Rope())
+    table = sincos_table(coordinates((2, 3)), 24, 10_000.0)
+    expected = both(x, T, LABEL)
+    assert not torch.allclose(expected, turned(x, T, LABEL))
+    turned.embed.register_forward_hook(lambda _module, _inputs, tokens: tokens + table)
+    torch.testing.assert_close(expected, turned(x, T, LABEL))
+    for other in (SinCos(), SinCosRope(SinCos(50.0), Rope()), SinCosRope(SinCos(), Rope(50.0))):
+        assert not torch.allclose(expected, model_of(position=other)(x, T, LABEL))
 
 
 @pytest.mark.parametrize("position", [None, SinCos(), Rope()])
@@ -286,6 +308,8 @@ def test_refuses_samples_and_conditions_of_another_kind(x: tuple[int, ...], cond
         ({"size": (4, 5)}, r"size: got \(4, 5\)"),
         ({"position": Rope(), "heads": 8}, "heads: got 3 values a head, expected an even number from 4"),
         ({"position": Rope(), "heads": 12}, "heads: got 2 values a head"),
+        ({"position": SinCosRope(), "heads": 12}, "heads: got 2 values a head"),
+        ({"position": SinCos(interpolate=True, extent=(2,))}, r"extent: got \(2,\), expected a number for each of 2"),
         ({"conditions": {"mask": Label(3)}}, "conditions: got the name 'mask'"),
         ({"conditions": {"a b": Label(3)}}, "conditions: got the name 'a b'"),
         ({"conditions": {"type": Label(3)}}, "conditions: got the name 'type'"),

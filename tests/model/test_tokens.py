@@ -75,6 +75,13 @@ def test_a_period_that_is_none_is_refused(position: type, period: float) -> None
         position(max_period=period)
 
 
+@pytest.mark.parametrize("position", [SinCos, Rope])
+@pytest.mark.parametrize("fields", [{"extent": (2, 2)}, {"extent": (2, 0), "interpolate": True}])
+def test_an_extent_that_has_no_use_or_no_size_is_refused(position: type, fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="extent: got"):
+        position(**fields)
+
+
 def published_entry(place: tuple[int, int], channel: int, width: int) -> float:
     """One entry of the published table (He 2021, MAE): columns first, then rows; in each, sines and then cosines."""
     half, quarter = width // 2, width // 4

@@ -1,9 +1,9 @@
 """The Diffusion Transformer (Peebles & Xie 2022, arXiv 2212.09748), for samples of any shape: config, model, init."""
 
+from collections.abc import Callable
 from dataclasses import field
 from math import prod
 from types import MappingProxyType
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,12 @@ from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, MLP, LayerNorm, Norm
 from anydit.model.tokens import (
     Grid,
+    Position,
     Rope,
     SinCos,
     coordinates,
     grid_of,
+    parts,
     patchify,
     rotation_table,
     sincos_table,
@@ -45,7 +47,7 @@ class DiTConfig:
     channels: int | None = None
     size: tuple[int, ...] | None = None
     conditions: dict[str, Condition] = field(default_factory=dict[str, Condition])
-    position: SinCos | Rope | None = SinCos()
+    position: Position | None = SinCos()
     norm: Norm = LayerNorm()
     mlp_norm: Norm | None = None
     qk_norm: Norm | None = None
@@ -66,8 +68,11 @@ class DiTConfig:
             raise ValueError(f"channels: got {self.channels}, expected at least 1")
         if self.size is not None:
             grid_of(self.size, self.patch)
-        head, axes = self.width // self.heads, len(self.patch)
-        if isinstance(self.position, Rope) and (head % 2 or head < 2 * axes):
+        head, axes, positions = self.width // self.heads, len(self.patch), parts(self.position)
+        for position in positions:
+            if position is not None and position.extent is not None and len(position.extent) != axes:
+                raise ValueError(f"position.extent: got {position.extent}, expected a number for each of {axes} axes")
+        if positions[1] is not None and (head % 2 or head < 2 * axes):
             raise ValueError(f"heads: got {head} values a head, expected an even number from {2 * axes} on, for Rope")
         for name in self.conditions:
             if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
@@ -113,10 +118,11 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self._tables = Constants()
+        self._constants = Constants()
         width, values, norms = config.width, prod(config.patch), (config.norm, config.mlp_norm or config.norm)
-        if config.position is not None and config.position.interpolate:
-            assert config.grid
+        for position in parts(config.position):
+            if position is not None and position.interpolate:
+                assert position.extent or config.grid
         real = torch.get_default_device().type != "meta"
         with torch.device("meta"):  # or each layer would draw weights of its own, only to have them replaced below
             self.conditioner = Conditioner(config.time, config.conditions, width)
@@ -152,22 +158,27 @@ class DiT(nn.Module):
             # Even a weight of zero would let a NaN through.
             x, mask = x.masked_fill(~exists[:, None], 0), token_mask(exists, config.patch)
         tokens = self.embed(patchify(x, config.patch))
-        table = self._table(grid, x.device)
-        if isinstance(config.position, SinCos):
-            tokens, table = tokens + cast("Tensor", table).type_as(tokens), None
+        table, rotation = self._positions(grid, x.device)
+        if table is not None:
+            tokens = tokens + table.type_as(tokens)
         blocks, out = self.modulation(self.conditioner.vector(t, cond))
         for block, modulation in zip(self.blocks, blocks.unbind(1), strict=True):
-            tokens = block(tokens, modulation, table, mask)
+            tokens = block(tokens, modulation, rotation, mask)
         return unpatchify(self.output(tokens, out), grid, config.patch)
 
-    def _table(self, grid: Grid, device: torch.device) -> Tensor | None:
-        """The positions' sines and cosines for a grid."""
-        position, head = self.config.position, self.config.width // self.config.heads
-        if position is None:
-            return None
-        make, share = (sincos_table, self.config.width) if isinstance(position, SinCos) else (rotation_table, head)
-        trained = self.config.grid if position.interpolate else None
-        return self._tables.get(grid, device, lambda: make(coordinates(grid, trained), share, position.max_period))
+    def _positions(self, grid: Grid, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """For a grid, the table to add to the tokens, and the sines and cosines that turn queries and keys."""
+        added, turned = parts(self.config.position)
+        table = None if added is None else self._table(added, grid, device)
+        return table, None if turned is None else self._table(turned, grid, device)
+
+    def _table(self, position: SinCos | Rope, grid: Grid, device: torch.device) -> Tensor:
+        config = self.config
+        turns = isinstance(position, Rope)
+        make, share = (rotation_table, config.width // config.heads) if turns else (sincos_table, config.width)
+        trained = (position.extent or config.grid) if position.interpolate else None
+        places: Callable[[], Tensor] = lambda: make(coordinates(grid, trained), share, position.max_period)  # noqa: E731
+        return self._constants.get((turns, grid), device, places)
 
 
 @torch.no_grad()

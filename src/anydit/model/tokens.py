@@ -13,41 +13,66 @@ from anydit.config import config
 Grid = tuple[int, ...]
 
 
+def check_period(max_period: float) -> None:
+    """Refuse a longest period, in units of 2 pi, that is not above the shortest, which is 1."""
+    if not 1 < max_period < inf:
+        raise ValueError(f"max_period: got {max_period}, expected a finite number above 1")
+
+
+def _check_extent(extent: Grid | None, interpolate: bool) -> None:
+    if extent is not None and not (interpolate and extent and min(extent) > 0):
+        raise ValueError(f"extent: got {extent}, expected patches along each axis, and interpolate set to True")
+
+
 @config
 class SinCos:
     """Fixed sine and cosine of each coordinate, added to the tokens once (Vaswani 2017; axial as in ViT and DiT).
 
-    `interpolate`: on another grid than trained on, squeeze or stretch the coordinates to the trained extent.
+    `interpolate`: on another grid than trained on, squeeze or stretch the coordinates to the trained extent. `extent`:
+    the grid to squeeze or stretch to, where it is not the one that is trained on but one trained on before.
     """
 
     max_period: float = 10_000.0
     interpolate: bool = False
+    extent: Grid | None = None
 
     def __post_init__(self) -> None:
         check_period(self.max_period)
+        _check_extent(self.extent, self.interpolate)
 
 
 @config
 class Rope:
     """Rotary embedding of queries and keys, each axis on its own share of the head (Su 2021, arXiv 2104.09864).
 
-    `interpolate`: as in `SinCos`.
+    `interpolate`, `extent`: as in `SinCos`.
     """
 
     max_period: float = 10_000.0
     interpolate: bool = False
+    extent: Grid | None = None
 
     def __post_init__(self) -> None:
         check_period(self.max_period)
+        _check_extent(self.extent, self.interpolate)
 
 
-Position = SinCos | Rope
+@config
+class SinCosRope:
+    """Both: the table is added once, and queries and keys are turned in every block (LightningDiT, Yao 2025)."""
+
+    table: SinCos = SinCos()
+    rope: Rope = Rope()
 
 
-def check_period(max_period: float) -> None:
-    """Refuse a longest period, in units of 2 pi, that is not above the shortest, which is 1."""
-    if not 1 < max_period < inf:
-        raise ValueError(f"max_period: got {max_period}, expected a finite number above 1")
+Position = SinCos | Rope | SinCosRope
+
+
+def parts(position: Position | None) -> tuple[SinCos | None, Rope | None]:
+    """Of a position, what is added to the tokens and what turns queries and keys."""
+    if isinstance(position, SinCosRope):
+        return position.table, position.rope
+    return (position, None) if isinstance(position, SinCos) else (None, position)
 
 
 def grid_of(space: Grid, patch: Grid) -> Grid:
