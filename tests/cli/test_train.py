@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anydit.cli import main
@@ -74,6 +75,24 @@ def test_interrupted_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("anydit.cli.train.train", stopped)
     assert main(["train", "digits"]) == 130
     assert "Stopped and saved after step 7. Run the same command again to go on." in said(capsys)
+
+
+def test_arrays_are_conditioned_on_what_the_flags_name(here: Path, capsys: pytest.CaptureFixture[str]):
+    """Numbers and a field lie beside the samples: the model is told of both, and samples are asked for by numbers."""
+    x = np.random.default_rng(0).random((40, 2, 8), np.float32)
+    np.savez(here / "flows.npz", x=x, speed=x.mean((1, 2)), mass=np.arange(40), mask=x[:, :1] > 0.5)
+    data = ["--data.path", "flows.npz", "--data.numbers", "speed", "mass", "--data.field", "mask"]
+    model = ["--model.patch", "4", "--model.width", "16", "--model.depth", "1", "--model.heads", "2"]
+    train = ["--train.steps", "1", "--train.batch", "4", "--train.sample-every", "9", "--device", "cpu"]
+    assert main(["train", "arrays", *data, *model, *train]) == 0
+    assert "The model is not conditioned on label: the data has none." in said(capsys)
+    conditions = json.loads((here / "runs/arrays/recipe.json").read_text())["model"]["conditions"]
+    assert list(conditions) == ["numbers", "field"]
+    assert conditions["numbers"]["names"] == ["speed", "mass"]
+    assert conditions["field"]["channels"] == 1
+    assert len(conditions["numbers"]["mean"]) == 2 and len(conditions["field"]["std"]) == 1
+    assert main(["sample", "runs/arrays", "--numbers", "0.5", "3", "-n", "2", "--device", "cpu", "--out", "x"]) == 0
+    assert len(list((here / "x").iterdir())) == 2
 
 
 SLOW = """
