@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from anydit import weights
 from anydit.weights import (
     SCHEMA,
+    identify,
+    load_beside,
     load_strictly,
     load_tensors,
     read_config,
+    read_id,
     save_tensors,
     sha256,
     write_atomically,
@@ -176,3 +180,79 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     save_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(1)})
     (tmp_path / "plain").write_text("", encoding="utf-8")
     assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.fault
+def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
+    """In the tensors, in their names, in the checksum itself: no bit of the file may be another."""
+    file = tmp_path / "a.safetensors"
+    save_tensors(file, tensors(), "0123abcd")
+    write_config(tmp_path / "c.json", {}, "0123abcd")
+    whole, expected = file.read_bytes(), load_beside(tmp_path / "c.json", file.name)
+    silent = list[int]()
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            got = load_beside(tmp_path / "c.json", file.name)
+        except ValueError as error:
+            assert "a.safetensors" in str(error)
+            continue
+        if got.keys() != expected.keys() or not all(torch.equal(got[n], v) for n, v in expected.items()):
+            silent.append(bit)
+    assert not silent
+
+
+def test_a_checksum_is_of_names_types_shapes_and_values() -> None:
+    sums = {
+        weights.checksum(made)
+        for made in (
+            {"a": torch.zeros(2, 3), "b": torch.ones(1)},
+            {"a": torch.zeros(3, 2), "b": torch.ones(1)},
+            {"b": torch.zeros(2, 3), "a": torch.ones(1)},
+            {"a": torch.zeros(2, 3, dtype=torch.int32), "b": torch.ones(1)},
+            {"a": torch.zeros(2, 3), "b": torch.tensor([1.0001])},
+        )
+    }
+    assert len(sums) == 5
+    strided = {"b": torch.ones(1), "a": torch.zeros(3, 2).T}
+    assert weights.checksum(strided) in sums
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.bool, torch.uint8])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 2)])
+def test_every_kind_of_tensor_has_a_checksum(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    value = torch.ones(shape, dtype=dtype)
+    save_tensors(tmp_path / "a.safetensors", {"x": value})
+    assert torch.equal(load_tensors(tmp_path / "a.safetensors")["x"], value)
+
+
+def test_config_and_weights_of_two_folders_do_not_mix(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        content, id = {"heads": name}, identify({"heads": name}, tensors())
+        write_config(tmp_path / name / "c.json", content, id)
+        save_tensors(tmp_path / name / "a.safetensors", tensors(), id)
+        assert read_config(tmp_path / name / "c.json") == content and read_id(tmp_path / name / "c.json") == id
+        assert load_beside(tmp_path / name / "c.json", "a.safetensors").keys() == tensors().keys()
+    (tmp_path / "one" / "a.safetensors").replace(tmp_path / "two" / "a.safetensors")
+    with pytest.raises(ValueError, match=r"two/a\.safetensors of the id \w+, expected \w+, as c\.json has"):
+        load_beside(tmp_path / "two" / "c.json", "a.safetensors")
+
+
+def test_folders_of_before_there_were_ids_open(tmp_path: Path) -> None:
+    write_config(tmp_path / "c.json", {})
+    save_file(tensors(), tmp_path / "a.safetensors")
+    assert load_beside(tmp_path / "c.json", "a.safetensors").keys() == tensors().keys()
+    assert read_id(tmp_path / "c.json") is None
+    write_config(tmp_path / "c.json", {}, "new")
+    with pytest.raises(ValueError, match=r"of the id None, expected new"):
+        load_beside(tmp_path / "c.json", "a.safetensors")
+
+
+def test_an_id_is_of_the_content_and_the_weights() -> None:
+    other = {**tensors(), "bias": torch.zeros(3)}
+    ids = {identify({"a": 1}), identify({"a": 2}), identify({"a": 1}, tensors()), identify({"a": 1}, other)}
+    assert len(ids) == 4
+    assert identify({"a": 1, "b": 2}, tensors()) == identify({"b": 2, "a": 1}, tensors())

@@ -79,6 +79,15 @@ def per_sample(values: Shaped[Tensor, " b"], like: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def doubles(values: Tensor) -> Tensor:
+    """`values` in double precision: where they are, but on the CPU in place of Apple's GPUs, which have none."""
+    return values.to(_exact(values.device)).double()  # in this order, or they might be made on the way
+
+
+def _exact(device: torch.device) -> torch.device:
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def known(condition: Tensor | Masked) -> tuple[Tensor, Bool[Tensor, " b"] | None]:
     """A condition's values, and for which samples they hold (None: for all)."""
     return (condition.value, condition.present) if isinstance(condition, Masked) else (condition, None)
@@ -132,7 +141,8 @@ class Stream:
     def uniform(self, step: int, positions: Int[Tensor, " b"], shape: Sequence[int] = ()) -> Tensor:
         """`Float[b *shape]`, uniform in (0, 1]; `positions` are the samples' global places."""
         bits = self._bits(step, positions, prod(shape))
-        return ((bits.double() + 0.5) * 2.0**-32).float().reshape(len(positions), *shape)
+        uniform = ((doubles(bits) + 0.5) * 2.0**-32).float()
+        return uniform.reshape(len(positions), *shape).to(positions.device)
 
     def normal(self, step: int, positions: Int[Tensor, " b"], shape: Sequence[int] = ()) -> Tensor:
         """`Float[b *shape]`, standard normal, by the Box-Muller transform."""
@@ -144,11 +154,11 @@ class Stream:
 
     def integers(self, step: int, positions: Int[Tensor, " b"], high: int) -> Int[Tensor, " b"]:
         """`Int[b]`, uniform in [0, high), for `high` far below 2**32."""
-        return self._bits(step, positions, 1)[:, 0] * high >> 32
+        return (self._bits(step, positions, 1)[:, 0] * high >> 32).to(positions.device)
 
     def _bits(self, step: int, positions: Int[Tensor, " b"], count: int) -> Int[Tensor, "b n"]:
-        """`count` random words of 32 bits for each position."""
-        blocks = (count + 3) // 4
+        """`count` random words of 32 bits for each position, where doubles are."""
+        positions, blocks = positions.to(_exact(positions.device)), (count + 3) // 4
         stream = zlib.crc32(self.name.encode())
         c0 = torch.arange(blocks, device=positions.device).expand(len(positions), blocks)
         c1 = positions.long()[:, None].expand(-1, blocks)

@@ -10,6 +10,7 @@ from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.weights import load_tensors
 
 
 @pytest.fixture
@@ -39,6 +40,18 @@ def test_to_dit_and_back(model, tmp_path, capsys):
     ours, back = load(model, "cpu").model.state_dict(), load(tmp_path / "back", "cpu").model.state_dict()
     assert ours.keys() == back.keys() and all(torch.equal(ours[k], back[k]) for k in ours)
     assert "anydit sample" in capsys.readouterr().out
+
+
+def test_pickled_tensors_to_safetensors(tmp_path):
+    tensors = {"a": torch.randn(3, 2), "b": torch.arange(4)}
+    torch.save(tensors, tmp_path / "a.pth")
+    assert run(["safetensors", str(tmp_path / "a.pth"), "--to", str(tmp_path / "a.safetensors")]) == 0
+    got = load_tensors(tmp_path / "a.safetensors")
+    assert got.keys() == tensors.keys() and all(torch.equal(got[k], tensors[k]) for k in got)
+    torch.save({"step": 3, "a": torch.zeros(1)}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match="expected a dictionary of tensors"):
+        run(["safetensors", str(tmp_path / "b.pth"), "--to", str(tmp_path / "b.safetensors")])
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_refusals(model, tmp_path):

@@ -32,7 +32,7 @@ def test_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(run, folder)
     assert main(["evaluate", str(folder), "--samples", "744", "--guidance", "2", "--steps", "3", "--seed", "5"]) == 0
     out = capsys.readouterr().out
-    for words in ("Conditional accuracy", "Fréchet distance", "held-out data", "2 x 372 samples", "report.html"):
+    for words in ("Conditional accuracy", "Fréchet distance", "held-out data", "744 samples in 2 draws", "report.html"):
         assert words in out, words
     content = json.loads((folder / "report" / "report.json").read_text())
     assert content["settings"]["seed"] == 5

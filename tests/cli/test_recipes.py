@@ -27,3 +27,11 @@ def test_shows_one_that_reads_back_the_same(name: str, capsys: pytest.CaptureFix
 def test_unknown(capsys: pytest.CaptureFixture[str]):
     assert main(["recipes", "digit"]) == 2
     assert "did you mean digits?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["digits", "--flag"], ["digits", "fashion"], ["--model.depth", "3"], ["--flag"]])
+def test_what_it_does_not_take_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["recipes", *words]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"recipe: got {' '.join(words)}, expected one recipe, and no flags" in err

@@ -7,9 +7,13 @@ import torch
 from PIL import Image
 
 from anydit import load
-from anydit.cli import main
+from anydit.cli import main, sample
 from anydit.cli.sample import captions
-from anydit.model.conditioning import Label
+from anydit.codecs import Normalize
+from anydit.inference.config import PipelineConfig, Sampling
+from anydit.inference.pipeline import Pipeline
+from anydit.model.conditioning import Condition, Field, Label
+from anydit.model.dit import DiTConfig
 
 
 def test_writes_sheets_films_and_single_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -66,6 +70,70 @@ def test_refused(words: list[str], named: str, run: Path, tmp_path: Path, capsys
     assert (code, out.exists()) == (2, False)
     assert named in text
     assert "Traceback" not in text
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose conditions have the names of options, or such that begin like them."""
+    names = sorted(sample.TAKEN)
+    conditions: dict[str, Condition] = {name: Label(3, dropout=0) for name in names}
+    conditions |= {"outer": Label(3, dropout=0), "guide": Field(1, (0.0,), (1.0,), dropout=0.1)}
+    model = DiTConfig(width=8, depth=1, heads=1, patch=(2, 2), channels=1, size=(4, 4), conditions=conditions)
+    pipe = Pipeline(PipelineConfig(model=model, codec=Normalize.to_unit(0, 1), sampling=Sampling(steps=1)))
+    for parameter in pipe.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("odd") / "model"
+    pipe.save(folder)
+    return folder
+
+
+def test_conditions_with_the_names_of_options(odd: Path, tmp_path: Path):
+    words = [word for name in sample.TAKEN for word in (f"--cond.{name}", "2")] + ["--outer", "1"]
+    assert main(["sample", str(odd), "-n", "2", "--seed", "4", "--out", str(tmp_path / "x.png"), *words]) == 0
+    written = (tmp_path / "x.png").read_bytes()
+    pipe = load(odd, "cpu")
+    cond = dict.fromkeys(sample.TAKEN, 2) | {"outer": 1}
+    x = pipe.sample(2, cond, seed=4)
+    pipe.config.view.picture(x, captions(pipe.config.model.conditions, cond, x)).save(tmp_path / "expected.png")
+    assert written == (tmp_path / "expected.png").read_bytes()
+
+
+def test_help_says_how_conditions_are_named(odd: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["sample", str(odd), "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "--cond.NAME, or --NAME where that is no other option" in " ".join(page.split())
+    assert "\n  --outer" in page and "--cond.outer" in page
+    assert "\n  --cond.seed SEED" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x.mp4", "expected FILE.png (a sheet;"),
+        ("x.pngg", "expected FILE.png (a sheet;"),
+        ("file/x.png", "which cannot be written because of"),
+        ("file", "which cannot be written because of"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_drawn(
+    name: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    monkeypatch.setattr(Pipeline, "sample", None)
+    outs = ["--out", str(tmp_path / "good.png"), "--out", str(tmp_path / name)]
+    assert main(["sample", str(run), "-n", "1", *outs]) == 2
+    error = capsys.readouterr().err
+    assert f"out: got {tmp_path / name}" in error and said in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_names_in_capitals_and_folders_with_a_dot(run: Path, tmp_path: Path):
+    (tmp_path / "v1.2").mkdir()
+    outs = [word for name in ("A.PNG", "B.GIF", "v1.2") for word in ("--out", str(tmp_path / name))]
+    assert main(["sample", str(run), "-n", "1", *outs]) == 0
+    with Image.open(tmp_path / "A.PNG") as sheet, Image.open(tmp_path / "B.GIF") as film:
+        assert (sheet.format, film.format) == ("PNG", "GIF")
+    assert len(list((tmp_path / "v1.2").iterdir())) == 1
 
 
 @pytest.mark.parametrize("flags", [[], ["--help"]])

@@ -58,3 +58,12 @@ def test_unmeasured_and_misfitting_are_refused():
         Normalize().measured([])
     with pytest.raises(ValueError, match="got samples of 3 channels, expected 2"):
         Normalize((0.0, 0.0), (1.0, 1.0)).build().encode(torch.zeros(1, 3, 2))
+
+
+@pytest.mark.parametrize(("shift", "scale"), [((1.0,), (2.5,)), ((1.0, -2.0), (3.0, 0.1))])
+def test_volumes_are_those_of_its_own_derivative(shift: tuple[float, ...], scale: tuple[float, ...]):
+    codec = Normalize(shift, scale).build()
+    jacobian = torch.autograd.functional.jacobian(codec.encode, torch.zeros(1, 2, 2, 3))
+    assert isinstance(jacobian, torch.Tensor)
+    expected = torch.linalg.slogdet(jacobian.reshape(12, 12).double()).logabsdet
+    assert codec.log_volume((2, 2, 3)) == pytest.approx(float(expected), rel=1e-5)

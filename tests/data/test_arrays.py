@@ -239,3 +239,19 @@ def test_each_condition_makes_a_model(tmp_path: Path, fields: dict[str, Any], co
         assert made.classes == 5
     batch = samples.read(torch.arange(4))
     assert DiT(whole.model)(batch.x, torch.full((4,), 0.5), batch.cond).shape == (4, 3, 8)
+
+
+@pytest.mark.parametrize("space", [(6,), (6, 4)])
+@pytest.mark.parametrize("last", [True, False])
+def test_samples_are_written_as_the_data_lies(tmp_path: Path, space: tuple[int, ...], last: bool) -> None:
+    """What is read of a file, written again, is the file's own row."""
+    x = x_of(N, *space, 2) if last else x_of(N, 2, *space)
+    data = Arrays(path=npy(tmp_path, x), held_out=0.0, channels_last=last)
+    model = DiTConfig(width=16, depth=1, heads=2, patch=(2,) * len(space))
+    samples = data.open("train")
+    view = resolved(Recipe(model=model, codec=Normalize(), view=ArrayView(), data=data), samples).view
+    paths = view.write(samples.read(torch.tensor([3, 1])).x, tmp_path)
+    for path, row in zip(paths, (3, 1), strict=True):
+        assert np.array_equal(np.load(path), x[row])
+    said = ArrayView(channels_last=not last)
+    assert said.like(samples.facts) == said

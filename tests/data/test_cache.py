@@ -211,6 +211,23 @@ def test_what_killed_processes_left_is_removed_after_a_day(root: Path, cache: Pa
     assert new.exists()
 
 
+def test_what_has_long_been_of_no_use_is_removed_when_other_images_come(root: Path, cache: Path) -> None:
+    """Opening is use; what else lies there is nobody's to remove."""
+    pictures.flat(root, 3)
+    for size in ((4, 4), (5, 5)):
+        folder(root, cache, size=size).open("train")
+    (cache / "images" / "mine").mkdir()
+    for place in entries(cache):
+        for file in [*place.glob("*"), place]:
+            os.utime(file, (0, time.time() - 2 * module.UNUSED_SECONDS))
+    folder(root, cache, size=(5, 5)).open("train")
+    assert len(entries(cache)) == 3, "nothing came, nothing goes"
+    folder(root, cache, size=(6, 6)).open("train")
+    shapes = {np.load(place / "pixels.npy").shape[2:] for place in entries(cache) if place.name != "mine"}
+    assert shapes == {(5, 5), (6, 6)}
+    assert (cache / "images" / "mine").is_dir()
+
+
 def test_a_cache_without_room_or_right_is_refused(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures.flat(root, 2)
     cache.write_text("a file where the folder should be", encoding="utf-8")

@@ -17,7 +17,7 @@ from anydit.diffusion.multistep import SDE, DPMSolverPP, UniPC  # noqa: E402
 from anydit.diffusion.paths import Linear  # noqa: E402
 from anydit.diffusion.predictions import noise_in, velocity_in  # noqa: E402
 from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Large, Small  # noqa: E402
-from anydit.diffusion.times import Respaced  # noqa: E402
+from anydit.diffusion.times import Leading, Respaced, Trailing  # noqa: E402
 from anydit.tensors import Denoised  # noqa: E402
 from tests.diffusion.analytic import Arbitrary  # noqa: E402
 
@@ -116,6 +116,43 @@ def test_ddim(monkeypatch, eta: float):
         noise = {"variance_noise": noises[i]} if eta else {}
         xt = scheduler.step(model_noise(xt, (int(timestep) + 1) / 1000), timestep, xt, eta=eta, **noise).prev_sample
         torch.testing.assert_close(step.xt, xt.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20, 49, 50, 64, 250, 999, 1000])
+@pytest.mark.parametrize(
+    ("grid", "options"),
+    [
+        (Leading(), {"timestep_spacing": "leading"}),
+        (Leading(offset=1), {"timestep_spacing": "leading", "steps_offset": 1}),
+        (Trailing(), {"timestep_spacing": "trailing"}),
+    ],
+    ids=lambda v: str(v).replace("(", "[").replace(")", "]"),
+)
+def test_where_schedulers_stop(grid, options, count: int):
+    scheduler = diffusers.DDIMScheduler(**BETAS, **options)
+    scheduler.set_timesteps(count)
+    if int(scheduler.timesteps[0]) > 999:  # diffusers reads beyond its table there
+        with pytest.raises(ValueError, match=f"offset: got 1, expected less for {count} steps"):
+            grid.times(PATH, count)
+        return
+    times = grid.times(PATH, count)
+    assert times[-1] == 0
+    assert [round(t * 1000) - 1 for t in times[:-1].tolist()] == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_ddpm_clips_as_theirs(monkeypatch, spacing: str):
+    scheduler = in_doubles(
+        diffusers.DDPMScheduler(**BETAS, clip_sample=True, clip_sample_range=0.7, timestep_spacing=spacing)
+    )
+    scheduler.set_timesteps(20)
+    times = (Leading() if spacing == "leading" else Trailing()).times(PATH, 20).double()
+    FixedNoise(monkeypatch, "scheduling_ddpm", 20)
+    generator = torch.Generator().manual_seed(1)
+    noises = [torch.randn(start().shape, generator=generator, dtype=torch.float64) for _ in range(20)]
+    steps = DDPM(clip=(-0.7, 0.7)).run(Arbitrary(), PATH, start(), times, {}, lambda i: noises[i])
+    for step, theirs_then in zip(steps, theirs(scheduler, start(), scheduler.timesteps, model_noise), strict=True):
+        torch.testing.assert_close(step.xt, theirs_then.double(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

@@ -39,7 +39,7 @@ class Flat:
 def test_digits(digits: tuple[Pipeline, Digits], quick: Path):
     pipeline, data = digits
     stages: dict[str, float] = {}
-    report = evaluate(pipeline, data, samples=2 * 372 + 9, progress=stages.__setitem__)
+    report = evaluate(pipeline, data, samples=2 * 372, progress=stages.__setitem__)
     assert list(report.figures) == FIGURES
     assert report.counts == {
         "samples": 744, "draws": 2, "held_out": 372, "training": 1425, "reference": 1425, "features": 64,
@@ -105,11 +105,51 @@ def test_several_draws_where_few_are_held_out(arrays: tuple[Pipeline, Arrays], m
     assert not any("no labels" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "draws", "count"),
+    [(40, 1, 40), (48, 2, 24), (49, 2, 25), (101, 3, 34), (20, 1, 20), (2001, 48, 42)],
+)
+def test_as_many_samples_as_asked_for(wanted: int, draws: int, count: int, arrays: tuple[Pipeline, Arrays]):
+    pipeline, data = arrays
+    assert len(data.open("held_out")) == 42
+    report = evaluate(pipeline, data, samples=wanted, features=Flat())
+    assert (report.counts["samples"], report.counts["draws"], report.counts["held_out"]) == (wanted, draws, count)
+    sets = opened(pipeline, data, wanted)
+    assert max(sets.sizes) - min(sets.sizes) <= 1 and sum(sets.sizes) == wanted == len(sets.rows)
+    x, _ = the_sets.draw(pipeline, sets, pipeline.config.sampling, 0, lambda stage, done: None)
+    assert len(x) == wanted
+
+
+def test_a_last_draw_that_is_shorter_is_judged_by_what_it_was_asked_for(digits: tuple[Pipeline, Digits], quick: Path):
+    pipeline, data = digits
+    sets = opened(pipeline, data, 373)
+    assert (sets.sizes, sets.count) == ([187, 186], 187)
+    judge = classifier.trained(data, sets.train, "label", pipeline.device)
+    found = _judged(judge, sets, sets.real.x.repeat(2, 1, 1, 1)[:373])
+    seen = judge.predict(sets.real.x)
+    right = (seen == sets.labels).repeat(2)[:373].double().mean()
+    assert found.figures["accuracy"].samples == pytest.approx(float(right)) and right > 0.4
+
+
+def test_more_samples_than_memory_holds_are_refused(arrays: tuple[Pipeline, Arrays], monkeypatch: pytest.MonkeyPatch):
+    pipeline, data = arrays
+    monkeypatch.setattr(the_sets, "VALUES_AT_MOST", 5 * 4 * 6 * 25)
+    with pytest.raises(ValueError, match="samples: got 26, expected at most 25, which is what memory holds"):
+        evaluate(pipeline, data, samples=26)
+
+
+def test_guidance_away_from_nothing_is_refused_before_any_work(arrays: tuple[Pipeline, Arrays]):
+    pipeline, data = arrays
+    how = replace(pipeline.config.sampling, guidance=Guidance(2.0))
+    with pytest.raises(ValueError, match=r"guidance\.scale: got 2, expected 1"):
+        evaluate(pipeline, replace(data, path=Path("nowhere.npy")), sampling=how)
+
+
 def test_memory_bounds_the_samples(arrays: tuple[Pipeline, Arrays], monkeypatch: pytest.MonkeyPatch):
     pipeline, data = arrays
     monkeypatch.setattr(the_sets, "VALUES_AT_MOST", 5 * 4 * 6 * 25)
     sets = opened(pipeline, data, None)
-    assert (sets.count, sets.draws) == (25, 1)
+    assert (sets.count, sets.sizes) == (25, [25])
 
 
 def test_a_label_that_was_not_asked_for(digits: tuple[Pipeline, Digits], quick: Path):

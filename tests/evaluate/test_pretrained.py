@@ -1,12 +1,11 @@
 """Networks of others, with random weights in their published formats: read, fed as they expect, refused by name."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from anydit.data import ArrayView, Images
 from anydit.evaluate.features import Features
@@ -31,8 +30,8 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published FID network's weights, but random: torchvision's network has the same names and shapes."""
     models: Any = pytest.importorskip("torchvision").models
     network = models.inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(network.state_dict(), path)
+    path = tmp_path_factory.mktemp("weights") / "inception.safetensors"
+    save_file(network.state_dict(), path)
     return path
 
 
@@ -47,19 +46,14 @@ def test_dinov2(dinov2: Path):
     assert features(x[:, :1, :20, :30]).shape == (3, 16)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_inception(suffix: str, inception: Path, tmp_path: Path):
-    path = inception
-    if suffix == "safetensors":
-        path = tmp_path / "inception.safetensors"
-        save_file(torch.load(inception, weights_only=True), path)
-    features = Inception(path, VIEW, CPU)
+def test_inception(inception: Path):
+    features = Inception(inception, VIEW, CPU)
     assert isinstance(features, Features)
     x = torch.rand(2, 1, 12, 16) * 2 - 1
     pixels = ((x + 1) / 2 * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
     torch.testing.assert_close(features(x), features.network(pixels)[0])
     assert features(x).shape == (2, 2048)
-    weight = torch.load(inception, weights_only=True)["Conv2d_1a_3x3.conv.weight"]
+    weight = load_file(inception)["Conv2d_1a_3x3.conv.weight"]
     assert features.network.state_dict()["Conv2d_1a_3x3.conv.weight"].equal(weight)
 
 
@@ -115,7 +109,10 @@ def test_named(dinov2: Path, inception: Path):
         ("dinov2", "got 'dinov2', expected one of"),
         ("inception:", "got 'inception:', expected one of"),
         ("dinov2:nowhere", "got dinov2:nowhere, which has no config.json; expected a folder with the files of https"),
-        ("inception:nowhere.pth", "got inception:nowhere.pth, which is not a file; expected https"),
+        (
+            "inception:nowhere.pth",
+            "got inception:nowhere.pth, which is not a file; expected https.*: anydit convert safetensors",
+        ),
     ],
 )
 def test_what_is_missing_is_said(spec: str, said: str):
@@ -133,26 +130,26 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def test_weights_are_not_executed(tmp_path: Path):
-    """S8: a hostile .pth."""
+def test_pickles_are_not_read(tmp_path: Path):
+    """S8: a hostile .pth, which only `anydit convert` would read, and refuse."""
     pytest.importorskip("torch_fidelity")
     hostile, touched = tmp_path / "weights.pth", tmp_path / "touched"
     torch.save({"fc.weight": Bomb(touched)}, hostile)
-    with pytest.raises(ValueError, match=r"weights.pth cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"weights\.pth, expected .*: anydit convert safetensors FILE\.pth"):
         Inception(hostile, VIEW, CPU)
+    hostile.rename(tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"weights\.safetensors is not a safetensors file"):
+        Inception(tmp_path / "weights.safetensors", VIEW, CPU)
     assert not touched.exists()
-    with hostile.open("rb") as file:
-        torch.load(file, weights_only=False)
-    assert touched.exists(), "the bomb is a dud"
 
 
 def test_other_files_are_no_weights(tmp_path: Path):
     pytest.importorskip("torch_fidelity")
-    path = tmp_path / "weights.pth"
-    torch.save({"fc.weight": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match=r"weights.pth is not in the format of https.*: Missing key"):
+    path = tmp_path / "weights.safetensors"
+    save_file({"fc.weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is not in the format of https.*: Missing key"):
         Inception(path, VIEW, CPU)
-    for content in (b"", b"not weights", pickle.dumps([1], protocol=2)):
+    for content in (b"", b"not weights"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"weights.pth (cannot be read as weights|is not in the format)"):
+        with pytest.raises(ValueError, match=r"weights\.safetensors (is not|cannot be read as)"):
             Inception(path, VIEW, CPU)

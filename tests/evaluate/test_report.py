@@ -95,10 +95,10 @@ def test_table(width: int):
 
 def test_summary():
     assert summary(report()) == (
-        "2 x 372 samples, and 372 held-out ones, each against 1425 training samples, in 64 features. "
+        "744 samples in 2 draws, and 372 held-out ones, each against 1425 training samples, in 64 features. "
         "25 network calls a sample."
     )
-    once = replace(report(), counts={**report().counts, "draws": 1})
+    once = replace(report(), counts={**report().counts, "samples": 372, "draws": 1})
     assert summary(once).startswith("372 samples, and 372 held-out ones")
 
 

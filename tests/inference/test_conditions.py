@@ -1,5 +1,6 @@
 """Conditions as people give them, and those that are refused."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,14 @@ CONDITIONS = {
         ((0, 2), [0, 2]),
         (torch.tensor([2, 0]), [2, 0]),
         (torch.tensor(2), [2, 2]),
+        (range(1, 3), [1, 2]),
+        (np.array([2, 0]), [2, 0]),
+        (np.array([2, 0], np.uint8), [2, 0]),
+        (np.array(1), [1, 1]),
+        (np.int64(2), [2, 2]),
+        ([np.int32(1), torch.tensor(2)], [1, 2]),
+        (np.array(["dog", "cat"]), [1, 0]),
+        (np.str_("dog"), [1, 1]),
         ("dog", [1, 1]),
         (["cat", "1"], [0, 1]),
         ("3", [2, 2]),
@@ -42,12 +51,46 @@ def test_numbers_and_fields_spread_over_the_batch():
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        [[1.0, 2.0], [3.0, 4.0]],
+        np.array([[1, 2], [3, 4]], ">i2"),
+        np.array([[1, 3], [2, 4]], np.float64).T,
+        [np.array([1.0, 2.0]), np.array([3.0, 4.0])],
+        [range(1, 3), range(3, 5)],
+        torch.tensor([[1, 2], [3, 4]]),
+        [torch.tensor([1.0, 2.0]), (np.float64(3), np.int8(4))],
+    ],
+)
+def test_numbers_of_any_kind(given):
+    numbers = prepared({"numbers": given}, CONDITIONS, 2, (4, 4))["numbers"]
+    assert numbers.dtype == torch.float32 and numbers.tolist() == [[1, 2], [3, 4]]
+
+
+def test_numpy_scalars_arrays_and_masks():
+    one = {"n": Numbers(("a",), (0.0,), (1.0,))}
+    assert prepared({"n": np.float64(1.5)}, one, 2, ())["n"].tolist() == [[1.5], [1.5]]
+    assert prepared({"n": range(2)}, one, 2, ())["n"].tolist() == [[0.0], [1.0]]
+    values = np.arange(32.0).reshape(2, 4, 4)
+    values.flags.writeable = False
+    assert prepared({"guide": values}, CONDITIONS, 2, (4, 4))["guide"][1].numpy().tolist() == values.tolist()
+    mask = prepared({"mask": np.ones((2, 4, 4), bool)}, CONDITIONS, 2, (4, 4))["mask"]
+    assert mask.shape == (2, 4, 4) and mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"label": 3}, r"label: got 3, expected a class from 0 to 2 or one of: cat, dog, 3"),
         ({"label": -1}, r"label: got -1"),
         ({"label": True}, r"label: got True"),
         ({"label": 1.5}, r"label: got 1.5"),
+        ({"label": np.array([0.0, 1.0])}, r"label: got 0.0"),
+        ({"label": np.bool_(True)}, r"label: got True"),
+        ({"label": np.zeros((2, 2), int)}, r"label: got \[0, 0\]"),
+        ({"numbers": np.array(["1", "2"])}, r"numbers: got array.*expected numbers"),
+        ({"numbers": [[1.0, 2.0], [3.0]]}, r"numbers: got .*expected numbers"),
+        ({"numbers": np.array([1e300, 0.0])}, r"numbers: got NaN or infinity"),
         ({"label": "bird"}, r"label: got 'bird'"),
         ({"label": [0, 1, 2]}, r"label: got 3 values, expected 1 or 2"),
         ({"lable": 1}, r"got 'lable', expected one of: label, numbers, guide"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from anydit.codecs import Normalize
@@ -37,7 +38,7 @@ def pipeline(**options) -> Pipeline:
     )
     model = replace(model, **options.pop("model", {}))
     defaults = {"prediction": V(), "codec": Normalize(shift=(10.0, 100.0), scale=(2.0, 30.0)), "view": Images(0, 255)}
-    pipe = Pipeline(PipelineConfig(model=model, sampling=Sampling(steps=4), **{**defaults, **options}))
+    pipe = Pipeline(PipelineConfig(model=model, **{"sampling": Sampling(steps=4), **defaults, **options}))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in pipe.model.parameters():
@@ -153,6 +154,42 @@ def test_a_run_opens_without_its_data_s_code(pipe: Pipeline, tmp_path: Path):
     assert load(tmp_path, "cpu").config == pipe.config
 
 
+@pytest.mark.fault
+def test_a_damaged_folder_is_refused(pipe: Pipeline, tmp_path: Path):
+    pipe.save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load(tmp_path, "cpu")
+
+
+def test_weights_of_another_model_of_the_same_shapes_are_refused(pipe: Pipeline, tmp_path: Path):
+    """Other heads, path or codec leave every shape as it is, and so do other values."""
+    pipe.save(tmp_path / "one")
+    others = [
+        pipeline(model={"heads": 1}),
+        pipeline(path=paths.Cosine()),
+        pipeline(codec=Normalize(shift=(0.0,), scale=(1.0,))),
+        pipeline(),
+    ]
+    with torch.no_grad():
+        next(others[-1].model.parameters()).add_(1)
+    for other in others:
+        other.save(tmp_path / "other")
+        (tmp_path / "one" / "pipeline.json").write_bytes((tmp_path / "other" / "pipeline.json").read_bytes())
+        with pytest.raises(ValueError, match=r"model\.safetensors of the id .*, as pipeline\.json has"):
+            load(tmp_path / "one", "cpu")
+
+
+def test_saving_the_same_twice_gives_the_same_files(pipe: Pipeline, tmp_path: Path):
+    for name in ("a", "b"):
+        pipe.save(tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_every_sampler_on_every_path(path, sampler):
@@ -172,6 +209,30 @@ def test_a_field_without_a_null_goes_with_guidance():
     pipe = pipeline(model={"conditions": conditions})
     x = pipe.sample(2, {"label": 1, "low": torch.ones(1, 4, 6)}, guidance=2.0)
     assert x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "conditions", [{}, {"label": Label(3, dropout=0)}, {"label": Label(3, dropout=0), "low": Field(1, (0.0,), (1.0,))}]
+)
+def test_guidance_away_from_nothing_is_refused(conditions):
+    pipe = pipeline(model={"conditions": conditions})
+    cond = {name: {"label": 1, "low": torch.ones(1, 4, 6)}[name] for name in conditions}
+    said = r"guidance\.scale: got {}, expected 1: the model has no condition with a null"
+    with pytest.raises(ValueError, match=said.format(3)):
+        pipe.sample(1, cond, guidance=3.0)
+    with pytest.raises(ValueError, match=said.format(0)):
+        pipe.edit(torch.zeros(1, 2, 4, 6), cond, guidance=0.0)
+    with pytest.raises(ValueError, match=said.format(2)):
+        pipeline(model={"conditions": conditions}, sampling=Sampling(guidance=Guidance(2.0)))
+    plain = pipe.sample(1, cond)
+    weak = pipeline(model={"conditions": conditions, "heads": 1}).denoiser()
+    assert (pipe.sample(1, cond, guidance=3.0, weak=weak) - plain).abs().max() > 0.01
+
+
+def test_a_weak_model_that_is_not_used_is_refused(pipe: Pipeline):
+    for guidance in (None, 1.0):
+        with pytest.raises(ValueError, match=r"guidance\.scale: got 1, which is no guidance, beside weak"):
+            pipe.sample(1, {"label": 0}, guidance=guidance, weak=pipe.denoiser())
 
 
 def refused(pipe: Pipeline, **arguments) -> Tensor:
@@ -218,8 +279,10 @@ def test_folders_that_are_not_models_are_refused(pipe: Pipeline, tmp_path: Path)
     with pytest.raises(ValueError, match="expected a run or an exported folder"):
         load(tmp_path / "nothing")
     pipe.save(tmp_path)
-    pipeline(model={"width": 32}).save(tmp_path / "wide")
-    (tmp_path / "model.safetensors").write_bytes((tmp_path / "wide" / "model.safetensors").read_bytes())
+    save_file(pipeline(model={"width": 32}).model.state_dict(), tmp_path / "model.safetensors")
+    content = json.loads((tmp_path / "pipeline.json").read_text(encoding="utf-8"))
+    del content["id"]  # as a folder of before there were ids
+    (tmp_path / "pipeline.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match="does not fit the model"):
         load(tmp_path, "cpu")
     (tmp_path / "model.safetensors").unlink()

@@ -3,6 +3,7 @@
 anydit convert dit DiT-XL-2-256x256.pt --to models/dit-xl
 anydit convert diffusers facebook-dit/ --to models/dit-xl
 anydit convert to-diffusers runs/digits --to exported/
+anydit convert safetensors inception.pth --to inception.safetensors
 """
 
 import argparse
@@ -15,6 +16,7 @@ FORMS: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
     "dit": ("a checkpoint of facebookresearch/DiT (.pt) to a folder", convert.from_dit),
     "diffusers": ("a folder of DiTTransformer2DModel or DiTPipeline to a folder", convert.from_diffusers),
     "to-dit": ("a run or folder to a checkpoint of facebookresearch/DiT (.pt)", convert.to_dit),
+    "safetensors": ("a file of plain tensors (.pt, .pth, .bin) to .safetensors", convert.to_safetensors),
     "to-diffusers": ("a run or folder to a folder that diffusers' DiTPipeline loads", convert.to_diffusers),
 }
 

@@ -16,6 +16,8 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
+    if len(argv) > 1 or any(word.startswith("-") for word in argv):
+        raise ValueError(f"recipe: got {' '.join(argv)}, expected one recipe, and no flags")
     if argv:
         print(json.dumps(to_json(find(argv[0])()), indent=2))
         return 0

@@ -6,7 +6,10 @@ anydit sample runs/digits --sampler Heun --steps 50
 """
 
 import argparse
+import os
 from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
@@ -23,6 +26,12 @@ from anydit.model.conditioning import Condition, Field, Label
 FRAMES = 24
 """Pictures in a GIF of the way from noise to data."""
 
+SHEET, FILM = (".png", ".jpg", ".jpeg", ".webp"), ".gif"
+"""What a file for all samples together, and one for their way from noise to data, may be named."""
+
+TAKEN = frozenset({"n", "seed", "guidance", "size", "device", "out", "help", *(f.name for f in fields(Sampling))})
+"""Names of this command's own options, which stay these options where a condition has such a name too."""
+
 
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
@@ -38,13 +47,16 @@ def run(argv: list[str]) -> int:
     pipeline = load(argv[0])
     conditions = pipeline.config.model.conditions
     known, rest = _parser(conditions).parse_known_args(argv[1:])
+    outs: list[Path] = known.out or [Path(argv[0]) / "samples" / f"seed-{known.seed}.png"]
+    for out in outs:
+        _check_out(out)
     sampling = overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}")
     if known.guidance is not None:
         sampling = overridden(sampling, ["--guidance.scale", str(known.guidance)], "anydit sample")
     if known.device is not None:
         pipeline.to(find_device(known.device))
-    cond = {name: getattr(known, name) for name in conditions if getattr(known, name, None) is not None}
-    outs: list[Path] = known.out or [Path(argv[0]) / "samples" / f"seed-{known.seed}.png"]
+    given = {name: getattr(known, f"cond.{name}", None) for name in conditions}
+    cond = {name: value for name, value in given.items() if value is not None}
     for written in draw(pipeline, known.n, cond, sampling, known.seed, known.size, outs):
         print(f"Wrote {written}")
     return 0
@@ -66,13 +78,21 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, nargs="+", help="another size than trained on, one number for each axis")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU that is there)")
     parser.add_argument(
-        "--out", type=Path, action="append", help="FILE.png: a sheet; FILE.gif: the way there; FOLDER: one file each"
+        "--out",
+        type=Path,
+        action="append",
+        help="FILE.png: a sheet; FILE.gif: the way there; FOLDER: one file each (RUN/samples/seed-SEED.png)",
+    )
+    conditioned = parser.add_argument_group(
+        "conditions", "one value for all samples or one for each; --cond.NAME, or --NAME where that is no other option"
     )
     for name, condition in conditions.items():
+        flags = [f"--cond.{name}"] if name in TAKEN else [f"--{name}", f"--cond.{name}"]
+        add = partial(conditioned.add_argument, *flags, dest=f"cond.{name}", metavar=name.upper(), nargs="+")
         if isinstance(condition, Label):
-            parser.add_argument(f"--{name}", nargs="+", help=f"class, by index below {condition.classes} or by name")
+            add(help=f"class, by index below {condition.classes} or by name")
         elif not isinstance(condition, Field):
-            parser.add_argument(f"--{name}", nargs="+", type=float, help=", ".join(condition.names or ()))
+            add(type=float, help=", ".join(condition.names or ()))
     return parser
 
 
@@ -87,7 +107,7 @@ def draw(
 ) -> list[Path]:
     """Sample with a progress bar and write every output; returns what was written."""
     frames = list[Tensor]()
-    animated = any(out.suffix == ".gif" for out in outs)
+    animated = any(map(_is_film, outs))
     every = max(1, -(-sampling.steps // FRAMES))
     with Progress(transient=True) as progress:
         task = progress.add_task("sample", total=None)
@@ -106,14 +126,36 @@ def draw(
 
 def _write(config: PipelineConfig, x: Tensor, cond: dict[str, Given], frames: list[Tensor], out: Path) -> list[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".gif":
-        config.view.animation(frames, out)
-    elif out.suffix:
-        config.view.picture(x, captions(config.model.conditions, cond, x)).save(out)
-    else:
+    if _is_folder(out):
         out.mkdir(exist_ok=True)
         return config.view.write(x, out)
+    if _is_film(out):
+        config.view.animation(frames, out)
+    else:
+        config.view.picture(x, captions(config.model.conditions, cond, x)).save(out)
     return [out]
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def _is_film(out: Path) -> bool:
+    return out.suffix.lower() == FILM and not out.is_dir()
+
+
+def _check_out(out: Path) -> None:
+    """Refuse what could not be written, before anything is drawn.
+
+    Raises:
+        ValueError: a name that is none of a sheet, a film and a folder, or a place where nothing can be written.
+    """
+    if not _is_folder(out) and out.suffix.lower() not in {*SHEET, FILM}:
+        kinds = f"FILE{SHEET[0]} (a sheet; {', '.join(SHEET[1:])} too), FILE{FILM} (the way there)"
+        raise ValueError(f"out: got {out}, expected {kinds}, or a folder for one file each")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if there.is_dir() is not (there != out or _is_folder(out)) or not os.access(there, os.W_OK):
+        raise ValueError(f"out: got {out}, which cannot be written because of {there}; expected a place that can")
 
 
 def captions(conditions: dict[str, Condition], cond: dict[str, Given], x: Tensor) -> list[str]:

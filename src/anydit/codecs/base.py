@@ -20,6 +20,14 @@ class Codec(nn.Module, ABC):
     def decode(self, z: Float[Tensor, "b c_z *space_z"]) -> Float[Tensor, "b c *space"]:
         """The inverse, on the data's own scale."""
 
+    def log_volume(self, shape: tuple[int, ...]) -> float:
+        """The log of |dz / dx|, by which encoding changes volumes, for samples of a shape `(c, *space)`.
+
+        Raises:
+            ValueError: encoding is not one to one, or does not change all volumes alike.
+        """
+        raise ValueError(f"codec: got {type(self).__name__}, whose latents tell no density of data; expected Normalize")
+
 
 @config
 class CodecConfig(ABC):

@@ -1,7 +1,7 @@
 """The pixel-space codec: a shift and a scale for each channel."""
 
 from collections.abc import Iterable, Sequence
-from math import inf, isfinite
+from math import inf, isfinite, log, prod
 from typing import cast
 
 import torch
@@ -96,10 +96,17 @@ class Normalizer(Codec):
     def decode(self, z: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         return z * self._per_channel(self.scale, z) + self._per_channel(self.shift, z)
 
+    def log_volume(self, shape: tuple[int, ...]) -> float:
+        channels, places = shape[0], prod(shape[1:])
+        return -sum(log(scale) for scale in self._of_each(self.scale, channels)) * places
+
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        if len(values) not in (1, like.shape[1]):
-            raise ValueError(f"codec: got samples of {like.shape[1]} channels, expected {len(values)}")
-        return like.new_tensor(values).reshape(-1, *(1,) * (like.ndim - 2))
+        return like.new_tensor(self._of_each(values, like.shape[1])).reshape(-1, *(1,) * (like.ndim - 2))
+
+    def _of_each(self, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+        if len(values) not in (1, channels):
+            raise ValueError(f"codec: got samples of {channels} channels, expected {len(values)}")
+        return values * channels if len(values) == 1 else values
 
 
 def _floats(values: Tensor) -> list[float]:

@@ -91,7 +91,7 @@ class Arrays(Data):
         """All samples, checked."""
         arrays = self._load()
         x = self._with_space("x", arrays[self.x])
-        cond, facts = dict[str, Tensor](), Facts(x.shape[1], tuple(x.shape[2:]))
+        cond, facts = dict[str, Tensor](), Facts(x.shape[1], tuple(x.shape[2:]), channels_last=self.channels_last)
         if self.label is not None:
             cond["label"], classes = _label(_column("label", arrays[self.label], len(x)))
             facts = replace(facts, classes={"label": classes})
@@ -184,10 +184,12 @@ class ArrayView(View):
     """Arrays without a format of their own: written as .npy; shown as curves, or as images of each channel.
 
     `low`, `high`: the values shown as black and white, at the bottom and the top; None takes them from what is shown.
+    `channels_last`: write [*space, c], not [c, *space]; None does as the data.
     """
 
     low: float | None = None
     high: float | None = None
+    channels_last: bool | None = None
 
     def picture(
         self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None
@@ -205,9 +207,12 @@ class ArrayView(View):
 
     def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
         paths = [folder / f"{stem}-{i:05d}.npy" for i in range(len(x))]
-        for sample, path in zip(x.float().cpu(), paths, strict=True):
-            np.save(path, sample.numpy())
+        for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
+            np.save(path, np.ascontiguousarray(np.moveaxis(sample, 0, -1)) if self.channels_last else sample)
         return paths
+
+    def like(self, facts: Facts) -> View:
+        return self if self.channels_last is not None else replace(self, channels_last=facts.channels_last)
 
 
 def _curves(unit: Float[Tensor, "c n"]) -> Image.Image:

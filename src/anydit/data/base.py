@@ -26,6 +26,7 @@ class Facts:
 
     What is known about each sample, by the condition's name. `classes`: of a label, by name, in the order of their
     indices. `numbers`: what each of several numbers is, with its unit. `fields`: the channels of an aligned field.
+    `channels_last`: whether a sample lies so where it came from; what is read of it never does.
     """
 
     channels: int
@@ -33,6 +34,7 @@ class Facts:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     fields: Mapping[str, int] = field(default_factory=dict[str, int])
+    channels_last: bool = False
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -112,6 +114,10 @@ class View(ABC):
     @abstractmethod
     def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
         """Each sample as a file of its own, in the modality's format; returns the files."""
+
+    def like(self, facts: Facts) -> "View":
+        """The view with whatever it leaves to the data filled in, so that samples are written as the data is."""
+        return self
 
     def animation(self, frames: Sequence[Float[Tensor, "b c *space"]], path: Path) -> None:
         """A GIF whose frames are the sheets of samples under way from noise to data; the last one stays a while."""

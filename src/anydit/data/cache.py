@@ -37,6 +37,9 @@ SHOWN = 5
 STALE_SECONDS = 24 * 3600
 """What a killed process left is removed when nobody has written to it for so long."""
 
+UNUSED_SECONDS = 90 * 24 * 3600
+"""Images that nobody has opened for so long are removed when others come; they can be made again."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -95,6 +98,8 @@ class Cache:
             self._write(folder, sources)
             found = _read(folder)
             assert found is not None
+        with suppress(OSError):  # a cache that may only be read stays as old as it is
+            os.utime(folder)  # when it was last of use
         self._check_skipped(len(found.skipped), len(sources.names), len(sources.names), found.skipped)
         return found
 
@@ -199,12 +204,15 @@ def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed processes left."""
-    for left in root.glob(".*"):
-        with suppress(OSError):  # its own process removes it
-            newest = max(file.stat().st_mtime for file in [left, *left.glob("*")])
-            if time.time() - newest > STALE_SECONDS:
-                shutil.rmtree(left)
+    """Remove what killed processes left, and what has been of no use for long."""
+    for folder in root.iterdir():
+        unfinished = folder.name.startswith(".")
+        if not unfinished and not (folder / INDEX).is_file():
+            continue  # not ours
+        with suppress(OSError):  # another process removes it
+            newest = max(file.stat().st_mtime for file in [folder, *folder.glob("*")])
+            if time.time() - newest > (STALE_SECONDS if unfinished else UNUSED_SECONDS):
+                shutil.rmtree(folder)
 
 
 def _progress() -> Progress:

@@ -22,6 +22,9 @@ CAPTION_PX = 12
 TILE_PX = 48
 """Sheets enlarge smaller images to at least this, so that a person sees them."""
 
+WIDEST = 16
+"""Classes up to which each has columns of its own on a sheet."""
+
 
 @config
 class Images(View):
@@ -78,6 +81,12 @@ def sheet(tiles: Sequence[Image.Image], captions: Sequence[str] = (), columns: i
                 text = text[:-1]
             draw.text((at[0], at[1] + tile.height), text, fill="black")
     return out
+
+
+def arranged(n: int, classes: int) -> tuple[int, int]:
+    """Rows and columns of a sheet of at most `n` samples, about square, on which each class has columns of its own."""
+    columns = classes * max(1, round(sqrt(n) / classes))
+    return max(1, min(n // columns, round(1.5 * columns))), columns
 
 
 def _shown(pixels: np.ndarray) -> Image.Image:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from math import log, pi, prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anydit.diffusion.paths import Path
@@ -28,12 +28,14 @@ def log_likelihood(
     probes: int | None = 1,
     seed: int = 0,
     first_time: float = 1e-4,
+    positions: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, " b"]:
     """Log p(x0) in nats, for data as the network sees it, of what a sampler makes of noise of deviation sigma(1).
 
     Carries the data along the ODE from `first_time` to noise in `steps` Heun steps, dense near the data, and adds up
     the divergence: exactly for `probes` None (one gradient for each dimension), else by so many random probes
-    (Hutchinson), whose mean is exact. For data on its own scale see `bits_per_dimension`.
+    (Hutchinson), whose mean is exact; `positions`: the samples' places, of which probes are a function (None: from 0
+    on). For data on its own scale see `bits_per_dimension`.
 
     Raises:
         ValueError: `steps` or `probes` below 1, or a first time outside (0, 1).
@@ -43,7 +45,7 @@ def log_likelihood(
             raise ValueError(f"{name}: got {value}, expected at least 1")
     if not 0 < first_time < 1:
         raise ValueError(f"first_time: got {first_time}, expected above 0 and below 1")
-    directions = _axes(x0) if probes is None else _signs(x0, probes, seed)
+    directions = _axes(x0) if probes is None else _signs(x0, probes, seed, positions)
     stops = _stops(path, steps, first_time)
     first, last = stops[0], stops[-1]
     y, gained = x0 * (first.alpha / (first.alpha + first.sigma)), x0.new_zeros(len(x0))
@@ -65,7 +67,8 @@ def bits_per_dimension(
 ) -> Float[Tensor, " b"]:
     """Bits for each value of data in bins: -log2 of the density on the data's own scale times the bin's width.
 
-    `shape`: of one sample. `log_scale`: mean log of the codec's scale per value, where z = (x - shift) / scale.
+    `shape`: of one sample. `log_scale`: mean log of the codec's scale per value, where z = (x - shift) / scale; 0 for
+    nats that are of data on its own scale already, as those of `Pipeline.log_likelihood` are.
     `bin_width`: of the data's discrete values on its own scale; 1 for 8-bit numbers.
     """
     return (-nats / prod(shape) + log_scale - log(bin_width)) / log(2)
@@ -94,10 +97,10 @@ def _axes(x0: Tensor) -> Directions:
     return Directions(unit.expand(-1, *x0.shape), 1.0)
 
 
-def _signs(x0: Tensor, probes: int, seed: int) -> Directions:
+def _signs(x0: Tensor, probes: int, seed: int, positions: Tensor | None) -> Directions:
     """Random signs, the same along the whole way: an estimate whose mean is the divergence (Hutchinson 1989)."""
-    stream, positions = Stream(seed, "likelihood"), torch.arange(len(x0), device=x0.device)
-    uniform = [stream.uniform(i, positions, tuple(x0.shape[1:])) for i in range(probes)]
+    stream, places = Stream(seed, "likelihood"), torch.arange(len(x0)) if positions is None else positions
+    uniform = [stream.uniform(i, places.to(x0.device), tuple(x0.shape[1:])) for i in range(probes)]
     return Directions((torch.stack(uniform) > 0.5).type_as(x0) * 2 - 1, 1 / probes)
 
 

@@ -13,7 +13,7 @@ from anydit.diffusion.denoiser import Network
 from anydit.diffusion.paths import Path, Times
 from anydit.diffusion.posterior import posterior
 from anydit.diffusion.predictions import AnyPrediction, Prediction, Velocity
-from anydit.tensors import MASK, Cond, known, per_sample
+from anydit.tensors import MASK, Cond, doubles, known, per_sample
 
 Samples = Float[Tensor, "b c *space"]
 
@@ -140,19 +140,20 @@ def bound(
     `mix` in [0, 1] is where the log variance lies between the step's lower and upper bound.
     """
     step = 1 / config.steps
-    s = (t.double() - step).clamp(min=0)
+    like, (estimate, xt, x0) = xt, map(doubles, (estimate, xt, x0))
+    s = (doubles(t) - step).clamp(min=0)
     last = s < step / 2
     q = posterior(path, t, torch.where(last, torch.zeros_like(s), s))
     # The last step's lower bound is zero, whose log the published code takes from the step before.
     floor = posterior(path, t.clamp(min=2 * step), s.clamp(min=step)).lower
     low, high = (per_sample(v.log(), xt) for v in (floor, q.upper))
-    log_p = mix.double() * high + (1 - mix.double()) * low
-    mean_p = per_sample(q.x0_weight, xt) * estimate.double() + per_sample(q.xt_weight, xt) * xt.double()
-    mean_q = per_sample(q.x0_weight, xt) * x0.double() + per_sample(q.xt_weight, xt) * xt.double()
+    log_p = doubles(mix) * high + (1 - doubles(mix)) * low
+    mean_p = per_sample(q.x0_weight, xt) * estimate + per_sample(q.xt_weight, xt) * xt
+    mean_q = per_sample(q.x0_weight, xt) * x0 + per_sample(q.xt_weight, xt) * xt
     divergence = 0.5 * (log_p - low - 1 + torch.exp(low - log_p) + (mean_q - mean_p) ** 2 * torch.exp(-log_p))
-    likelihood = _binned_log_likelihood(x0.double(), mean_p, torch.exp(0.5 * log_p), config.bin_width)
+    likelihood = _binned_log_likelihood(x0, mean_p, torch.exp(0.5 * log_p), config.bin_width)
     nats = torch.where(per_sample(last, xt), -likelihood, divergence)
-    return (nats / log(2)).type_as(xt)
+    return (nats / log(2)).type_as(like)
 
 
 def _binned_log_likelihood(x: Tensor, mean: Tensor, std: Tensor, width: float) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.config import config
-from anydit.tensors import per_sample
+from anydit.tensors import doubles, per_sample
 
 Times = Float[Tensor, " b"]
 
@@ -184,8 +184,8 @@ class DDPM(Path):
 
     def _log_alpha(self, t: Times) -> tuple[Tensor, Tensor]:
         """log(alpha) and its slope, both in doubles: sums of small numbers lose digits in float32."""
-        knots = _ddpm_log_alpha(self.steps, self.beta_start, self.beta_end, t.device)
-        place = t.double() * self.steps
+        place = doubles(t) * self.steps
+        knots = _ddpm_log_alpha(self.steps, self.beta_start, self.beta_end, place.device)
         left = place.ceil().long().clamp(1, self.steps) - 1
         slope = knots[left + 1] - knots[left]
         return knots[left] + slope * (place - left), slope * self.steps
@@ -205,8 +205,8 @@ class DDPM(Path):
         return (-slope * (2 * value).exp() / (-torch.expm1(2 * value)).sqrt()).type_as(t)
 
     def time_at(self, log_snr: Times) -> Times:
-        knots = _ddpm_log_alpha(self.steps, self.beta_start, self.beta_end, log_snr.device)
-        value = -0.5 * torch.nn.functional.softplus(-2 * log_snr.double())
+        value = -0.5 * torch.nn.functional.softplus(-2 * doubles(log_snr))
+        knots = _ddpm_log_alpha(self.steps, self.beta_start, self.beta_end, value.device)
         right = torch.searchsorted(-knots, -value).clamp(1, self.steps)
         part = (value - knots[right - 1]) / (knots[right] - knots[right - 1])
         return ((right - 1 + part) / self.steps).clamp(0, 1).type_as(log_snr)

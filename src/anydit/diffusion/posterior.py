@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.diffusion.paths import Path, Times
+from anydit.tensors import doubles
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Posterior:
 
 def posterior(path: Path, t: Float[Tensor, " b"], s: Float[Tensor, " b"]) -> Posterior:
     """The reverse step on `path` (Ho 2020, eq. 7, with alpha and sigma free as in Kingma 2021, appendix A)."""
-    t, s = t.double(), s.double()
+    t, s = doubles(t), doubles(s)
     ratio = path.alpha(t) / path.alpha(s)
     upper = path.sigma(t) ** 2 - (ratio * path.sigma(s)) ** 2
     share = upper / path.sigma(t) ** 2

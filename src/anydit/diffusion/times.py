@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anydit.config import check_at_least, check_positive, config
 from anydit.diffusion.paths import DDPM, Path, Times
+from anydit.tensors import doubles
 
 
 class TrainingTimes(ABC):
@@ -46,7 +47,7 @@ class LogitNormal(TrainingTimes):
         check_positive("shift", self.shift)
 
     def at(self, u: Times) -> Times:
-        normal = sqrt(2) * torch.erfinv(2 * u.double().clamp(1e-7, 1 - 1e-7) - 1)
+        normal = sqrt(2) * torch.erfinv(2 * doubles(u).clamp(1e-7, 1 - 1e-7) - 1)
         return shifted(torch.sigmoid(self.mean + self.std * normal), self.shift).type_as(u)
 
 
@@ -155,14 +156,56 @@ class Respaced(TimeGrid):
         check_at_least("of", self.of, 1)
 
     def times(self, path: Path, steps: int) -> Tensor:
-        if not 1 <= steps <= self.of:
-            raise ValueError(f"steps: got {steps}, expected 1 to {self.of} for a grid respaced from {self.of}")
-        if isinstance(path, DDPM) and path.steps != self.of:
-            raise ValueError(f"grid.of: got {self.of}, expected {path.steps}, as many steps as the path has")
+        _check_discrete(path, steps, self.of)
         stride = (self.of - 1) / max(steps - 1, 1)
         # Strides are summed, not multiplied: where a place falls on a half, rounding then goes the published way.
         places = list(accumulate(repeat(stride, steps - 1), initial=0.0))
         return torch.tensor([(round(place) + 1) / self.of for place in reversed(places)] + [0.0])
+
+
+@config
+class Leading(TimeGrid):
+    """Every (N // steps)-th of N discrete steps from the data's end on (Lin 2023, arXiv 2305.08891, table 2).
+
+    What is left over at the noisy end is left out: a habit of diffusers', which released models are sampled by.
+    `offset`: how many indices later all of them are.
+    """
+
+    of: int = 1000
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("of", self.of, 1)
+        if not 0 <= self.offset < self.of:
+            raise ValueError(f"offset: got {self.offset}, expected at least 0 and below {self.of}")
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        _check_discrete(path, steps, self.of)
+        stride = self.of // steps
+        if (steps - 1) * stride + self.offset >= self.of:
+            raise ValueError(f"offset: got {self.offset}, expected less for {steps} steps of {self.of}")
+        return torch.tensor([(i * stride + self.offset + 1) / self.of for i in reversed(range(steps))] + [0.0])
+
+
+@config
+class Trailing(TimeGrid):
+    """Equal strides over N discrete steps from the noisiest on, rounded (Lin 2023, arXiv 2305.08891, table 2)."""
+
+    of: int = 1000
+
+    def __post_init__(self) -> None:
+        check_at_least("of", self.of, 1)
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        _check_discrete(path, steps, self.of)
+        return torch.tensor([round(self.of - i * (self.of / steps)) / self.of for i in range(steps)] + [0.0])
+
+
+def _check_discrete(path: Path, steps: int, of: int) -> None:
+    if not 1 <= steps <= of:
+        raise ValueError(f"steps: got {steps}, expected 1 to {of} for a grid of {of} discrete steps")
+    if isinstance(path, DDPM) and path.steps != of:
+        raise ValueError(f"grid.of: got {of}, expected {path.steps}, as many steps as the path has")
 
 
 def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
@@ -178,4 +221,4 @@ def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
     return times
 
 
-AnyTimeGrid = Even | Karras | LogSNR | Respaced
+AnyTimeGrid = Even | Karras | LogSNR | Respaced | Leading | Trailing

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anydit.config import to_json
-from anydit.data import Data, Samples
-from anydit.data.base import cache_folder
+from anydit.data import Data, Samples, cache_folder
 from anydit.evaluate.features import AT_ONCE, CONV, NORM, POOL, refuse_rank
 from anydit.weights import load_strictly, load_tensors, save_tensors
 

@@ -42,9 +42,12 @@ class Figure:
 
 
 def in_features(
-    drawn: Sequence[Float[Tensor, "n d"]], held: Float[Tensor, "n d"], train: Float[Tensor, "m d"]
+    drawn: Sequence[Float[Tensor, "_ d"]], held: Float[Tensor, "n d"], train: Float[Tensor, "m d"]
 ) -> dict[str, Figure]:
-    """Fréchet and kernel distance, precision and recall: of draws of as many samples as there are held-out ones."""
+    """Fréchet and kernel distance, precision and recall: of draws of as many samples as there are held-out ones.
+
+    One less, in some draws, makes no difference that anyone would see.
+    """
     few = train[spread(len(train), len(held))]
     # The kernel has an origin, so published values are those of the features as they are.
     kernel, kernel_floor = distances.kernel_distance(torch.cat(list(drawn)), few), distances.kernel_distance(held, few)

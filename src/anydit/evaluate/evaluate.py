@@ -72,14 +72,15 @@ def evaluate(
 ) -> Report:
     """Draw samples under the held-out data's own conditions, and compare them and held-out data with training data.
 
-    Both sides of a figure count the same number of samples. `samples`: how many to draw in all; where that is
-    several times the number of held-out ones, they are as many whole draws, and figures their mean. `features`: None is
-    those of a classifier trained on the spot. `sampling`: instead of the saved one.
+    Both sides of a figure count the same number of samples. `samples`: how many to draw in all; where there are fewer
+    held-out ones, they are several draws of one size, but for one sample, and figures are the draws' mean. `features`:
+    None is those of a classifier trained on the spot. `sampling`: instead of the saved one.
 
     Raises:
         ValueError: the data are too few, or not of the kind that the pipeline makes.
     """
     how, clock = sampling or pipeline.config.sampling, Clock()
+    pipeline.config.check(how)  # before any work
     sets = opened(pipeline, data, samples)
     if features is not None:
         features(sets.real.x[:2])  # features that cannot see such samples say so before any work
@@ -95,10 +96,11 @@ def evaluate(
     clock.lap("neighbours")
     judged = _judged(judge, sets, x)
     shown = pictures.shown(sets, x, near) | judged.pictures
+    counts = {"samples": len(x), "draws": len(sets.sizes), "held_out": sets.count, "training": len(sets.train)}
     return Report(
         figures=judged.figures | figures,
         features=space.name,
-        counts={"samples": len(x), "draws": sets.draws, "held_out": sets.count, "training": len(sets.train)} | used,
+        counts=counts | used,
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
         seconds=clock.seconds,
         network_calls=calls,
@@ -140,7 +142,7 @@ def _in_features(
         parts.append(space(sets.read_train(some)))
         progress("features", (int(some[-1]) + 1) / len(sets.train))
     reference = torch.cat(parts)
-    drawn = [in_parts(space, some) for some in x.split(sets.count)]
+    drawn = [in_parts(space, some) for some in x.split(sets.sizes)]
     figures = compare.in_features(drawn, in_parts(space, sets.real.x), reference)
     return figures, {"reference": len(reference), "features": reference.shape[1]}
 
@@ -149,7 +151,7 @@ def _judged(judge: Classifier | None, sets: Sets, x: Float[Tensor, "n c *space"]
     """What the classifier sees in samples, if they were asked to be of a class."""
     if judge is None or not sets.asked:
         return Judged()
-    asked, seen, held = sets.labels.repeat(sets.draws), judge.predict(x), judge.predict(sets.real.x)
+    asked, seen, held = sets.labels[sets.rows], judge.predict(x), judge.predict(sets.real.x)
     table, floor = (
         compare.confusion(asked, seen, len(judge.classes)),
         compare.confusion(sets.labels, held, len(judge.classes)),

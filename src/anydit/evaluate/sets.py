@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
-from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -34,22 +33,33 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Sets:
-    """Training data; `real`, as many held-out samples as there are in each of `draws` draws; the label to judge by.
+    """Training data; `real`, as many held-out samples as there are in a draw; `drawn`, samples in all; the label.
 
-    `asked`: whether the pipeline is conditioned on that label.
+    `asked`: whether the pipeline is conditioned on that label, by which samples are judged.
     """
 
     train: Samples
     real: Batch
-    draws: int
+    drawn: int
     label: str | None
     asked: bool
     view: View
 
     @property
     def count(self) -> int:
-        """Samples on each side of a figure."""
+        """Samples on each side of a figure; of the other side, in some draws, one less."""
         return len(self.real.x)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples in each draw, as even as can be."""
+        draws = -(-self.drawn // self.count)
+        return [(self.drawn + draws - 1 - i) // draws for i in range(draws)]
+
+    @property
+    def rows(self) -> Int[Tensor, " n"]:
+        """For each sample of all draws, the held-out one under whose conditions it is drawn."""
+        return torch.cat([torch.arange(size) for size in self.sizes])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -83,16 +93,19 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
         raise ValueError(f"data: got samples of {facts.channels} channels, expected {made} (in the pipeline's latents)")
     if size is not None and len(facts.size) != len(size):
         raise ValueError(f"data: got samples of size {facts.size}, expected {len(size)} axes, as the pipeline makes")
-    if samples is not None and samples < LEAST:
-        raise ValueError(f"samples: got {samples}, expected at least {LEAST}")
     most = max(LEAST, VALUES_AT_MOST // (facts.channels * prod(facts.size)))
-    count = min(len(held), DRAW_AT_MOST, samples or len(held), most)
-    draws = max(1, min(samples // count if samples else -(-ENOUGH // count), most // count))
+    if samples is not None and not LEAST <= samples <= most:
+        limit = f"at least {LEAST}" if samples < LEAST else f"at most {most}, which is what memory holds of this size"
+        raise ValueError(f"samples: got {samples}, expected {limit}")
+    whole = min(len(held), DRAW_AT_MOST, most)
+    drawn = samples or whole * max(1, min(-(-ENOUGH // whole), most // whole))
+    draws = -(-drawn // whole)
+    count = -(-drawn // draws)  # draws of about equal size: figures depend on it
     labels = [name for name, classes in facts.classes.items() if len(classes) > 1]
     asked = [n for n in labels if isinstance(config.model.conditions.get(n), Label)]
     label = (asked + labels)[0] if labels else None
     real = held.read(spread(len(held), count))
-    return Sets(train, replace(real, x=as_written(config.view, real.x)), draws, label, bool(asked), config.view)
+    return Sets(train, replace(real, x=as_written(config.view, real.x)), drawn, label, bool(asked), config.view)
 
 
 def draw(
@@ -105,9 +118,8 @@ def draw(
     Raises:
         ValueError: samples hold NaN or infinity.
     """
-    cond = {k: v for k, v in sets.real.cond.items() if k in {*pipeline.config.model.conditions, MASK}}
-    cond = {k: repeat(v, "n ... -> (draws n) ...", draws=sets.draws) for k, v in cond.items()}
-    n, steps_done, calls = sets.count * sets.draws, 0, 0
+    told, n, steps_done, calls = {*pipeline.config.model.conditions, MASK}, sets.drawn, 0, 0
+    cond = {name: value[sets.rows] for name, value in sets.real.cond.items() if name in told}
 
     def count(network: object, args: tuple[Tensor, Tensor, Cond]) -> None:
         nonlocal calls

@@ -1,21 +1,28 @@
 """Conditions as a person gives them (`{"label": 3}`) to those that a model takes, checked against its config."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.tensors import MASK
 
-Given = int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | Tensor
+Array = Shaped[np.ndarray, "..."]
+
+Given = int | float | str | Sequence[Any] | Tensor | Array | np.generic
+"""A value, or several: plain, in a list, tuple or range, or as NumPy or PyTorch has them."""
 
 
 def prepared(
     given: Mapping[str, Given] | None, conditions: Mapping[str, Condition], n: int, space: tuple[int, ...]
 ) -> dict[str, Tensor]:
     """Tensors for `n` samples of shape `space`; one value alone holds for all of them.
+
+    Lists, tuples, ranges, arrays and tensors are all the same here, and so are Python's numbers and NumPy's.
 
     Raises:
         ValueError: names the condition, what came and what the model expects.
@@ -39,10 +46,16 @@ def prepared(
 
 
 def _label(name: str, value: Given, config: Label, n: int, space: tuple[int, ...]) -> Tensor:
-    plain: Any = cast("Any", value.tolist()) if isinstance(value, Tensor) else value
-    items = list(cast("Sequence[Any]", plain)) if isinstance(plain, (list, tuple)) else [plain]
-    index = torch.tensor([_class(name, item, config) for item in items])
+    plain: Any = _plain(value)
+    index = torch.tensor([_class(name, item, config) for item in (plain if isinstance(plain, list) else [plain])])
     return _for_all(name, index, n, 0)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own values, in lists, of whatever holds them."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _class(name: str, item: Any, config: Label) -> int:
@@ -79,16 +92,25 @@ def _field(name: str, value: Given, config: Field, n: int, space: tuple[int, ...
 
 
 def _mask(value: Given, n: int, space: tuple[int, ...]) -> Tensor:
-    if not isinstance(value, Tensor) or value.dtype != torch.bool or tuple(value.shape[1:]) != space:
+    exists = torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype == np.bool_ else value
+    if not isinstance(exists, Tensor) or exists.dtype != torch.bool or tuple(exists.shape[1:]) != space:
         raise ValueError(f"cond: {MASK}: expected a boolean tensor of shape [{n}, {', '.join(map(str, space))}]")
-    return _for_all(MASK, value, n, len(space))
+    return _for_all(MASK, exists, n, len(space))
 
 
 def _tensor(name: str, value: Given) -> Tensor:
-    try:
-        tensor = torch.as_tensor(value, dtype=torch.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f"cond: {name}: got {value!r}, expected numbers") from None
+    """Finite numbers, of whatever kind they came."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().to(torch.float32)
+    else:
+        try:
+            array = np.asarray(value if isinstance(value, np.ndarray) else _plain(value))
+            if array.dtype.kind not in "biuf":
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"cond: {name}: got {value!r}, expected numbers") from None
+        with np.errstate(over="ignore"):
+            tensor = torch.from_numpy(array.astype(np.float32))
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"cond: {name}: got NaN or infinity, expected finite numbers")
     return tensor

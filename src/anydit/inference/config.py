@@ -12,7 +12,7 @@ from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
 from anydit.diffusion.times import AnyTimeGrid, Even
 from anydit.model.dit import DiTConfig
-from anydit.weights import read_config, write_config
+from anydit.weights import read_config
 
 RUN_FILE, EXPORT_FILE = "recipe.json", "pipeline.json"
 """The config in a run's folder, and in an exported folder."""
@@ -45,18 +45,38 @@ class PipelineConfig:
     view: View = Images()
 
     def __post_init__(self) -> None:
-        self.sampling.grid.times(self.path, self.sampling.steps)  # refuses steps that the grid or the path has not
+        self.check(self.sampling)
         if isinstance(self.prediction, Noise) and self.path.reaches_noise:
             raise ValueError(
                 f"prediction: got Noise on the path {type(self.path).__name__}, whose end is pure noise and tells "
                 "nothing of the data; expected Velocity, V or X0"
             )
 
+    def check(self, sampling: Sampling, weak: bool = False) -> None:
+        """Refuse a sampling that this model cannot do; `weak`: whether it is guided by a worse model.
 
-def save_config(folder: Path, content: PipelineConfig) -> None:
-    """Write a pipeline's config as an exported folder has it; a recipe's other fields are left out."""
-    kept = {f.name: to_json(getattr(content, f.name)) for f in fields(PipelineConfig)}
-    write_config(folder / EXPORT_FILE, kept)
+        Raises:
+            ValueError: steps that the grid or the path has not, or guidance that would change nothing.
+        """
+        sampling.grid.times(self.path, sampling.steps)
+        scale = sampling.guidance.scale
+        if weak and scale == 1:
+            raise ValueError("guidance.scale: got 1, which is no guidance, beside weak; expected another scale")
+        if scale != 1 and not weak and not any(c.dropout for c in self.model.conditions.values()):
+            raise ValueError(
+                f"guidance.scale: got {scale:g}, expected 1: the model has no condition with a null to be guided away "
+                "from (dropout above 0)"
+            )
+
+
+def exported(content: PipelineConfig) -> Json:
+    """A pipeline's config as an exported folder has it; a recipe's other fields are left out."""
+    return {f.name: to_json(getattr(content, f.name)) for f in fields(PipelineConfig)}
+
+
+def config_file(folder: Path) -> Path:
+    """Where the config is: in an exported folder, or in a run."""
+    return folder / (EXPORT_FILE if (folder / EXPORT_FILE).is_file() else RUN_FILE)
 
 
 def load_config(folder: Path) -> PipelineConfig:
@@ -65,7 +85,8 @@ def load_config(folder: Path) -> PipelineConfig:
     Raises:
         ValueError: there is none, or it is not one that this release can read.
     """
-    if (folder / EXPORT_FILE).is_file():
-        return from_json(PipelineConfig, read_config(folder / EXPORT_FILE))
-    recipe: Json = read_config(folder / RUN_FILE)
-    return from_json(PipelineConfig, {f.name: recipe[f.name] for f in fields(PipelineConfig) if f.name in recipe})
+    file = config_file(folder)
+    content = read_config(file)
+    if file.name == RUN_FILE:
+        content = {f.name: content[f.name] for f in fields(PipelineConfig) if f.name in content}
+    return from_json(PipelineConfig, content)

@@ -11,18 +11,21 @@ from torch import Tensor
 from anydit.codecs import Codec
 from anydit.diffusion.denoiser import NetworkDenoiser
 from anydit.diffusion.guidance import Guidance, Inpaint
+from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
-from anydit.inference.config import PipelineConfig, Sampling, load_config, save_config
+from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
+from anydit.inference.folder import CODEC_FILE, WEIGHTS_FILE, export
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
-from anydit.tensors import Cond, Denoiser, Stream, select
-from anydit.weights import load_strictly, load_tensors, save_tensors
-
-WEIGHTS_FILE, CODEC_FILE = "model.safetensors", "codec.safetensors"
+from anydit.tensors import MASK, Cond, Denoiser, Stream, select
+from anydit.weights import load_beside, load_strictly
 
 TOKENS_AT_ONCE = 2**16
 """How many tokens go through the network in one call unless `batch` says otherwise."""
+
+GRADIENT_COST = 16
+"""A gradient keeps what every layer has computed: so many times fewer tokens then."""
 
 OnStep = Callable[[Step], None]
 
@@ -90,7 +93,7 @@ class Pipeline:
         Raises:
             ValueError: an argument that the model cannot serve.
         """
-        how = self._how(sampling, steps, guidance)
+        how = self._how(sampling, steps, guidance, weak is not None)
         space = self._latent_space(size)
         conditions = prepared(cond, self.config.model.conditions, _positive("n", n), space)
         return self._run(Job(n, how, space, conditions, seed, on_step, weak), batch)
@@ -119,9 +122,7 @@ class Pipeline:
         if not 0 < strength <= 1:
             raise ValueError(f"strength: got {strength}, expected above 0 and at most 1")
         how = self._how(sampling, steps, guidance)
-        x = x.float()
-        if not bool(x.isfinite().all()):
-            raise ValueError("x: got NaN or infinity, expected finite values")
+        x = self._finite(x)
         if keep is not None and keep.dtype != torch.bool:
             raise ValueError(f"keep: got {keep.dtype}, expected a boolean tensor")
         z = self.codec.encode(x.to(self.device)).cpu()
@@ -135,6 +136,41 @@ class Pipeline:
         result = self._run(job, batch)
         return result if keep is None else torch.where(keep, x, result)
 
+    def log_likelihood(
+        self,
+        x: Real[Tensor, "n c *space"],
+        cond: Mapping[str, Given] | None = None,
+        *,
+        steps: int = 100,
+        probes: int | None = 1,
+        seed: int = 0,
+        batch: int | None = None,
+    ) -> Float[Tensor, " n"]:
+        """The log density of each of `x`, on the data's own scale, in nats: of what the flow makes, without guidance.
+
+        `steps`, `probes`, `seed`: as in `anydit.diffusion.likelihood`, to which the codec's change of volume is added.
+        Data in bins, such as 8-bit images, has a density with noise over each bin only.
+
+        Raises:
+            ValueError: an argument that the model cannot serve, a mask, or a codec that tells no density of data.
+        """
+        x = self._finite(x)
+        space = self._latent_space(tuple(x.shape[2:]))
+        conditions = prepared(cond, self.config.model.conditions, len(x), space)
+        if MASK in conditions:
+            raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
+        volume, denoiser = self.codec.log_volume(tuple(x.shape[1:])), self.denoiser()
+        at_once = max(1, self._batch(None, space) // GRADIENT_COST) if batch is None else self._batch(batch, space)
+        nats = list[Tensor]()
+        for rows in torch.arange(len(x)).split(at_once):
+            z = self.codec.encode(x[rows].to(self.device))
+            told = {name: value.to(self.device) for name, value in select(conditions, rows).items()}  # pyright: ignore
+            one = log_likelihood(
+                denoiser, self.config.path, z, told, steps=steps, probes=probes, seed=seed, positions=rows
+            )
+            nats.append(one.cpu() + volume)
+        return torch.cat(nats)
+
     def decode(self, z: Float[Tensor, "b c_z *space_z"]) -> Float[Tensor, "b c *space"]:
         """Latents, as `on_step` sees them, on the data's own scale, on the CPU."""
         with torch.inference_mode():
@@ -142,20 +178,25 @@ class Pipeline:
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `anydit.load` opens: pipeline.json, model.safetensors, and the codec's weights if any."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / WEIGHTS_FILE, self.model.state_dict())
-        save_codec(self.codec, folder)
-        save_config(folder, self.config)
+        export(Path(folder), self.config, self.model.state_dict(), self.codec.state_dict())
 
-    def _how(self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None) -> Sampling:
+    def _how(
+        self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None, weak: bool = False
+    ) -> Sampling:
         how = sampling or self.config.sampling
         if steps is not None:
             how = replace(how, steps=_positive("steps", steps))
         if guidance is not None:
             with_scale = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
             how = replace(how, guidance=with_scale)
+        self.config.check(how, weak)
         return how
+
+    def _finite(self, x: Real[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+        x = x.float()
+        if not bool(x.isfinite().all()):
+            raise ValueError("x: got NaN or infinity, expected finite values")
+        return x
 
     def _latent_space(self, size: tuple[int, ...] | None) -> tuple[int, ...]:
         space = self.config.model.size if size is None else self.config.codec.latent_size(tuple(size))
@@ -219,25 +260,27 @@ def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline
     `device`: None takes a GPU if there is one. No code named in the folder is imported.
 
     Raises:
-        ValueError: the folder is not there or not whole, or its weights do not fit its config.
+        ValueError: the folder is not there or not whole, or its weights are damaged or not those of its config.
     """
     folder = Path(path)
-    pipeline = Pipeline(load_config(folder))
-    load_strictly(pipeline.model, load_tensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    pipeline, file = Pipeline(load_config(folder)), config_file(folder)
+    load_strictly(pipeline.model, load_beside(file, WEIGHTS_FILE), folder / WEIGHTS_FILE)
     if pipeline.codec.state_dict():
-        load_strictly(pipeline.codec, load_tensors(folder / CODEC_FILE), folder / CODEC_FILE)
+        load_strictly(pipeline.codec, load_beside(file, CODEC_FILE), folder / CODEC_FILE)
     return pipeline.to(find_device(device))
 
 
 def find_device(name: torch.device | str | None = None) -> torch.device:
     """The device called `name`; None takes the accelerator that PyTorch finds, else the CPU.
 
+    Apple's GPUs ("mps") are never taken unasked: nobody has tried anydit on one yet, and they cannot train (see
+    `anydit.train.loop.train`). What is computed in doubles, which they have not, is computed on the CPU then.
+
     Raises:
         ValueError: this machine has no such device.
     """
     found = torch.accelerator.current_accelerator(check_available=True)
     if name is None:
-        # Noise and schedules are made in doubles, which Apple's GPUs do not have.
         return torch.device("cpu") if found is None or found.type == "mps" else found
     try:
         device = torch.device(name)
@@ -246,12 +289,6 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
         names = "cpu" if found is None else f"cpu or {found.type}"
         raise ValueError(f"device: got {str(name)!r}, expected one that this machine has: {names}") from None
     return device
-
-
-def save_codec(codec: Codec, folder: Path) -> None:
-    """Write a codec's weights into a pipeline's folder, if it has any."""
-    if codec.state_dict():
-        save_tensors(folder / CODEC_FILE, codec.state_dict())
 
 
 def _positive(name: str, value: int) -> int:

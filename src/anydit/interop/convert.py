@@ -1,6 +1,7 @@
 """Whole models in published formats to folders that `anydit.load` opens, and back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from anydit.codecs import CodecConfig, Normalize
@@ -10,10 +11,10 @@ from anydit.diffusion.guidance import Guidance
 from anydit.diffusion.paths import DDPM, AnyPath
 from anydit.diffusion.predictions import AnyPrediction, Noise
 from anydit.diffusion.times import Respaced
-from anydit.inference.config import PipelineConfig, Sampling, load_config, save_config
-from anydit.inference.pipeline import WEIGHTS_FILE, save_codec
+from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
+from anydit.inference.folder import WEIGHTS_FILE, export
 from anydit.interop import diffusers, dit
-from anydit.weights import load_tensors, save_tensors
+from anydit.weights import load_beside, save_tensors
 
 PUBLISHED_LATENTS = Normalize(shift=(0.0,), scale=(1 / 0.18215,))
 """What the published DiTs do to the latents of their autoencoder: multiply by 0.18215. Samples are that autoencoder's
@@ -43,11 +44,21 @@ def from_dit(
         ValueError: `source` is not such a checkpoint; nothing is written then.
     """
     model, tensors = dit.read(source, heads=heads, classes=classes, ema=ema)
-    config = PipelineConfig(
-        model=model, path=DDPM(), prediction=Noise(), codec=codec, sampling=PUBLISHED_SAMPLING, view=view
-    )
-    _save(config, tensors, to)
+    sampling = PUBLISHED_SAMPLING
+    if not model.conditions["label"].dropout:
+        sampling = replace(sampling, guidance=Guidance())  # no null was learned to be guided away from
+    config = PipelineConfig(model=model, path=DDPM(), prediction=Noise(), codec=codec, sampling=sampling, view=view)
+    export(to, config, tensors, config.codec.build().state_dict())
     return config
+
+
+def to_safetensors(source: Path, to: Path) -> None:
+    """A file of plain tensors as torch.save writes them, as safetensors, which need no trust to be read.
+
+    Raises:
+        ValueError: `source` is cut short, or holds anything but tensors by name.
+    """
+    save_tensors(to, dit.plain(dit.load_pickle(source), source))
 
 
 def to_dit(source: Path, to: Path) -> None:
@@ -56,7 +67,7 @@ def to_dit(source: Path, to: Path) -> None:
     Raises:
         ValueError: the format cannot hold the model.
     """
-    dit.write(load_config(source).model, load_tensors(source / WEIGHTS_FILE), to)
+    dit.write(load_config(source).model, load_beside(config_file(source), WEIGHTS_FILE), to)
 
 
 def from_diffusers(
@@ -68,28 +79,36 @@ def from_diffusers(
     codec: CodecConfig | None = None,
     view: View = LATENT_VIEW,
 ) -> PipelineConfig:
-    """A folder of diffusers as a folder of anydit, set up to sample as `DiTPipeline` does: 50 DDIM steps, guidance 4.
+    """A folder of diffusers as a folder of anydit, set up to sample as `DiTPipeline` does: 50 steps, guidance 4.
 
-    `path`, `prediction`: None reads them from the folder's scheduler. `codec`: None takes the scale from the folder's
-    autoencoder if there is one, so that samples are its latents, and otherwise leaves samples as they are.
+    `path`, `prediction`: None reads them, and sampler and grid, from the folder's scheduler; with both of them said it
+    is not looked at. `codec`: None takes the scale from the folder's autoencoder if there is one, so that samples are
+    its latents, and otherwise leaves samples as they are.
 
     Raises:
-        ValueError: `source` is not such a folder, or has no scheduler; nothing is written then.
+        ValueError: `source` is not such a folder, or has no scheduler that anydit can follow; nothing is written then.
     """
     model, tensors = diffusers.read(source)
+    sampler, grid = samplers.DDIM(), Respaced(path.steps if isinstance(path, DDPM) else round(model.time.scale))
     if path is None or prediction is None:
-        own_path, own_prediction = diffusers.read_schedule(source)
-        path, prediction = path or own_path, prediction or own_prediction
-    steps = path.steps if isinstance(path, DDPM) else round(model.time.scale)
+        own = diffusers.read_schedule(source)
+        path, prediction, sampler, grid = path or own.path, prediction or own.prediction, own.sampler, own.grid
+        if isinstance(sampler, samplers.DDPM) and model.learned_variance:
+            raise ValueError(
+                "scheduler: got DDPMScheduler beside a learned variance, which DiTPipeline leaves unused and anydit "
+                "would use; expected DDIMScheduler"
+            )
+    if isinstance(path, DDPM):
+        model = replace(model, time=replace(model.time, scale=path.steps))  # the network is told the step's index
     config = PipelineConfig(
         model=model,
         path=path,
         prediction=prediction,
         codec=codec or _latents(source / "vae" / "config.json"),
-        sampling=Sampling(sampler=samplers.DDIM(), steps=50, grid=Respaced(steps), guidance=Guidance(4.0)),
+        sampling=Sampling(sampler=sampler, steps=min(50, grid.of), grid=grid, guidance=Guidance(4.0)),
         view=view,
     )
-    _save(config, tensors, to)
+    export(to, config, tensors, config.codec.build().state_dict())
     return config
 
 
@@ -101,17 +120,10 @@ def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time:
     Raises:
         ValueError: diffusers has no such model, path or prediction; nothing is written then.
     """
-    config, tensors = load_config(source), load_tensors(source / WEIGHTS_FILE)
+    config, tensors = load_config(source), load_beside(config_file(source), WEIGHTS_FILE)
     diffusers.write(
         config.model, tensors, to, path=config.path, prediction=config.prediction, vae=vae, round_time=round_time
     )
-
-
-def _save(config: PipelineConfig, tensors: dit.Weights, to: Path) -> None:
-    to.mkdir(parents=True, exist_ok=True)
-    save_tensors(to / WEIGHTS_FILE, tensors)
-    save_codec(config.codec.build(), to)
-    save_config(to, config)
 
 
 def _latents(vae: Path) -> Normalize:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from anydit.config import Json
 from anydit.diffusion.paths import DDPM, AnyPath
-from anydit.diffusion.predictions import X0, AnyPrediction, Noise, V
+from anydit.diffusion.predictions import AnyPrediction
 from anydit.interop.diffusers_names import diffusers_names, published_names
+from anydit.interop.diffusers_schedulers import FILE, PREDICTIONS, Schedule, schedule_of
 from anydit.interop.dit import Weights, expressible, from_published, load_pickle, plain, refuse_options, to_published
 from anydit.model.conditioning import Label, TimeEmbedding
 from anydit.model.dit import DiTConfig
@@ -46,7 +47,6 @@ FIXED: Json = {
 }
 """Options of diffusers' class of which a DiT has one value only; also its defaults."""
 FREE = ("attention_head_dim", "in_channels", "num_attention_heads", "num_embeds_ada_norm", "num_layers", "patch_size")
-PREDICTIONS: dict[str, AnyPrediction] = {"epsilon": Noise(), "v_prediction": V(), "sample": X0()}
 
 
 def read(folder: Path) -> tuple[DiTConfig, Weights]:
@@ -67,21 +67,13 @@ def read(folder: Path) -> tuple[DiTConfig, Weights]:
     return replace(config, conditions={"label": names}), tensors
 
 
-def read_schedule(folder: Path) -> tuple[DDPM, AnyPrediction]:
-    """The path and prediction that a `DiTPipeline` folder's scheduler was made for.
+def read_schedule(folder: Path) -> Schedule:
+    """The path and prediction that a `DiTPipeline` folder's scheduler was made for, and how it samples.
 
     Raises:
-        ValueError: there is none, or its noise does not rise linearly in beta.
+        ValueError: there is none, or one that does something else than anydit's samplers.
     """
-    file = folder / "scheduler" / "scheduler_config.json"
-    got = {"prediction_type": "epsilon", "beta_schedule": "linear", **_json(file)}
-    for key, expected in (("beta_schedule", "linear"), ("trained_betas", None), ("rescale_betas_zero_snr", False)):
-        if got.get(key, expected) != expected:
-            raise ValueError(f"{file}: {key}: got {got[key]!r}, expected {expected!r}")
-    if got["prediction_type"] not in PREDICTIONS:
-        raise ValueError(f"{file}: prediction_type: got {got['prediction_type']!r}, expected one of {[*PREDICTIONS]}")
-    path = DDPM(got.get("num_train_timesteps", 1000), got.get("beta_start", 1e-4), got.get("beta_end", 2e-2))
-    return path, PREDICTIONS[got["prediction_type"]]
+    return schedule_of(_json(folder / FILE), folder / FILE)
 
 
 def write(

@@ -14,7 +14,8 @@ from anydit.data.base import digest
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.compile import compile_blocks, emulates_bf16
 from anydit.inference.config import RUN_FILE
-from anydit.inference.pipeline import WEIGHTS_FILE, Pipeline, find_device, save_codec
+from anydit.inference.folder import save_weights
+from anydit.inference.pipeline import Pipeline, find_device
 from anydit.model.dit import DiT
 from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
@@ -23,13 +24,13 @@ from anydit.train.guards import Interrupted, SkipCounter, StopRequest, locked
 from anydit.train.log import Bar, Log, progress_bar, read
 from anydit.train.recipe import RESUMABLE, Recipe, resolved
 from anydit.train.step import Outcome, TrainStep
-from anydit.weights import read_config, save_tensors, write_config
+from anydit.weights import identify, read_config, read_id, write_config
 
 CHECKPOINTS, LOG_FILE, SAMPLES, LOSS_CURVE, STRIP, FINAL, TRAJECTORY = (
     "checkpoints", "log.jsonl", "samples", "loss.png", "denoising.png", "samples.png", "denoising.gif",
 )  # fmt: skip
 PREVIEWS = 50
-"""Samples on a sheet."""
+"""Samples on a sheet, about."""
 
 Note = Callable[[str], None]
 
@@ -43,6 +44,11 @@ def train(recipe: Recipe, out: Path | str, device: torch.device | str | None = N
         NotFinite: the loss or the gradient stopped being finite.
     """
     out, device = Path(out), find_device(device)
+    if device.type == "mps":
+        raise ValueError(
+            "device: got mps, expected cpu or cuda: PyTorch's fused AdamW for Apple's GPUs ignores the switch that "
+            "skips a step whose gradient is not finite, so that one such step would spoil the run"
+        )
     _refuse_unbuildable(recipe)
     _make_writable(out)
     with locked(out):
@@ -84,6 +90,7 @@ class Run:
     samples: Samples
     device: torch.device
     note: Note
+    id: str | None = None
     done: int = 0
     saved: int = -1
     began: float = field(default_factory=perf_counter)
@@ -112,11 +119,15 @@ class Run:
         root = self.out / CHECKPOINTS
         checkpoint.sweep(root)
         if (self.out / RUN_FILE).is_file():
+            # The id that it began with, if there were ids then, although steps and intervals may have changed.
+            self.id = read_id(self.out / RUN_FILE)
             self._refuse_differences(read_config(self.out / RUN_FILE))
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(
                 f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
             )
+        else:
+            self.id = identify(to_json(self.recipe), self.step.codec.state_dict())
         found = checkpoint.newest(root, self.note)
         if found is not None:
             self._load(found)
@@ -130,7 +141,7 @@ class Run:
             self._compare_rates(found)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(f"out: got {self.out}, where no checkpoint is whole; move it away to start anew")
-        write_config(self.out / RUN_FILE, to_json(self.recipe))
+        write_config(self.out / RUN_FILE, to_json(self.recipe), self.id)
         (self.out / SAMPLES).mkdir(exist_ok=True)
 
     def go(self, stop: StopRequest) -> None:
@@ -208,15 +219,12 @@ class Run:
 
     def _export(self) -> None:
         """Write the averaged weights where `anydit.load` looks for them."""
-        save_tensors(self.out / WEIGHTS_FILE, self.step.ema.module.state_dict())
-        save_codec(self.step.codec, self.out)
+        save_weights(self.out, self.step.ema.module.state_dict(), self.step.codec.state_dict(), self.id)
 
     def finish(self) -> None:
         """The pictures of a finished run."""
-        conditions = self.recipe.model.conditions
-        cond, captions = pictures.examples(self.samples, conditions, 2 * PREVIEWS)
-        pictures.sheet(self.pipeline, cond, captions, 2 * PREVIEWS).save(self.out / FINAL)
-        cond, _ = pictures.examples(self.samples, conditions, 10)
+        pictures.sheet(self.pipeline, self.samples, 2 * PREVIEWS).save(self.out / FINAL)
+        cond, _ = pictures.examples(self.samples, self.recipe.model.conditions, 10)
         frames = pictures.trajectory(self.pipeline, cond, 10, shown=10)
         pictures.strip(self.pipeline, frames).save(self.out / STRIP)
         self.recipe.view.animation(frames, self.out / TRAJECTORY)
@@ -227,8 +235,7 @@ class Run:
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
         try:
-            cond, captions = pictures.examples(self.samples, self.recipe.model.conditions, PREVIEWS)
-            image = pictures.sheet(self.pipeline, cond, captions, PREVIEWS)
+            image = pictures.sheet(self.pipeline, self.samples, PREVIEWS)
             image.save(self.out / SAMPLES / f"step-{self.done:07d}.png")
             log.picture(image, self.done)
         except (MemoryError, torch.OutOfMemoryError):

@@ -12,35 +12,41 @@ from torch import Tensor
 
 from anydit.config import Json
 from anydit.data import Samples
+from anydit.data.images import WIDEST, arranged
 from anydit.diffusion.samplers import Step
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label
 
 
-def examples(samples: Samples, conditions: dict[str, Condition], n: int) -> tuple[dict[str, Tensor], list[str]]:
-    """Conditions for `n` pictures, and captions: classes in turn, everything else as the first samples have it."""
+def examples(
+    samples: Samples, conditions: dict[str, Condition], n: int, columns: int | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Conditions for `n` pictures, and captions: classes in turn, everything else as the first samples have it.
+
+    `columns`: of a sheet, of which each class gets as many of its own.
+    """
     cond = {k: v for k, v in samples.read(torch.arange(n) % len(samples)).cond.items() if k in conditions}
     captions = [""] * n
     for name, condition in conditions.items():
         if isinstance(condition, Label):
-            cond[name] = torch.arange(n) % (condition.classes or 1)
-            names = condition.names or tuple(map(str, range(condition.classes or 1)))
+            classes, place = condition.classes or 1, torch.arange(n)
+            cond[name] = place % classes if columns is None else place % columns * classes // columns
+            names = condition.names or tuple(map(str, range(classes)))
             captions = [
                 f"{caption} {names[i]}".strip() for caption, i in zip(captions, cond[name].tolist(), strict=True)
             ]
     return cond, captions if any(captions) else []
 
 
-def columns(conditions: dict[str, Condition], n: int) -> int | None:
-    """Columns of a sheet: one for each class where there is one kind of label and few classes."""
-    labels = [c.classes for c in conditions.values() if isinstance(c, Label) and c.classes]
-    return labels[0] if len(labels) == 1 and 1 < labels[0] <= min(n, 16) else None
-
-
-def sheet(pipeline: Pipeline, cond: dict[str, Tensor], captions: Sequence[str], n: int, seed: int = 0) -> Image.Image:
-    """`n` samples on one sheet."""
-    x = pipeline.sample(n, cond, seed=seed)
-    return pipeline.config.view.picture(x, captions, columns(pipeline.config.model.conditions, n))
+def sheet(pipeline: Pipeline, samples: Samples, n: int, seed: int = 0) -> Image.Image:
+    """About `n` samples on one sheet; where there is one kind of label and few classes, each has columns of its own."""
+    config, columns = pipeline.config, None
+    labels = [c.classes for c in config.model.conditions.values() if isinstance(c, Label) and c.classes]
+    if len(labels) == 1 and 1 < labels[0] <= min(n, WIDEST):
+        rows, columns = arranged(n, labels[0])
+        n = rows * columns
+    cond, captions = examples(samples, config.model.conditions, n, columns)
+    return config.view.picture(pipeline.sample(n, cond, seed=seed), captions, columns)
 
 
 def trajectory(

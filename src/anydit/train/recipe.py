@@ -148,7 +148,7 @@ def resolved(recipe: R, samples: Samples, note: Callable[[str], None] = print) -
             kind = _kind(name, facts).__name__
             note(f"The model is not told of {name}, which the data has; --model.conditions.{name} {kind} tells it.")
     model = replace(model, channels=channels, size=size, conditions=conditions)
-    return replace(recipe, model=model, codec=codec)
+    return replace(recipe, model=model, codec=codec, view=recipe.view.like(facts))
 
 
 def _kind(name: str, facts: Facts) -> type[Condition]:
