@@ -12,9 +12,12 @@ from anydit.tensors import (
     Constants,
     Masked,
     Stream,
+    Tokens,
+    changed,
     concatenate,
     drop,
     known,
+    mask_of,
     null,
     per_sample,
     philox,
@@ -109,11 +112,14 @@ def test_drop_and_null() -> None:
     once = drop({"label": label, MASK: mask}, {"label": where})
     twice = drop(once, {"label": where.flip(0)})
     value, present = known(twice["label"])
+    assert isinstance(value, Tensor)
     assert torch.equal(value, label)
     assert present is not None
     assert present.tolist() == [False, True, False]
     assert known(twice[MASK]) == (mask, None)
     assert null(twice).keys() == {MASK}
+    assert mask_of(twice) is mask
+    assert mask_of(null({"label": label})) is None
 
 
 def test_concatenate_and_select_are_inverse() -> None:
@@ -124,11 +130,66 @@ def test_concatenate_and_select_are_inverse() -> None:
     assert known(both["near"])[1].tolist() == [True, False, True, True]  # type: ignore[union-attr]
     assert known(both["other"])[1].tolist() == [False, False, True, True]  # type: ignore[union-attr]
     back = select(both, slice(0, 2))
-    assert torch.equal(known(back["label"])[0], first["label"])
+    assert torch.equal(known(back["label"])[0], first["label"])  # type: ignore[arg-type]
     again = concatenate([first, first], 2)
     assert torch.equal(again["label"], torch.tensor([1, 2, 1, 2]))  # type: ignore[arg-type]
     chosen = select(both, torch.tensor([3, 0]))
     assert known(chosen["near"])[1].tolist() == [True, True]  # type: ignore[union-attr]
+
+
+def text(batch: int, tokens: int, *, pooled: bool = True) -> Tokens:
+    exists = torch.arange(tokens).expand(batch, -1) <= torch.arange(batch)[:, None]
+    return Tokens(torch.randn(batch, tokens, 5), exists, torch.randn(batch, 3) if pooled else None)
+
+
+def test_a_text_is_dropped_as_a_whole() -> None:
+    given = text(3, 4)
+    value, present = known(drop({"text": given}, {"text": torch.tensor([False, True, False])})["text"])
+    assert value is given
+    assert present is not None
+    assert present.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_texts_of_several_batches_are_padded_to_the_longest(pooled: bool) -> None:
+    short, long = text(2, 3, pooled=pooled), text(2, 5, pooled=pooled)
+    both = concatenate([{"text": short}, {"text": long}, {}], 2)["text"]
+    assert isinstance(both, Masked)
+    assert isinstance(both.value, Tokens)
+    values, exists, vectors = both.value
+    assert values.shape == (6, 5, 5)
+    assert both.present.tolist() == [True] * 4 + [False] * 2
+    assert torch.equal(values[:2, :3], short.values)
+    assert torch.equal(values[2:4], long.values)
+    assert torch.equal(exists[:2], torch.nn.functional.pad(short.exists, (0, 2)))
+    assert torch.equal(exists[2:4], long.exists)
+    if pooled:
+        assert vectors is not None
+        assert short.pooled is not None
+        assert torch.equal(vectors[:2], short.pooled)
+    else:
+        assert vectors is None
+    for same in (
+        concatenate([{"text": long}, {"text": long}], 2)["text"],
+        changed(long, lambda v: v.repeat_interleave(2, 0)),
+    ):
+        assert isinstance(same, Tokens)
+        assert len(same.values) == len(same.exists) == 4
+
+
+def test_some_texts_of_a_batch() -> None:
+    given, order = text(3, 4), torch.tensor([2, 0])
+    plain = select({"text": given}, order)["text"]
+    hidden = select({"text": Masked(given, torch.tensor([True, False, False]))}, order)["text"]
+    assert isinstance(hidden, Masked)
+    assert hidden.present.tolist() == [False, True]
+    for got in (plain, hidden.value):
+        assert isinstance(got, Tokens)
+        assert got.pooled is not None
+        assert given.pooled is not None
+        assert torch.equal(got.values, given.values[order])
+        assert torch.equal(got.exists, given.exists[order])
+        assert torch.equal(got.pooled, given.pooled[order])
 
 
 def test_per_sample_broadcasts_over_samples_only() -> None:
@@ -157,7 +218,11 @@ def test_constants_are_made_once_and_serve_training_after_sampling() -> None:
 
 
 def test_batch_moves_samples_and_conditions() -> None:
-    batch = Batch(torch.zeros(2, 1, 4), {"label": torch.zeros(2, dtype=torch.long)}, torch.arange(2))
-    moved = batch.to(torch.device("meta"))
-    assert moved.x.device.type == moved.cond["label"].device.type == "meta"
+    cond = {"label": torch.zeros(2, dtype=torch.long), "text": text(2, 3), "other": text(2, 3, pooled=False)}
+    moved = Batch(torch.zeros(2, 1, 4), cond, torch.arange(2), {"title": ["a", "b"]}).to(torch.device("meta"))
+    assert moved.x.device.type == moved.tensor("label").device.type == "meta"
     assert moved.ids.device.type == "cpu"
+    assert moved.texts == {"title": ["a", "b"]}
+    for name, parts in (("text", 3), ("other", 2)):
+        tensors = [part for part in moved.cond[name] if part is not None]
+        assert [part.device.type for part in tensors] == ["meta"] * parts

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from anydit.model.conditioning import Field, Label, Numbers
     from anydit.model.dit import DiT, DiTConfig
     from anydit.model.presets import preset
+    from anydit.model.text import Text
     from anydit.train.recipe import Recipe, TrainConfig
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PipelineConfig",
     "Recipe",
     "Sampling",
+    "Text",
     "TrainConfig",
     "load",
     "preset",
@@ -31,6 +33,7 @@ _HOMES = {
     "anydit.model.conditioning": ("Field", "Label", "Numbers"),
     "anydit.model.dit": ("DiT", "DiTConfig"),
     "anydit.model.presets": ("preset",),
+    "anydit.model.text": ("Text",),
     "anydit.train.recipe": ("Recipe", "TrainConfig"),
 }
 

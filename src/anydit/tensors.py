@@ -2,11 +2,12 @@
 
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import pi, prod
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -14,29 +15,52 @@ MASK = "mask"
 """The condition that says which positions of a sample exist (`Bool[b *space]`); it is never dropped."""
 
 
+class Tokens(NamedTuple):
+    """A condition of several tokens for each sample, as a text encoder makes them; what `exists` denies is padding.
+
+    `pooled`: one vector of each whole text, where the encoder makes one.
+    """
+
+    values: Float[Tensor, "b n d"]
+    exists: Bool[Tensor, "b n"]
+    pooled: Float[Tensor, "b p"] | None = None
+
+
 class Masked(NamedTuple):
     """A condition that is known for some samples only: where `present` is False the model uses its learned null."""
 
-    value: Tensor
+    value: Tensor | Tokens
     present: Bool[Tensor, " b"]
 
 
-Cond = Mapping[str, Tensor | Masked]
+Cond = Mapping[str, Tensor | Masked | Tokens]
 """What is known about each sample, by the condition's name; a name that is absent is null for the whole batch."""
+
+C = TypeVar("C", bound=Tensor | Masked | Tokens)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples `x: Float[b c *space]`, what is known about them, and their ids in the data set (`Int[b]`)."""
+    """Samples `x: Float[b c *space]`, what is known about them, and their ids in the data set (`Int[b]`).
+
+    `texts`: by the condition's name, a text for each sample; an encoder makes `Tokens` in `cond` of them.
+    """
 
     x: Tensor
-    cond: dict[str, Tensor]
+    cond: Mapping[str, Tensor | Tokens]
     ids: Tensor
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`, copied without waiting where the memory allows it."""
-        cond = {name: value.to(device, non_blocking=True) for name, value in self.cond.items()}
-        return Batch(self.x.to(device, non_blocking=True), cond, self.ids)
+        cond = {name: changed(value, lambda v: v.to(device, non_blocking=True)) for name, value in self.cond.items()}
+        return Batch(self.x.to(device, non_blocking=True), cond, self.ids, self.texts)
+
+    def tensor(self, name: str) -> Tensor:
+        """The values of a condition that is no `Tokens`: labels, numbers, a field."""
+        value = self.cond[name]
+        assert isinstance(value, Tensor)
+        return value
 
 
 @dataclass(frozen=True)
@@ -88,9 +112,24 @@ def _exact(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def known(condition: Tensor | Masked) -> tuple[Tensor, Bool[Tensor, " b"] | None]:
+def changed(condition: C, change: Callable[[Tensor], Tensor]) -> C:
+    """A condition with `change` applied to each of its tensors."""
+    if isinstance(condition, Tensor):
+        return cast("C", change(condition))
+    if isinstance(condition, Masked):
+        return cast("C", Masked(changed(condition.value, change), change(condition.present)))
+    values, exists, pooled = condition
+    return cast("C", Tokens(change(values), change(exists), None if pooled is None else change(pooled)))
+
+
+def known(condition: Tensor | Masked | Tokens) -> tuple[Tensor | Tokens, Bool[Tensor, " b"] | None]:
     """A condition's values, and for which samples they hold (None: for all)."""
     return (condition.value, condition.present) if isinstance(condition, Masked) else (condition, None)
+
+
+def mask_of(cond: Cond) -> Bool[Tensor, " b *space"] | None:
+    """Which positions of the samples exist (None: all)."""
+    return cast("Tensor", known(cond[MASK])[0]) if MASK in cond else None
 
 
 def drop(cond: Cond, where: Mapping[str, Bool[Tensor, " b"]]) -> Cond:
@@ -108,23 +147,42 @@ def null(cond: Cond, always: Set[str] = frozenset()) -> Cond:
 
 
 def concatenate(conds: Sequence[Cond], batch: int) -> Cond:
-    """Conditions of several batches of the same size `batch`, as those of one; a name absent from one is null there."""
-    out: dict[str, Tensor | Masked] = {}
+    """Conditions of several batches of the same size `batch`, as those of one; a name absent from one is null there.
+
+    Tokens are padded to the longest.
+    """
+    out: dict[str, Tensor | Masked | Tokens] = {}
     for name in dict.fromkeys(name for cond in conds for name in cond):
         like = next(known(cond[name])[0] for cond in conds if name in cond)
         parts = [known(cond[name]) if name in cond else None for cond in conds]
-        value = torch.cat([like if part is None else part[0] for part in parts])
+        value = _together([like if part is None else part[0] for part in parts])
         if all(part is not None and part[1] is None for part in parts):
             out[name] = value
             continue
-        yes, no = (torch.full((batch,), flag, dtype=torch.bool, device=like.device) for flag in (True, False))
+        device = (like.exists if isinstance(like, Tokens) else like).device
+        yes, no = (torch.full((batch,), flag, dtype=torch.bool, device=device) for flag in (True, False))
         out[name] = Masked(value, torch.cat([no if p is None else yes if p[1] is None else p[1] for p in parts]))
     return out
 
 
-def select(cond: Cond, index: slice | Tensor) -> Cond:
+def _together(values: Sequence[Tensor | Tokens]) -> Tensor | Tokens:
+    """The values of one condition for several batches, as those of one."""
+    if isinstance(values[0], Tensor):
+        return torch.cat(cast("list[Tensor]", values))
+    tokens = cast("Sequence[Tokens]", values)
+    short = [max(each.values.shape[1] for each in tokens) - each.values.shape[1] for each in tokens]
+    vectors = [each.pooled for each in tokens if each.pooled is not None]
+    assert len(vectors) in (0, len(tokens))
+    return Tokens(
+        torch.cat([F.pad(each.values, (0, 0, 0, by)) for each, by in zip(tokens, short, strict=True)]),
+        torch.cat([F.pad(each.exists, (0, by)) for each, by in zip(tokens, short, strict=True)]),
+        torch.cat(vectors) if vectors else None,
+    )
+
+
+def select(cond: Mapping[str, C], index: slice | Tensor) -> dict[str, C]:
     """The conditions of some samples of a batch."""
-    return {n: Masked(c.value[index], c.present[index]) if isinstance(c, Masked) else c[index] for n, c in cond.items()}
+    return {name: changed(condition, lambda part: part[index]) for name, condition in cond.items()}
 
 
 @dataclass(frozen=True)

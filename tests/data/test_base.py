@@ -8,9 +8,10 @@ import torch
 
 from anydit.data import ArraySamples, Facts
 from anydit.data.base import digest
-from anydit.tensors import Batch
+from anydit.tensors import Batch, Tokens, select
 
 FACTS = Facts(1, (4,), {"label": ("a", "b")})
+TOLD = Facts(1, (4,), texts=("text",))
 
 
 def samples(n: int = 100, **changes) -> ArraySamples:
@@ -43,6 +44,38 @@ def test_what_is_known_and_how_many_there_are_is_seen():
     ]
     others.append(samples(x=samples().x[::-1]))
     assert len({digest(samples()), *map(digest, others)}) == 6
+
+
+@dataclass
+class Told:
+    """Three samples of which words, or what an encoder made of them, are known."""
+
+    texts: tuple[str, ...] = ("a", "b", "c")
+    tokens: Tokens | None = None
+    facts: Facts = TOLD
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def read(self, ids: torch.Tensor) -> Batch:
+        cond = {} if self.tokens is None else select({"text": self.tokens}, ids)
+        return Batch(torch.zeros(len(ids), 1, 4), cond, ids, {"text": [self.texts[i] for i in ids.tolist()]})
+
+
+def test_texts_are_seen():
+    assert FACTS.conditions == ("label",) and Told().facts.conditions == ("text",)
+    tokens = Tokens(torch.zeros(3, 2, 5), torch.ones(3, 2, dtype=torch.bool), torch.zeros(3, 4))
+    last = torch.tensor([False, False, True])
+    changes = [
+        Told(("a", "b", "d")),
+        Told(tokens=tokens),
+        Told(tokens=tokens._replace(values=tokens.values + last[:, None, None])),
+        Told(tokens=tokens._replace(exists=tokens.exists & ~last[:, None])),
+        Told(tokens=tokens._replace(pooled=torch.ones(3, 4))),
+        Told(tokens=tokens._replace(pooled=None)),
+    ]
+    assert digest(Told()) == digest(Told())
+    assert len({digest(Told()), *map(digest, changes)}) == 7
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """Compiling and bfloat16, applied from outside."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,6 +24,35 @@ def test_a_compiled_model_keeps_its_names():
     before = list(model.state_dict())
     compile_blocks(model)  # compiling itself waits for the first call
     assert list(model.state_dict()) == before
+
+
+ONE_GRAPH = """
+import torch
+from anydit.model.dit import DiT, DiTConfig
+from anydit.model.text import Cross, Joint, Text
+from anydit.model.tokens import Rope
+from anydit.tensors import Tokens
+
+text = Tokens(torch.randn(3, 5, 7), torch.ones(3, 5, dtype=torch.bool), torch.randn(3, 4))
+x, t = torch.randn(3, 3, 4, 6), torch.rand(3)
+for entry in (Cross(), Joint(dual=1)):
+    conditions = {"text": Text(7, 4, entry)}
+    model = DiT(DiTConfig(24, 3, 2, (2, 2), channels=3, size=(4, 6), conditions=conditions, position=Rope()))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    expected = model(x, t, {"text": text})
+    for module in (*model.blocks, model.output):
+        module.compile(fullgraph=True, backend="aot_eager")
+    got = model(x, t, {"text": text})
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    got.sum().backward()
+    assert all(p.grad is not None for p in model.blocks.parameters())
+"""
+
+
+def test_blocks_with_a_text_make_one_graph_each():
+    """In a process of its own: the checks of shapes that tests run under are not made for being compiled."""
+    subprocess.run([sys.executable, "-c", ONE_GRAPH], check=True)
 
 
 def test_a_gpu_without_bfloat16_is_said(monkeypatch):

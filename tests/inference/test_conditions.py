@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from anydit.inference.conditions import prepared
-from anydit.model.conditioning import Field, Label, Numbers
+from anydit.model.conditioning import Field, Label, Numbers, Text
+from anydit.tensors import Tokens, changed
 
 CONDITIONS = {
     "label": Label(3, names=("cat", "dog", "3")),
@@ -48,6 +49,20 @@ def test_numbers_and_fields_spread_over_the_batch():
     one = prepared({"guide": field[0]}, CONDITIONS, 3, (4, 4))["guide"]
     assert one.shape == (3, 2, 4, 4) and torch.equal(one[2], field[0])
     assert prepared({"n": [1.0, 2.0]}, {"n": Numbers(("a",), (0.0,), (1.0,))}, 2, ())["n"].tolist() == [[1.0], [2.0]]
+
+
+def test_tokens_hold_for_one_sample_or_for_all():
+    conditions = {"text": Text(5, 4)}
+    one = Tokens(torch.randn(1, 3, 5), torch.ones(1, 3, dtype=torch.bool), torch.randn(1, 4))
+    got = prepared({"text": one}, conditions, 2, (4, 4))["text"]
+    assert isinstance(got, Tokens) and got.pooled is not None and one.pooled is not None
+    assert got.values.shape == (2, 3, 5) and got.exists.shape == (2, 3)
+    assert torch.equal(got.values[1], one.values[0]) and torch.equal(got.pooled[1], one.pooled[0])
+    three = changed(one, lambda part: part.expand(3, *part.shape[1:]))
+    with pytest.raises(ValueError, match="text: got 3 values, expected 1 or 2"):
+        prepared({"text": three}, conditions, 2, (4, 4))
+    with pytest.raises(ValueError, match="text: got 'a cat', expected Tokens"):
+        prepared({"text": "a cat"}, conditions, 2, (4, 4))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Field, Label
 from anydit.model.dit import DiTConfig
+from anydit.model.text import Cross, Joint, Pooled, Text
+from anydit.tensors import Tokens, changed
 
 PATHS = [paths.Linear(), paths.Cosine(), paths.LinearBeta(), paths.DDPM()]
 SAMPLERS = [samplers.DDPM(), samplers.DDIM(), samplers.Euler(), samplers.Heun(), DPMSolverPP(), UniPC(), SDE()]
@@ -202,6 +204,20 @@ def test_learned_variance():
     pipe = pipeline(model={"learned_variance": True}, path=paths.DDPM(), prediction=Noise())
     how = Sampling(sampler=samplers.DDPM(), steps=10, grid=Respaced())
     assert pipe.sample(2, {"label": 1}, sampling=how, guidance=2.0).shape == (2, 2, 4, 6)
+
+
+@pytest.mark.parametrize("entry", [Pooled(), Cross(), Joint()])
+def test_samples_follow_a_text_under_guidance(entry):
+    """The weak half of a guided step is the learned null, which is what sampling without the text is."""
+    pipe = pipeline(model={"conditions": {"text": Text(5, 4, entry)}})
+    g = torch.Generator().manual_seed(0)
+    text = Tokens(torch.randn(2, 3, 5, generator=g), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool(), torch.randn(2, 4))
+    plain, free = pipe.sample(2, {"text": text}), pipe.sample(2)
+    assert (plain - free).abs().max() > 0.1
+    torch.testing.assert_close(pipe.sample(2, {"text": text}, guidance=0.0), free, rtol=1e-4, atol=1e-2)
+    assert (pipe.sample(2, {"text": text}, guidance=3.0) - plain).abs().max() > 0.1
+    one = changed(text, lambda part: part[1:])
+    torch.testing.assert_close(pipe.sample(2, {"text": one})[1], plain[1], rtol=1e-4, atol=1e-2)
 
 
 def test_a_field_without_a_null_goes_with_guidance():

@@ -41,7 +41,7 @@ def test_normalised_queries_and_keys_do_not_depend_on_their_scale(norm: LayerNor
 def test_bfloat16_on_a_cpu_agrees_with_doubles_forward_and_backward(masked: bool, tokens: int) -> None:
     g = torch.Generator().manual_seed(0)
     base = [torch.randn(2, 1, tokens, 8, generator=g).bfloat16() for _ in range(4)]
-    keys = torch.rand(2, 1, 1, tokens, generator=g) < 0.7 if masked else None
+    keys = torch.rand(2, tokens, generator=g) < 0.7 if masked else None
     results = []
     for kind in (torch.bfloat16, torch.float64):
         q, k, v, out = (t.detach().clone().to(kind) for t in base)

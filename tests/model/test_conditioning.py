@@ -1,4 +1,4 @@
-"""Conditions and their nulls, and the time's embedding."""
+"""Conditions and their nulls."""
 
 import math
 from dataclasses import replace
@@ -15,10 +15,10 @@ from anydit.model.conditioning import (
     LabelVector,
     Numbers,
     NumbersVector,
-    TimeEmbedding,
-    TimeVector,
 )
-from anydit.tensors import Masked, drop
+from anydit.model.text import Cross, Joint, Pooled, Text
+from anydit.model.time import TimeEmbedding
+from anydit.tensors import Masked, Tokens, drop
 
 WIDTH = 16
 T = torch.tensor([0.2, 0.4, 0.6])
@@ -34,44 +34,6 @@ def conditioner(**conditions: Any) -> Conditioner:
         for p in made.parameters():
             p.copy_(torch.randn(p.shape, generator=g) * 0.3)
     return made
-
-
-def published_time(vector: TimeVector, index: Tensor) -> Tensor:
-    """The published embedding of the steps' indices."""
-    omega = torch.exp(-math.log(10_000) * torch.arange(128, dtype=torch.float32) / 128)
-    angles = index.float()[:, None] * omega
-    return vector.down(torch.nn.functional.silu(vector.up(torch.cat([angles.cos(), angles.sin()], dim=1))))
-
-
-@pytest.mark.parametrize("steps", [1000, 250, 4000])
-def test_time_is_the_published_index_exactly(steps: int) -> None:
-    vector = TimeVector(TimeEmbedding(scale=steps), WIDTH)
-    index = torch.arange(steps)
-    for t in ((index + 1) / steps, ((index.double() + 1) / steps).float(), (index.double() + 1) / steps):
-        assert torch.equal(vector(t), published_time(vector, index))
-
-
-@pytest.mark.parametrize("scale", [1.0, 1000.0, 0.1])
-def test_near_times_stay_apart_at_any_scale(scale: float) -> None:
-    vector = TimeVector(TimeEmbedding(scale=scale, shift=0.0, max_period=1.5), WIDTH)
-    places = torch.linspace(0.5, 0.5001, 20)
-    assert len(vector(places).unique(dim=0)) == 20
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"scale": 0.0},
-        {"scale": math.inf},
-        {"shift": math.nan},
-        {"frequencies": 3},
-        {"frequencies": 0},
-        {"max_period": 1.0},
-    ],
-)
-def test_time_embeddings_that_are_none_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        TimeEmbedding(**cast("Any", change))
 
 
 def test_a_dropped_label_is_the_null_label_is_an_absent_one() -> None:
@@ -201,6 +163,50 @@ def test_only_dropped_samples_train_the_null() -> None:
     assert embed.table.weight.grad[5].eq(3).all()
     assert numbers.unknown.grad is not None
     assert numbers.unknown.grad.eq(3).all()
+
+
+def text(tokens: int, seed: int) -> Tokens:
+    g = torch.Generator().manual_seed(seed)
+    exists = torch.arange(tokens) < torch.tensor([[1], [2], [tokens]])
+    return Tokens(torch.randn(3, tokens, 6, generator=g), exists, torch.randn(3, 5, generator=g))
+
+
+def test_the_tokens_of_several_texts_stand_one_after_the_other() -> None:
+    title, body = Text(6, 5, Joint()), Text(6, 5, Joint(None))
+    c = conditioner(title=title, body=body, mood=Text(6, 5, Pooled()))
+    cond = {"title": text(3, 1), "body": text(4, 2), "mood": text(2, 3)}
+    both = c.context(cond, 3)
+    assert both is not None
+    tokens, exists = both
+    assert tokens.shape == (3, 7, WIDTH)
+    assert torch.equal(exists, torch.cat([cond["title"].exists, cond["body"].exists], dim=1))
+    assert torch.equal(tokens[:, :3], c.texts["title"](cond["title"], None)[0])
+    alone = c.context({"body": cond["body"]}, 3)  # the title's null is one token
+    assert alone is not None
+    assert alone[0].shape == (3, 5, WIDTH)
+    assert conditioner(mood=Text(6, 5, Pooled())).context(cond, 3) is None
+    parts = [c.time(T), c.vectors["title"](cond["title"], None), c.vectors["mood"](cond["mood"], None)]
+    torch.testing.assert_close(c.vector(T, cond), sum(parts))
+
+
+def test_a_dropped_text_is_the_null_of_its_vector_and_of_its_tokens() -> None:
+    c, given = conditioner(text=Text(6, 5, Cross(Pooled()))), text(4, 0)
+    every = torch.ones(3, dtype=torch.bool)
+    dropped, none = drop({"text": given}, {"text": every}), {}
+    assert torch.equal(c.vector(T, dropped), c.vector(T, none))
+    (tokens, exists), (null, _) = c.context(dropped, 3) or (), c.context(none, 3) or ()
+    assert exists.sum(dim=1).tolist() == [1, 1, 1]
+    assert torch.equal(tokens[:, :1], null)
+    with pytest.raises(ValueError, match="cond: text is null for some sample, but with dropout 0"):
+        conditioner(text=Text(6, 5, dropout=0.0)).context(dropped, 3)
+
+
+def test_conditions_of_another_kind_are_refused() -> None:
+    c = conditioner(label=Label(5), text=Text(6, 5, Cross()))
+    with pytest.raises(ValueError, match="cond: text: got a tensor, expected Tokens for Text"):
+        c.context({"text": torch.zeros(3, 4, 6)}, 3)
+    with pytest.raises(ValueError, match="cond: label: got Tokens, expected a tensor for Label"):
+        c.vector(T, {"label": text(4, 0)})
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
-from anydit.model.tokens import Rope, SinCos, SinCosRope, coordinates, sincos_table
-from anydit.tensors import MASK, Masked
+from anydit.model.text import Cross, Joint, Pooled, Text
+from anydit.model.tokens import Learned, Rope, SinCos, SinCosRope, coordinates, sincos_table
+from anydit.tensors import MASK, Masked, Tokens, concatenate, drop, null
 
 BASE = DiTConfig(24, 2, 2, (2, 2), channels=3, size=(4, 6), conditions={"label": Label(5)})
 NUMBERS = Numbers(("temperature", "pressure"), mean=(280.0, 1.0), std=(10.0, 0.1))
@@ -42,7 +43,22 @@ T = torch.tensor([0.1, 0.5, 0.999])
 LABEL = {"label": torch.tensor([0, 3, 4])}
 
 
-@pytest.mark.parametrize("position", [None, SinCos(), Rope(), SinCosRope()], ids=lambda p: type(p).__name__)
+def text(tokens: int = 5, seed: int = 0) -> Tokens:
+    """Three texts of two, all and one tokens."""
+    exists = torch.arange(tokens) < torch.tensor([[2], [tokens], [1]])
+    return Tokens(draw(3, tokens, 7, seed=seed), exists, draw(3, 4, seed=seed + 1))
+
+
+ENTRIES = [Pooled(), Cross(), Cross(Pooled()), Joint(), Joint(None), Joint(dual=1)]
+
+
+def text_model(entry: Any, **changes: Any) -> DiT:
+    return model_of(conditions={"label": Label(5), "text": Text(7, 4, entry)}, **changes)
+
+
+@pytest.mark.parametrize(
+    "position", [None, SinCos(), Rope(), SinCosRope(), Learned((3, 5))], ids=lambda p: type(p).__name__
+)
 @pytest.mark.parametrize("qk_norm", [None, RMSNorm(), LayerNorm()], ids=lambda n: f"qk-{type(n).__name__}")
 @pytest.mark.parametrize("modulation", [PerBlock(), Shared()], ids=lambda m: type(m).__name__)
 def test_every_combination_of_options_runs_and_reaches_every_weight(
@@ -74,6 +90,107 @@ def test_every_combination_of_options_runs_and_reaches_every_weight(
         # A key's bias adds the same to all scores of a query, so softmax removes it; it shares a tensor with others.
         assert not without + idle
         assert out.std() > 0.05
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+@pytest.mark.parametrize("modulation", [PerBlock(), Shared()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("position", [SinCos(), Rope()], ids=lambda p: type(p).__name__)
+def test_every_way_in_for_a_text_reaches_every_weight(entry: Any, modulation: Any, position: Any) -> None:
+    model = text_model(entry, modulation=modulation, position=position, qk_norm=RMSNorm())
+    assert from_json(DiTConfig, to_json(model.config)) == model.config
+    present = torch.tensor([False, True, True])
+    cond = {"label": Masked(LABEL["label"], present), "text": Masked(text(), present)}
+    model(draw(3, 3, 4, 6), T, cond).square().mean().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.any()]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_padding_of_a_text_has_no_influence(entry: Any) -> None:
+    model, x, given = text_model(entry), draw(3, 3, 4, 6), text()
+    base = model(x, T, {"text": given})
+    for garbage in (1e4, float("inf"), float("nan")):
+        values = torch.where(given.exists[..., None], given.values, garbage)
+        assert torch.equal(model(x, T, {"text": given._replace(values=values)}), base)
+    assert given.pooled is not None
+    for i in range(3):  # alone, and without its padding
+        n = int(given.exists[i].sum())
+        own = Tokens(given.values[i : i + 1, :n], given.exists[i : i + 1, :n], given.pooled[i : i + 1])
+        torch.testing.assert_close(model(x[i : i + 1], T[i : i + 1], {"text": own}), base[i : i + 1])
+    other = given._replace(values=given.values + given.exists[..., None], pooled=given.pooled + 1)
+    assert not torch.allclose(model(x, T, {"text": other}), base, atol=1e-3)
+    if not isinstance(entry, Pooled):  # all tokens are seen
+        last = torch.zeros(5, 1)
+        last[-1] = 1
+        far = model(x, T, {"text": given._replace(values=given.values + last)})
+        assert not torch.allclose(far[1], base[1], atol=1e-4)
+        torch.testing.assert_close(far[[0, 2]], base[[0, 2]])
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_the_null_of_training_is_the_null_of_sampling(entry: Any) -> None:
+    model, x = text_model(entry), draw(3, 3, 4, 6)
+    cond = {"label": LABEL["label"], "text": text()}
+    in_training = model(x, T, drop(cond, dict.fromkeys(cond, torch.tensor([True, False, True]))))
+    guided = model(torch.cat([x, x]), torch.cat([T, T]), concatenate([cond, null(cond)], 3))
+    torch.testing.assert_close(guided[3:][[0, 2]], in_training[[0, 2]])
+    torch.testing.assert_close(guided[:3][1], in_training[1])
+    torch.testing.assert_close(model(x, T), guided[3:])
+    assert not torch.allclose(guided[:3], guided[3:], atol=1e-2)
+
+
+def test_several_texts_at_once_each_with_a_null_of_its_own() -> None:
+    for entry in (Cross(Pooled()), Joint(None)):
+        texts = {"title": Text(7, 4, entry), "body": Text(7, 4, entry), "mood": Text(7, 4, Pooled())}
+        model, x = model_of(conditions=texts), draw(3, 3, 4, 6)
+        cond = {"title": text(2, seed=1), "body": text(5, seed=2), "mood": text(1, seed=3)}
+        whole = model(x, T, cond)
+        for name in cond:
+            without = model(x, T, {other: value for other, value in cond.items() if other != name})
+            assert not torch.allclose(without, whole, atol=1e-3)
+            torch.testing.assert_close(without, model(x, T, drop(cond, {name: torch.ones(3, dtype=torch.bool)})))
+        swapped = {**cond, "title": cond["body"], "body": cond["title"]}
+        assert not torch.allclose(model(x, T, swapped), whole, atol=1e-3)
+
+
+def test_a_text_beside_a_masked_sample() -> None:
+    x, mask = draw(3, 3, 4, 6), torch.ones(3, 4, 6, dtype=torch.bool)
+    canvas, there = torch.full((3, 3, 8, 10), torch.nan), torch.zeros(3, 8, 10, dtype=torch.bool)
+    canvas[:, :, :4, :6], there[:, :4, :6] = x, True
+    for entry in (Cross(), Joint(dual=1)):
+        model = text_model(entry)
+        expected = model(x, T, {"text": text()})
+        torch.testing.assert_close(model(x, T, {"text": text(), MASK: mask}), expected)
+        torch.testing.assert_close(model(canvas, T, {"text": text(), MASK: there})[:, :, :4, :6], expected)
+
+
+def test_at_the_start_a_text_changes_nothing_but_learns() -> None:
+    for entry in (Cross(Pooled()), Joint()):
+        model = DiT(replace(BASE, conditions={"text": Text(7, 4, entry)}))
+        assert not model(draw(3, 3, 4, 6), T, {"text": text()}).any()
+        state = model.state_dict()
+        for name, value in state.items():
+            if name.endswith("unknown"):
+                assert value.std() == pytest.approx(0.02, rel=0.5)
+        if isinstance(entry, Cross):
+            assert not state["blocks.0.cross.out.weight"].any()
+            assert state["blocks.0.cross.q.weight"].any()
+
+
+def test_learned_positions_are_the_middle_of_their_canvas() -> None:
+    model = model_of(position=Learned((4, 5)), size=(4, 6))
+    x = draw(3, 3, 4, 6)
+    expected = model(x, T, LABEL)
+    with torch.no_grad():
+        table = model.positions.unflatten(0, (4, 5)).clone()
+        model.positions.normal_()
+        assert not torch.allclose(model(x, T, LABEL), expected)
+        model.positions.unflatten(0, (4, 5))[1:3, 1:4] = table[1:3, 1:4]
+    assert torch.equal(model(x, T, LABEL), expected)
+    assert model(draw(3, 3, 8, 10), T, LABEL).shape == (3, 3, 8, 10)
+    with pytest.raises(ValueError, match=r"size: got \(5, 5\) patches, expected at most position.canvas \(4, 5\)"):
+        model(draw(3, 3, 10, 10), T, LABEL)
+    assert DiT(model.config).positions.detach().std() == pytest.approx(0.02, rel=0.2)
 
 
 def test_at_the_start_the_output_is_zero_and_blocks_do_nothing() -> None:
@@ -314,6 +431,11 @@ def test_refuses_samples_and_conditions_of_another_kind(x: tuple[int, ...], cond
         ({"conditions": {"a b": Label(3)}}, "conditions: got the name 'a b'"),
         ({"conditions": {"type": Label(3)}}, "conditions: got the name 'type'"),
         ({"conditions": {"training": Label(3)}}, "conditions: got the name 'training'"),
+        ({"conditions": {"a": Text(entry=Cross()), "b": Text(entry=Joint())}}, "conditions: got Cross.* and Joint"),
+        ({"conditions": {"a": Text(entry=Joint(dual=1)), "b": Text(entry=Joint())}}, "conditions: got Joint"),
+        ({"conditions": {"a": Text(entry=Joint(dual=3))}}, "conditions: got dual 3, expected at most depth 2"),
+        ({"position": Learned((2, 2))}, r"size: got \(2, 3\) patches, expected at most position.canvas \(2, 2\)"),
+        ({"position": Learned((9,))}, r"size: got \(2, 3\) patches"),
     ],
 )
 def test_configs_that_make_no_model_are_refused(change: dict[str, Any], message: str) -> None:
@@ -329,6 +451,8 @@ def test_configs_that_make_no_model_are_refused(change: dict[str, Any], message:
         ({"conditions": {"label": Label()}}, "classes: got None"),
         ({"conditions": {"numbers": Numbers(("a",))}}, "mean, std: got None"),
         ({"conditions": {"near": Field(1)}}, r"near\.mean, std: got None"),
+        ({"conditions": {"text": Text(pooled=3)}}, "width: got None"),
+        ({"conditions": {"text": Text(width=3, entry=Pooled())}}, "pooled: got None"),
     ],
 )
 def test_configs_that_wait_for_their_data_make_no_model_yet(change: dict[str, Any], message: str) -> None:

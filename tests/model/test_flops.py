@@ -1,5 +1,6 @@
 """The count of operations, against PyTorch's own counter and the published figures."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from anydit.model.flops import cost
 from anydit.model.modulation import Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
 from anydit.model.presets import preset
-from anydit.model.tokens import Rope
+from anydit.model.text import Cross, Joint, Pooled, Text
+from anydit.model.tokens import Learned, Rope
+from anydit.tensors import Tokens
 
 BASE = DiTConfig(24, 3, 2, (2, 2), channels=3, size=(6, 8))
 NUMBERS = Numbers(("temperature", "pressure"), mean=(0.0, 0.0), std=(1.0, 1.0))
@@ -25,6 +28,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"mlp": SwiGLU(), "norm": RMSNorm(), "qk_norm": RMSNorm(), "position": Rope()},
     {"mlp": GELU(ratio=1.3), "modulation": Shared(), "qk_norm": LayerNorm(), "position": None},
     {"learned_variance": True, "conditions": {"near": Field(1, (0.0,), (1.0,))}},
+    {"conditions": {"text": Text(7, 5, Pooled()), "label": Label(5)}},
+    {"conditions": {"text": Text(7, 5, Cross(Pooled())), "other": Text(3, None, Cross())}, "modulation": Shared()},
+    {"conditions": {"text": Text(7, 5, Joint(dual=2)), "other": Text(3, None, Joint(None, 2))}, "mlp": SwiGLU()},
+    {"conditions": {"text": Text(7, 5, Joint())}, "position": Learned((3, 4)), "modulation": Shared()},
     {"patch": (1,), "size": (7,), "channels": 1},
     {"patch": (1, 2, 2), "size": (3, 4, 4), "channels": 2, "learned_variance": True},
 ]
@@ -34,10 +41,13 @@ OPTIONS: list[dict[str, Any]] = [
 def test_equals_pytorchs_counter(options: dict[str, Any]) -> None:
     config = replace(BASE, **options)
     assert config.size is not None
-    given = {"label": torch.zeros(1, dtype=torch.long), "numbers": torch.zeros(1, 2)}
+    given: dict[str, Any] = {"label": torch.zeros(1, dtype=torch.long), "numbers": torch.zeros(1, 2)}
     for name, condition in config.conditions.items():
         if isinstance(condition, Field):
             given[name] = torch.zeros(1, condition.channels or 0, *config.size)
+        elif isinstance(condition, Text):
+            values, pooled = torch.zeros(1, 9, condition.width or 1), torch.zeros(1, condition.pooled or 1)
+            given[name] = Tokens(values, torch.ones(1, 9, dtype=torch.bool), pooled)
     cond = {name: given[name] for name in config.conditions}
     model = DiT(config)
     with (
@@ -46,12 +56,12 @@ def test_equals_pytorchs_counter(options: dict[str, Any]) -> None:
     ):  # it does not see the CPU's own kernel
         model(torch.zeros(1, config.in_channels, *config.size), torch.zeros(1), cond)
     counts = {name: sum(of.values()) for name, of in counter.get_flop_counts().items()}
-    got = cost(config)
+    got = cost(config, text_tokens=9)
     assert got.forward == counter.get_total_flops()
     assert got.embedding == counts["DiT.embed"]
     assert got.output == counts["DiT.output"]
-    vectors = ("DiT.modulation", "DiT.conditioner.time", "DiT.conditioner.vectors.numbers")
-    assert got.conditioning == sum(counts.get(name, 0) for name in vectors)
+    once = re.compile(r"DiT\.(modulation|conditioner\.(time|vectors\.\w+|texts\.\w+))")
+    assert got.conditioning == sum(count for name, count in counts.items() if once.fullmatch(name))
     assert got.attention == counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
     assert got.parameters == sum(p.numel() for p in model.parameters())
 

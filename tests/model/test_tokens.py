@@ -8,6 +8,7 @@ from torch import Tensor
 
 from anydit.model.tokens import (
     Grid,
+    Learned,
     Rope,
     SinCos,
     coordinates,
@@ -82,6 +83,12 @@ def test_an_extent_that_has_no_use_or_no_size_is_refused(position: type, fields:
         position(**fields)
 
 
+@pytest.mark.parametrize("canvas", [(), (3, 0)])
+def test_a_canvas_that_is_none_is_refused(canvas: Grid) -> None:
+    with pytest.raises(ValueError, match="canvas: got"):
+        Learned(canvas)
+
+
 def published_entry(place: tuple[int, int], channel: int, width: int) -> float:
     """One entry of the published table (He 2021, MAE): columns first, then rows; in each, sines and then cosines."""
     half, quarter = width // 2, width // 4
@@ -116,6 +123,16 @@ def test_interpolation_gives_the_trained_table_at_corresponding_places() -> None
     assert torch.equal(coordinates(trained, trained), coordinates(trained))
     plain = sincos_table(coordinates((6, 12)), 16, 10_000.0).reshape(6, 12, 16)
     assert torch.equal(plain[:3, :4], coarse)  # without interpolation the same patches stand at the same places
+
+
+def test_a_grid_lies_in_the_middle_of_its_canvas() -> None:
+    table = torch.arange(20).reshape(20, 1).float()
+    got = Learned((4, 5)).middle(table, (2, 2))
+    assert got.flatten().tolist() == [6, 7, 11, 12]
+    assert torch.equal(Learned((4, 5)).middle(table, (4, 5)), table)
+    for grid in ((5, 5), (4, 6), (4,)):
+        with pytest.raises(ValueError, match=r"expected at most position\.canvas"):
+            Learned((4, 5)).middle(table, grid)
 
 
 def test_large_coordinates_keep_their_digits() -> None:

@@ -1,9 +1,12 @@
 """The profile: counted and measured figures that agree with what is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from anydit.cli.profile import run
+from anydit.model.text import Cross, Joint, Text
 from anydit.recipes.digits import digits
 from anydit.train.profile import over_sizes, plot, profile
 from tests.train import tiny
@@ -13,8 +16,6 @@ CPU = torch.device("cpu")
 
 
 def small():
-    from dataclasses import replace
-
     recipe = replace(digits(), train=tiny_with(batch=4).train)
     return replace(recipe, model=replace(recipe.model, width=32, depth=2, heads=2))
 
@@ -28,12 +29,19 @@ def test_figures():
 
 
 def test_activations_grow_with_the_batch():
-    from dataclasses import replace
-
     recipe = small()
     larger = replace(recipe, train=replace(recipe.train, batch=8))
     small_bytes, large_bytes = (profile(r, CPU).activation_bytes for r in (recipe, larger))
     assert 1.6 < large_bytes / small_bytes < 2.1
+
+
+@pytest.mark.parametrize("entry", [Cross(), Joint()])
+def test_a_text_is_part_of_it(entry):
+    recipe = small()
+    with_text = replace(recipe, model=replace(recipe.model, conditions={"text": Text(12, 6, entry)}))
+    p = profile(with_text, CPU)
+    assert p.cost.forward > profile(recipe, CPU).cost.forward
+    assert 0 < p.forward_seconds < p.step_seconds
 
 
 def test_curve(tmp_path):

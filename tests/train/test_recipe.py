@@ -14,8 +14,9 @@ from anydit.diffusion.times import Discrete, Respaced
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiTConfig
+from anydit.model.text import Cross, Text
 from anydit.recipes import RECIPES, find
-from anydit.tensors import Batch
+from anydit.tensors import Batch, Tokens
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe, TrainConfig, resolved
 from tests.train.tiny import tiny, tiny_with
@@ -56,6 +57,33 @@ def test_everything_open_is_filled_in_from_the_data():
     assert recipe.codec == Normalize((3.0, 3.0), (2.0, 2.0))
     assert resolved(recipe, Few()) == recipe
     assert from_json(Recipe, to_json(recipe)) == recipe
+
+
+@dataclass
+class Told(Few):
+    """The same seven samples, and a text of which an encoder made tokens."""
+
+    facts: Facts = field(default_factory=lambda: Facts(2, (4, 6), texts=("text",)))
+    pooled: bool = True
+
+    def read(self, ids):
+        pooled = torch.zeros(len(ids), 8) if self.pooled else None
+        tokens = Tokens(torch.zeros(len(ids), 3, 5), torch.ones(len(ids), 3, dtype=torch.bool), pooled)
+        return Batch(super().read(ids).x, {"text": tokens}, ids)
+
+
+def test_a_text_has_the_widths_of_its_encoder():
+    for pooled, width in ((True, 8), (False, None)):
+        recipe = resolved(open_recipe(text=Text(entry=Cross(), dropout=0.3)), Told(pooled=pooled))
+        assert recipe.model.conditions == {"text": Text(5, width, Cross(), 0.3)}
+        assert recipe.model.complete and resolved(recipe, Told(pooled=pooled)) == recipe
+    with pytest.raises(ValueError, match=r"model\.conditions\.text\.width: got 6, expected 5, which the encoder has"):
+        resolved(open_recipe(text=Text(6)), Told())
+    with pytest.raises(ValueError, match=r"model\.conditions\.text: got Label, expected Text, which the data has"):
+        resolved(open_recipe(text=Label()), Told())
+    said: list[str] = []
+    resolved(open_recipe(), Told(), said.append)
+    assert said == ["The model is not told of text, which the data has; --model.conditions.text Text tells it."]
 
 
 def test_conditions_that_the_data_lack_are_left_out_and_said():

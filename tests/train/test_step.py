@@ -1,5 +1,6 @@
 """One step's parts: its randomness, the average, the learning rate."""
 
+from dataclasses import replace
 from math import inf, nan
 
 import pytest
@@ -13,7 +14,8 @@ from anydit.diffusion.paths import Linear
 from anydit.diffusion.predictions import Velocity
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT
-from anydit.tensors import Batch
+from anydit.model.text import Joint, Text
+from anydit.tensors import Batch, Tokens
 from anydit.train.ema import EMA
 from anydit.train.optim import AdamW, Constant, CosineDecay, LinearDecay
 from anydit.train.recipe import TrainConfig
@@ -101,13 +103,43 @@ def test_options_out_of_range_are_refused(make, field: str, values):
 
 def step_of(**train) -> tuple[TrainStep, Batch]:
     recipe = tiny_with(**train)
-    from dataclasses import replace
-
     model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions={"label": Label(3)}))
     objective = Objective(Linear(), Velocity())
     x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, {"label": torch.arange(8) % 3, "unasked": torch.zeros(8)}, torch.arange(8))
     return TrainStep(model, Normalize((0.0,), (1.0,)).build(), objective, recipe.train, torch.arange(8)), batch
+
+
+def text_step(**train) -> tuple[TrainStep, Batch]:
+    """A step of a model that is told a text, of which it is told nothing in half of the samples."""
+    recipe = tiny_with(**train)
+    conditions = {"text": Text(5, 4, Joint(), dropout=0.5)}
+    model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions=conditions))
+    g = torch.Generator().manual_seed(0)
+    tokens = Tokens(torch.randn(8, 3, 5, generator=g), torch.arange(3) <= torch.arange(8)[:, None], torch.randn(8, 4))
+    batch = Batch(torch.randn(8, 1, 8, 8, generator=g), {"text": tokens}, torch.arange(8))
+    codec = Normalize((0.0,), (1.0,)).build()
+    return TrainStep(model, codec, Objective(Linear(), Velocity()), recipe.train, torch.arange(8)), batch
+
+
+def test_a_text_is_dropped_for_some_samples_and_both_ways_are_learned():
+    step, batch = text_step()
+    dropped = step.draws.dropped(0, torch.arange(8))["text"]
+    assert 0 < int(dropped.sum()) < 8
+    with torch.no_grad():  # at their start the blocks do nothing, and nothing before them learns
+        for p in step.model.parameters():
+            p.normal_(std=0.2)
+    before = copied(step)
+    assert float(step(batch, 0).applied) == 1
+    after = copied(step)
+    learned = [name for name in before if name.startswith("model.") and not torch.equal(before[name], after[name])]
+    assert set(learned) == {name for name in before if name.startswith("model.")}
+
+
+def test_a_text_goes_along_when_a_batch_is_cut_into_parts():
+    outcomes = [step(batch, 0) for step, batch in (text_step(), text_step(accumulate=4))]
+    torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss)
+    torch.testing.assert_close(outcomes[0].grad_norm, outcomes[1].grad_norm)
 
 
 def test_clipping_bounds_the_gradient_but_reports_it_whole():

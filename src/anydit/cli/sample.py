@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from rich.progress import Progress
 from torch import Tensor
@@ -21,7 +22,7 @@ from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import Pipeline, find_device, load
-from anydit.model.conditioning import Condition, Field, Label
+from anydit.model.conditioning import Condition, Label, Numbers
 
 FRAMES = 24
 """Pictures in a GIF of the way from noise to data."""
@@ -91,7 +92,7 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
         add = partial(conditioned.add_argument, *flags, dest=f"cond.{name}", metavar=name.upper(), nargs="+")
         if isinstance(condition, Label):
             add(help=f"class, by index below {condition.classes} or by name")
-        elif not isinstance(condition, Field):
+        elif isinstance(condition, Numbers):
             add(type=float, help=", ".join(condition.names or ()))
     return parser
 
@@ -164,6 +165,6 @@ def captions(conditions: dict[str, Condition], cond: dict[str, Given], x: Tensor
     index = prepared({name: cond[name] for name in labels}, dict(labels), len(x), tuple(x.shape[2:]))
     lines = [""] * len(x)
     for name, label in labels.items():
-        chosen = [label.names[i] if label.names else str(i) for i in index[name].tolist()]
+        chosen = [label.names[i] if label.names else str(i) for i in cast("Tensor", index[name]).tolist()]
         lines = [f"{line} {caption}".strip() for line, caption in zip(lines, chosen, strict=True)]
     return lines if any(lines) else []

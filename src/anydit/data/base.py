@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import config
-from anydit.tensors import Batch
+from anydit.tensors import Batch, Tokens
 
 Part = Literal["train", "held_out"]
 """What to train on, and what a model never sees, for the floor of every figure."""
@@ -26,6 +26,7 @@ class Facts:
 
     What is known about each sample, by the condition's name. `classes`: of a label, by name, in the order of their
     indices. `numbers`: what each of several numbers is, with its unit. `fields`: the channels of an aligned field.
+    `texts`: the names of what is told in words.
     `channels_last`: whether a sample lies so where it came from; what is read of it never does.
     """
 
@@ -34,12 +35,13 @@ class Facts:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     fields: Mapping[str, int] = field(default_factory=dict[str, int])
+    texts: tuple[str, ...] = ()
     channels_last: bool = False
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The names of all that is known."""
-        return (*self.classes, *self.numbers, *self.fields)
+        return (*self.classes, *self.numbers, *self.fields, *self.texts)
 
 
 @runtime_checkable
@@ -70,9 +72,13 @@ def digest(samples: Samples) -> str:
     looked_at = min(count, 64)
     for i in range(looked_at):
         one = samples.read(torch.tensor([i * (count - 1) // max(1, looked_at - 1)]))
+        for name, texts in sorted(one.texts.items()):
+            sha.update(f"{name} {list(texts)!r}".encode())
         for name, value in [("x", one.x), *sorted(one.cond.items())]:
-            sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            sha.update(value.contiguous().numpy().tobytes())
+            for part in value if isinstance(value, Tokens) else (value,):
+                if part is not None:
+                    sha.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+                    sha.update(part.contiguous().numpy().tobytes())
     return sha.hexdigest()
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from os import R_OK, access, fsencode, walk
 from pathlib import Path
@@ -116,7 +116,7 @@ class Mirrored:
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         batch = self.samples.read(ids % len(self.samples))
         mirrored = (ids >= len(self.samples)).reshape(-1, 1, 1, 1)
-        return Batch(torch.where(mirrored, batch.x.flip(-1), batch.x), batch.cond, ids)
+        return replace(batch, x=torch.where(mirrored, batch.x.flip(-1), batch.x), ids=ids)
 
 
 def rows_of(names: Sequence[str], held_out: float, part: Part) -> Int[Tensor, " n"]:

@@ -13,7 +13,7 @@ from anydit.diffusion.denoiser import Network
 from anydit.diffusion.paths import Path, Times
 from anydit.diffusion.posterior import posterior
 from anydit.diffusion.predictions import AnyPrediction, Prediction, Velocity
-from anydit.tensors import MASK, Cond, doubles, known, per_sample
+from anydit.tensors import Cond, doubles, mask_of, per_sample
 
 Samples = Float[Tensor, "b c *space"]
 
@@ -123,7 +123,7 @@ class Objective:
         output = network(xt, t, cond).type_as(xt)
         output, variance = output.chunk(2, dim=1) if self.variance else (output, None)
         weight = self.weight.at(self.path, self.prediction, t)
-        mask = known(cond[MASK])[0] if MASK in cond else None
+        mask = mask_of(cond)
         error = _mean((output - self.prediction.target(self.path, x0, noise, t)) ** 2, mask)
         total = weight * error
         if self.variance is not None and variance is not None:

@@ -116,7 +116,7 @@ def train(network: Network, samples: Samples, label: str, device: torch.device, 
             ids, order = order[:batch], order[batch:]
             read = samples.read(ids)
             x = augmented(read.x, std, random).to(device)
-            loss = F.cross_entropy(network(x)[1], read.cond[label].to(device), label_smoothing=0.1)
+            loss = F.cross_entropy(network(x)[1], read.tensor(label).to(device), label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -157,6 +157,6 @@ def _key(data: Data, samples: Samples, label: str) -> str:
     digest = hashlib.sha256(json.dumps([to_json(data), label, len(samples), torch.__version__]).encode())
     digest.update(Path(__file__).read_bytes())
     some = samples.read(torch.linspace(0, len(samples) - 1, min(len(samples), AT_ONCE)).long())
-    for tensor in (some.x, some.cond[label]):
+    for tensor in (some.x, some.tensor(label)):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

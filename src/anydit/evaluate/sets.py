@@ -13,7 +13,7 @@ from anydit.diffusion.samplers import Step
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Label
-from anydit.tensors import MASK, Batch, Cond
+from anydit.tensors import MASK, Batch, Cond, changed
 
 DRAW_AT_MOST = 10_000
 """Samples in one draw, and held-out samples that are compared with."""
@@ -70,7 +70,7 @@ class Sets:
     def labels(self) -> Int[Tensor, " n"]:
         """The class of each held-out sample."""
         assert self.label is not None, "asked only where there is a label"
-        return self.real.cond[self.label]
+        return self.real.tensor(self.label)
 
     def read_train(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
         """Training samples as they would be written."""
@@ -119,7 +119,7 @@ def draw(
         ValueError: samples hold NaN or infinity.
     """
     told, n, steps_done, calls = {*pipeline.config.model.conditions, MASK}, sets.drawn, 0, 0
-    cond = {name: value[sets.rows] for name, value in sets.real.cond.items() if name in told}
+    cond = {k: changed(v, lambda part: part[sets.rows]) for k, v in sets.real.cond.items() if k in told}
 
     def count(network: object, args: tuple[Tensor, Tensor, Cond]) -> None:
         nonlocal calls

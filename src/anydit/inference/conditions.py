@@ -1,25 +1,25 @@
 """Conditions as a person gives them (`{"label": 3}`) to those that a model takes, checked against its config."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from anydit.model.conditioning import Condition, Field, Label, Numbers
-from anydit.tensors import MASK
+from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
+from anydit.tensors import MASK, Tokens, changed
 
 Array = Shaped[np.ndarray, "..."]
 
-Given = int | float | str | Sequence[Any] | Tensor | Array | np.generic
+Given = int | float | str | Sequence[Any] | Tensor | Tokens | Array | np.generic
 """A value, or several: plain, in a list, tuple or range, or as NumPy or PyTorch has them."""
 
 
 def prepared(
     given: Mapping[str, Given] | None, conditions: Mapping[str, Condition], n: int, space: tuple[int, ...]
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | Tokens]:
     """Tensors for `n` samples of shape `space`; one value alone holds for all of them.
 
     Lists, tuples, ranges, arrays and tensors are all the same here, and so are Python's numbers and NumPy's.
@@ -27,7 +27,7 @@ def prepared(
     Raises:
         ValueError: names the condition, what came and what the model expects.
     """
-    out = dict[str, Tensor]()
+    out = dict[str, Tensor | Tokens]()
     for name, value in (given or {}).items():
         if name == MASK:
             out[name] = _mask(value, n, space)
@@ -37,8 +37,7 @@ def prepared(
             )
         else:
             condition = conditions[name]
-            make = _label if isinstance(condition, Label) else _field if isinstance(condition, Field) else _numbers
-            out[name] = make(name, value, condition, n, space)  # pyright: ignore[reportArgumentType]
+            out[name] = _MAKE[type(condition)](name, value, condition, n, space)
     for name, condition in conditions.items():
         if name not in out and not condition.dropout:
             raise ValueError(f"cond: {name} is missing; this model was trained with it always present")
@@ -91,6 +90,12 @@ def _field(name: str, value: Given, config: Field, n: int, space: tuple[int, ...
     return _for_all(name, values, n, len(shape))
 
 
+def _text(name: str, value: Given, config: Text, n: int, space: tuple[int, ...]) -> Tokens:
+    if not isinstance(value, Tokens):
+        raise ValueError(f"cond: {name}: got {value!r}, expected Tokens, as the model's text encoder makes them")
+    return changed(value, lambda part: _for_all(name, part, n, part.ndim - 1))
+
+
 def _mask(value: Given, n: int, space: tuple[int, ...]) -> Tensor:
     exists = torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype == np.bool_ else value
     if not isinstance(exists, Tensor) or exists.dtype != torch.bool or tuple(exists.shape[1:]) != space:
@@ -121,3 +126,11 @@ def _for_all(name: str, values: Tensor, n: int, value_axes: int) -> Tensor:
     if len(values) not in (1, n):
         raise ValueError(f"cond: {name}: got {len(values)} values, expected 1 or {n}, one for each sample")
     return values.expand(n, *(-1,) * value_axes) if len(values) == 1 else values
+
+
+_MAKE: dict[type, Callable[[str, Given, Any, int, tuple[int, ...]], Tensor | Tokens]] = {
+    Label: _label,
+    Numbers: _numbers,
+    Field: _field,
+    Text: _text,
+}

@@ -18,7 +18,7 @@ from anydit.inference.config import PipelineConfig, Sampling, config_file, load_
 from anydit.inference.folder import CODEC_FILE, WEIGHTS_FILE, export
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
-from anydit.tensors import MASK, Cond, Denoiser, Stream, select
+from anydit.tensors import MASK, Cond, Denoiser, Stream, changed, select
 from anydit.weights import load_beside, load_strictly
 
 TOKENS_AT_ONCE = 2**16
@@ -164,7 +164,7 @@ class Pipeline:
         nats = list[Tensor]()
         for rows in torch.arange(len(x)).split(at_once):
             z = self.codec.encode(x[rows].to(self.device))
-            told = {name: value.to(self.device) for name, value in select(conditions, rows).items()}  # pyright: ignore
+            told = {name: changed(v, lambda v: v.to(self.device)) for name, v in select(conditions, rows).items()}
             one = log_likelihood(
                 denoiser, self.config.path, z, told, steps=steps, probes=probes, seed=seed, positions=rows
             )
@@ -235,7 +235,7 @@ class Pipeline:
         denoiser = how.guidance.wrap(self.denoiser(), job.weak, always)
         if job.start is not None and job.keep is not None:
             denoiser = Inpaint(denoiser, job.start[rows].to(device), job.keep[rows].to(device))
-        cond = {name: value.to(device) for name, value in select(job.cond, rows).items()}  # pyright: ignore
+        cond = {name: changed(value, lambda v: v.to(device)) for name, value in select(job.cond, rows).items()}
         with torch.inference_mode():
             yield from how.sampler.run(
                 denoiser, path, xt, times, cond, lambda step: stream.normal(step + 1, positions, shape)

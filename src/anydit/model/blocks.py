@@ -1,14 +1,19 @@
-"""The adaLN-Zero transformer block (Peebles & Xie 2022, section 3.2) and the modulated output layer."""
+"""The adaLN-Zero transformer block (Peebles & Xie 2022, section 3.2), alone and with a text, and the output layer."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from anydit.model.attention import Attention
+from anydit.model.attention import Attention, CrossAttention, Heads, KeysAndValues, attend, merge
 from anydit.model.norms import MLP, Norm
 
 MODULATIONS = 6
 """What the condition sets in one block: shift, scale and gate, for attention and for the feed-forward network."""
+DUAL_ROWS, READ_ROWS, OUTPUT_ROWS = 3, 2, 2
+"""What it sets for a second self-attention, for tokens that are only read, and in the output layer."""
 
 Modulation = Float[Tensor, "b 1 width"]
 
@@ -18,27 +23,127 @@ def modulate(x: Float[Tensor, "b n width"], shift: Modulation, scale: Modulation
     return torch.addcmul(shift, x, 1 + scale)  # one pass over the tokens
 
 
-class Block(nn.Module):
-    """Attention, then a feed-forward network, each modulated before and gated after by the condition."""
+class Layers(NamedTuple):
+    """What the layers of all blocks have in common; `norms`: before attention, and before the feed-forward network."""
 
-    def __init__(self, width: int, heads: int, norms: tuple[Norm, Norm], mlp: MLP, qk_norm: Norm | None) -> None:
+    width: int
+    heads: int
+    norms: tuple[Norm, Norm]
+    mlp: MLP
+    qk_norm: Norm | None
+
+
+class Places(NamedTuple):
+    """What all blocks know of the tokens: how positions turn them; which of the sample's and the context's exist."""
+
+    rotation: Float[Tensor, "2 n k"] | None
+    mask: Bool[Tensor, "b n"] | None
+    exists: Bool[Tensor, "b m"] | None
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network, each modulated before and gated after by the condition.
+
+    `cross`: between the two, attention to the context's tokens, neither modulated nor gated (PixArt-alpha, Chen 2023).
+    """
+
+    def __init__(self, layers: Layers, *, cross: bool = False) -> None:
         super().__init__()
-        self.norm1 = norms[0].build(width, affine=False)
+        width, heads, (norm1, norm2), mlp, qk_norm = layers
+        self.rows = MODULATIONS
+        self.norm1 = norm1.build(width, affine=False)
         self.attention = Attention(width, heads, qk_norm)
-        self.norm2 = norms[1].build(width, affine=False)
+        self.cross = CrossAttention(width, heads, qk_norm) if cross else None
+        self.norm2 = norm2.build(width, affine=False)
         self.mlp = mlp.build(width)
 
     def forward(
         self,
         x: Float[Tensor, "b n width"],
-        modulation: Float[Tensor, "b 6 width"],
-        rotation: Float[Tensor, "2 n k"] | None,
-        mask: Bool[Tensor, "b n"] | None,
+        context: Float[Tensor, "b m width"] | None,
+        modulation: Float[Tensor, "b rows width"],
+        places: Places,
+    ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"] | None]:
+        """One block's step on the tokens; the context stays as it is."""
+        rows = modulation.unsqueeze(2).unbind(1)
+        x = self.attended(x, rows, attend(*self.split(x, rows, places.rotation), places.mask))
+        if self.cross is not None:
+            assert context is not None
+            assert places.exists is not None
+            x = x + self.cross(x, context, places.exists)
+        return self.fed(x, rows), context
+
+    def split(
+        self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation], rotation: Float[Tensor, "2 n k"] | None = None
+    ) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values of the modulated tokens."""
+        return self.attention.split(modulate(self.norm1(x), *rows[:2]), rotation)
+
+    def attended(
+        self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation], heads: Heads
     ) -> Float[Tensor, "b n width"]:
-        """One block's step on the tokens."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(2).unbind(1)
-        x = torch.addcmul(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1), rotation, mask))
-        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
+        """The tokens with what attention found for them."""
+        return torch.addcmul(x, rows[2], self.attention.out(merge(heads)))
+
+    def fed(self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation]) -> Float[Tensor, "b n width"]:
+        """The tokens with what the feed-forward network makes of them."""
+        return torch.addcmul(x, rows[5], self.mlp(modulate(self.norm2(x), *rows[3:5])))
+
+
+class Read(nn.Module):
+    """Tokens that are only read: norm, keys and values."""
+
+    def __init__(self, layers: Layers) -> None:
+        super().__init__()
+        self.norm = layers.norms[0].build(layers.width, affine=False)
+        self.attention = KeysAndValues(layers.width, layers.heads, layers.qk_norm)
+
+    def forward(self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation]) -> tuple[Heads, Heads]:
+        """Keys and values of the modulated tokens."""
+        return self.attention(modulate(self.norm(x), *rows))
+
+
+class JointBlock(nn.Module):
+    """Sample and context attend to all tokens of both, each with weights of its own (MM-DiT, Esser 2024).
+
+    `last`: the context is only read, because nothing comes after. `dual`: the sample also attends to itself alone
+    (MM-DiT-X, Stable Diffusion 3.5). The rows of modulation are the sample's, those of `dual`, and the context's.
+    """
+
+    def __init__(self, layers: Layers, *, last: bool, dual: bool) -> None:
+        super().__init__()
+        self.sample = Block(layers)
+        self.dual = Attention(layers.width, layers.heads, layers.qk_norm) if dual else None
+        self.context = Read(layers) if last else Block(layers)
+        self.parts = [MODULATIONS, DUAL_ROWS if dual else 0, READ_ROWS if last else MODULATIONS]
+        self.rows = sum(self.parts)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n width"],
+        context: Float[Tensor, "b m width"],
+        modulation: Float[Tensor, "b rows width"],
+        places: Places,
+    ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"]]:
+        """One block's step on the tokens of both."""
+        ours, dual, theirs = (part.unbind(1) for part in torch.split(modulation.unsqueeze(2), self.parts, dim=1))
+        rotation, mask, exists = places
+        assert exists is not None
+        both = torch.cat([exists.new_ones(x.shape[:2]) if mask is None else mask, exists], dim=1)
+        q, k, v = self.sample.split(x, ours, rotation)
+        alone = None
+        if self.dual is not None:
+            alone = dual[2] * self.dual(modulate(self.sample.norm1(x), *dual[:2]), rotation, mask)
+        if isinstance(self.context, Read):
+            k_context, v_context = self.context(context, theirs)
+        else:
+            q_context, k_context, v_context = self.context.split(context, theirs)
+            q = torch.cat([q, q_context], dim=2)
+        heads = attend(q, torch.cat([k, k_context], dim=2), torch.cat([v, v_context], dim=2), both)
+        x, found = self.sample.attended(x, ours, heads[:, :, : x.shape[1]]), heads[:, :, x.shape[1] :]
+        if isinstance(self.context, Block):
+            context = self.context.fed(self.context.attended(context, theirs, found), theirs)
+        return self.sample.fed(x if alone is None else x + alone, ours), context
 
 
 class Output(nn.Module):

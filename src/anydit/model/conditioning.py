@@ -1,10 +1,10 @@
-"""Conditions as the network takes them: a vector for all (time, classes, numbers), or a field beside the sample.
+"""Conditions as the network takes them: a vector for all (time, classes, numbers, text), tokens, or a field.
 
 Each condition has a null of its own, learned while training drops the condition; guidance uses that same null.
 """
 
 from functools import partial
-from math import ceil, inf, isfinite, log2, pi
+from math import inf, isfinite, pi
 from typing import cast
 
 import torch
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from anydit.config import check_positive, config
-from anydit.model.tokens import check_period, frequencies
-from anydit.tensors import MASK, Cond, Constants, Masked, known, per_sample
+from anydit.config import config
+from anydit.model.text import Text, TextTokens, TextVector, check_dropout
+from anydit.model.time import TimeEmbedding, TimeVector
+from anydit.tensors import MASK, Cond, Constants, Masked, Tokens, known, per_sample
 
 
 @config
@@ -30,7 +31,7 @@ class Label:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_dropout(self.dropout)
+        check_dropout(self.dropout)
         if self.classes is not None and self.classes < 1:
             raise ValueError(f"classes: got {self.classes}, expected at least 1")
         if self.names and len(self.names) != self.classes:
@@ -56,7 +57,7 @@ class Numbers:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_dropout(self.dropout)
+        check_dropout(self.dropout)
         if self.names == ():
             raise ValueError("names: got none, expected a name for each number")
         _check_scale(self.mean, self.std, None if self.names is None else len(self.names), f"names {self.names}")
@@ -81,7 +82,7 @@ class Field:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_dropout(self.dropout)
+        check_dropout(self.dropout)
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels: got {self.channels}, expected at least 1")
         _check_scale(self.mean, self.std, self.channels, f"channels {self.channels}")
@@ -92,51 +93,7 @@ class Field:
         return self.mean is not None
 
 
-Condition = Label | Numbers | Field
-
-
-@config
-class TimeEmbedding:
-    """How the network sees time: sinusoids of `scale * t + shift`, then a small network (Peebles & Xie 2022).
-
-    With scale N and shift -1 the network sees the published index i of N discrete steps, where t = (i + 1) / N.
-    """
-
-    scale: float = 1000.0
-    shift: float = -1.0
-    frequencies: int = 256
-    max_period: float = 10_000.0
-
-    def __post_init__(self) -> None:
-        check_period(self.max_period)
-        check_positive("scale", self.scale)
-        if not isfinite(self.shift):
-            raise ValueError(f"shift: got {self.shift}, expected a finite number")
-        if self.frequencies < 2 or self.frequencies % 2:
-            raise ValueError(f"frequencies: got {self.frequencies}, expected an even number: sines and cosines")
-
-
-class TimeVector(nn.Module):
-    """`t: Float[b]` to `Float[b width]`."""
-
-    def __init__(self, config: TimeEmbedding, width: int) -> None:
-        super().__init__()
-        self.config = config
-        self.constants = Constants()
-        self.up = nn.Linear(config.frequencies, width)
-        self.down = nn.Linear(width, width)
-
-    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
-        """Embed each sample's time."""
-        # A float32 t = (i + 1) / N misses i after scaling; rounded to about 2^-20 of the scale, it gives i exactly.
-        finest = 2.0 ** (20 - ceil(log2(self.config.scale)))
-        place = torch.round((self.config.scale * t + self.config.shift) * finest) / finest
-        angles = place[:, None].float() * self.constants.get("omega", t.device, self._omega)
-        return self.down(F.silu(self.up(torch.cat([angles.cos(), angles.sin()], dim=-1).type_as(self.up.weight))))
-
-    def _omega(self) -> Float[Tensor, " k"]:
-        # In float32 as published: at angles of 1,000 its rounding shows, and published weights were trained with it.
-        return frequencies(self.config.frequencies // 2, self.config.max_period, torch.float32)
+Condition = Label | Numbers | Field | Text
 
 
 class LabelVector(nn.Module):
@@ -198,10 +155,11 @@ class NumbersVector(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """All conditions of a model: a sum of vectors, and channels beside the sample.
+    """All conditions of a model: a sum of vectors, tokens to attend to, and channels beside the sample.
 
     Raises:
-        ValueError: at a call, for a condition that the model does not have, or a null of one that learned none.
+        ValueError: at a call, for a condition that the model does not have, one of another kind, or a null of one that
+            learned none.
     """
 
     def __init__(self, time: TimeEmbedding, conditions: dict[str, Condition], width: int) -> None:
@@ -210,12 +168,18 @@ class Conditioner(nn.Module):
         self.constants = Constants()
         self.time = TimeVector(time, width)
         self.vectors = nn.ModuleDict()
+        self.texts = nn.ModuleDict()
         self.fields = nn.ParameterDict()
         for name, condition in conditions.items():
             if isinstance(condition, Label):
                 self.vectors[name] = LabelVector(condition, width)
             elif isinstance(condition, Numbers):
                 self.vectors[name] = NumbersVector(condition, width)
+            elif isinstance(condition, Text):
+                if condition.as_vector:
+                    self.vectors[name] = TextVector(condition, width)
+                if condition.as_tokens:
+                    self.texts[name] = TextTokens(condition, width)
             elif condition.mean is None:
                 raise ValueError(
                     f"{name}.mean, std: got None, expected numbers: resolve the config with its data first"
@@ -232,10 +196,21 @@ class Conditioner(nn.Module):
         """The sum of the time's and every vector condition's embedding."""
         total: Tensor = self.time(t)
         for name, module in self.vectors.items():
-            embed = cast("LabelVector | NumbersVector", module)
-            value = self._of(cond, name)
-            total = total + (embed.null(len(t)) if value is None else embed(*known(value)))
+            embed = cast("LabelVector | NumbersVector | TextVector", module)
+            given = self._of(cond, name)
+            total = total + (embed.null(len(t)) if given is None else cast("Tensor", module(*given)))
         return total
+
+    def context(self, cond: Cond, batch: int) -> tuple[Float[Tensor, "b m width"], Bool[Tensor, "b m"]] | None:
+        """The tokens of all texts, one after the other, and which of them exist; None without such a text."""
+        parts: list[tuple[Tensor, Tensor]] = []
+        for name, module in self.texts.items():
+            given = self._of(cond, name)
+            parts.append(cast("TextTokens", module).null(batch) if given is None else module(*given))
+        if not parts:
+            return None
+        tokens, exists = zip(*parts, strict=True)
+        return (tokens[0], exists[0]) if len(parts) == 1 else (torch.cat(tokens, dim=1), torch.cat(exists, dim=1))
 
     def beside(self, x: Float[Tensor, "b c *space"], cond: Cond) -> Float[Tensor, "b c_all *space"]:
         """The sample with every field's channels appended, normalised; a null is learned on that scale."""
@@ -247,7 +222,8 @@ class Conditioner(nn.Module):
             if given is None:
                 parts.append(null)
                 continue
-            value, present = known(given)
+            value, present = given
+            assert isinstance(value, Tensor)
             if value.shape != null.shape:
                 raise ValueError(f"cond: {name}: got shape {tuple(value.shape)}, expected {tuple(null.shape)}")
             mean, std = self.constants.get(name, x.device, partial(self._scale, name)).reshape(2, -1, *space)
@@ -265,16 +241,18 @@ class Conditioner(nn.Module):
         field = cast("Field", self.conditions[name])
         return torch.tensor([field.mean, field.std], device="cpu")
 
-    def _of(self, cond: Cond, name: str) -> Tensor | Masked | None:
-        value = cond.get(name)
-        if (value is None or isinstance(value, Masked)) and not self.conditions[name].dropout:
+    def _of(self, cond: Cond, name: str) -> tuple[Tensor | Tokens, Bool[Tensor, " b"] | None] | None:
+        """A condition's values and for which samples they hold; None where it is null for all."""
+        given, config = cond.get(name), self.conditions[name]
+        if (given is None or isinstance(given, Masked)) and not config.dropout:
             raise ValueError(f"cond: {name} is null for some sample, but with dropout 0 no null was learned; give it")
-        return value
-
-
-def _check_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: got {dropout}, expected at least 0 and below 1")
+        if given is None:
+            return None
+        value, present = known(given)
+        if isinstance(value, Tokens) != isinstance(config, Text):
+            got, expected = ("Tokens", "a tensor") if isinstance(value, Tokens) else ("a tensor", "Tokens")
+            raise ValueError(f"cond: {name}: got {got}, expected {expected} for {type(config).__name__}")
+        return value, present
 
 
 def _check_scale(

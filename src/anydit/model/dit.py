@@ -1,7 +1,7 @@
 """The Diffusion Transformer (Peebles & Xie 2022, arXiv 2212.09748), for samples of any shape: config, model, init."""
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, replace
 from math import prod
 from types import MappingProxyType
 
@@ -10,12 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anydit.config import config
-from anydit.model.blocks import Block, Output
-from anydit.model.conditioning import Condition, Conditioner, LabelVector, NumbersVector, TimeEmbedding
+from anydit.model.blocks import Block, CrossAttention, JointBlock, Layers, Output, Places
+from anydit.model.conditioning import Condition, Conditioner, LabelVector, NumbersVector
 from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, MLP, LayerNorm, Norm
+from anydit.model.text import Cross, Joint, Pooled, Text, TextTokens, TextVector
+from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import (
     Grid,
+    Learned,
     Position,
     Rope,
     SinCos,
@@ -28,7 +31,7 @@ from anydit.model.tokens import (
     token_mask,
     unpatchify,
 )
-from anydit.tensors import MASK, Cond, Constants, known
+from anydit.tensors import MASK, Cond, Constants, mask_of
 
 
 @config
@@ -70,14 +73,30 @@ class DiTConfig:
             grid_of(self.size, self.patch)
         head, axes, positions = self.width // self.heads, len(self.patch), parts(self.position)
         for position in positions:
-            if position is not None and position.extent is not None and len(position.extent) != axes:
+            if isinstance(position, (SinCos, Rope)) and position.extent is not None and len(position.extent) != axes:
                 raise ValueError(f"position.extent: got {position.extent}, expected a number for each of {axes} axes")
         if positions[1] is not None and (head % 2 or head < 2 * axes):
             raise ValueError(f"heads: got {head} values a head, expected an even number from {2 * axes} on, for Rope")
+        if isinstance(self.position, Learned) and self.size is not None:
+            self.position.fits(self.grid)
         for name in self.conditions:
             if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
                 taken = f"that is not {MASK!r} and that PyTorch's modules do not use themselves"
                 raise ValueError(f"conditions: got the name {name!r}, expected an identifier {taken}")
+        dual = self.text.dual if isinstance(self.text, Joint) else 0
+        if dual > self.depth:
+            raise ValueError(f"conditions: got dual {dual}, expected at most depth {self.depth}")
+
+    @property
+    def text(self) -> Cross | Joint | None:
+        """How the blocks take in the tokens of the texts; None where no text enters by its tokens."""
+        entries = [c.entry for c in self.conditions.values() if isinstance(c, Text) and not isinstance(c.entry, Pooled)]
+        if len({replace(entry, pooled=None) for entry in entries}) > 1:
+            got = " and ".join(str(entry) for entry in entries)
+            raise ValueError(
+                f"conditions: got {got} in one model, expected the same way in for the tokens of all texts"
+            )
+        return entries[0] if entries else None
 
     @property
     def grid(self) -> Grid:
@@ -121,16 +140,18 @@ class DiT(nn.Module):
         self._constants = Constants()
         width, values, norms = config.width, prod(config.patch), (config.norm, config.mlp_norm or config.norm)
         for position in parts(config.position):
-            if position is not None and position.interpolate:
+            if isinstance(position, (SinCos, Rope)) and position.interpolate:
                 assert position.extent or config.grid
         real = torch.get_default_device().type != "meta"
         with torch.device("meta"):  # or each layer would draw weights of its own, only to have them replaced below
             self.conditioner = Conditioner(config.time, config.conditions, width)
             self.embed = nn.Linear(values * (config.in_channels + self.conditioner.channels), width)
-            self.modulation = config.modulation.build(width, config.depth)
-            self.blocks = nn.ModuleList(
-                Block(width, config.heads, norms, config.mlp, config.qk_norm) for _ in range(config.depth)
-            )
+            if isinstance(config.position, Learned):
+                self.positions = nn.Parameter(torch.empty(prod(config.position.canvas), width))
+            layers = Layers(width, config.heads, norms, config.mlp, config.qk_norm)
+            blocks = [_block(config, layers, n) for n in range(config.depth)]
+            self.modulation = config.modulation.build(width, [block.rows for block in blocks])
+            self.blocks = nn.ModuleList(blocks)
             self.output = Output(width, values * config.out_channels, config.norm)
         if real:
             init(self.to_empty(device="cpu"), torch.Generator("cpu").manual_seed(seed))
@@ -152,18 +173,19 @@ class DiT(nn.Module):
             raise ValueError(f"channels: got {x.shape[1]}, expected {config.in_channels}")
         self.conditioner.check(cond)
         x = self.conditioner.beside(x.type_as(self.embed.weight), cond)
-        mask = None
-        if MASK in cond:
-            exists = known(cond[MASK])[0]
+        mask = mask_of(cond)
+        if mask is not None:
             # Even a weight of zero would let a NaN through.
-            x, mask = x.masked_fill(~exists[:, None], 0), token_mask(exists, config.patch)
+            x, mask = x.masked_fill(~mask[:, None], 0), token_mask(mask, config.patch)
         tokens = self.embed(patchify(x, config.patch))
         table, rotation = self._positions(grid, x.device)
         if table is not None:
             tokens = tokens + table.type_as(tokens)
+        context, exists = self.conditioner.context(cond, len(x)) or (None, None)
+        places = Places(rotation, mask, exists)
         blocks, out = self.modulation(self.conditioner.vector(t, cond))
-        for block, modulation in zip(self.blocks, blocks.unbind(1), strict=True):
-            tokens = block(tokens, modulation, rotation, mask)
+        for block, modulation in zip(self.blocks, blocks, strict=True):
+            tokens, context = block(tokens, context, modulation, places)
         return unpatchify(self.output(tokens, out), grid, config.patch)
 
     def _positions(self, grid: Grid, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
@@ -172,7 +194,9 @@ class DiT(nn.Module):
         table = None if added is None else self._table(added, grid, device)
         return table, None if turned is None else self._table(turned, grid, device)
 
-    def _table(self, position: SinCos | Rope, grid: Grid, device: torch.device) -> Tensor:
+    def _table(self, position: SinCos | Learned | Rope, grid: Grid, device: torch.device) -> Tensor:
+        if isinstance(position, Learned):
+            return position.middle(self.positions, grid)
         config = self.config
         turns = isinstance(position, Rope)
         make, share = (rotation_table, config.width // config.heads) if turns else (sincos_table, config.width)
@@ -181,13 +205,23 @@ class DiT(nn.Module):
         return self._constants.get((turns, grid), device, places)
 
 
+def _block(config: DiTConfig, layers: Layers, n: int) -> Block | JointBlock:
+    """The block number `n`, from 0."""
+    if isinstance(config.text, Joint):
+        return JointBlock(layers, last=n == config.depth - 1, dual=n < config.text.dual)
+    return Block(layers, cross=config.text is not None)
+
+
 @torch.no_grad()
 def init(model: DiT, generator: torch.Generator) -> None:
     """The published initialisation: Xavier for products, 0.02 for embeddings, zero for modulation and output."""
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
-    zero = {*model.modulation.modules(), model.output.linear}
+    reads = [module.out for module in model.modules() if isinstance(module, CrossAttention)]  # as in PixArt
+    zero = {*model.modulation.modules(), model.output.linear, *reads}
     embeds_time = {model.conditioner.time.up, model.conditioner.time.down}
+    if isinstance(model.config.position, Learned):
+        nn.init.normal_(model.positions, std=0.02, generator=generator)
     for module in model.modules():
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.elementwise_affine:
             nn.init.ones_(module.weight)
@@ -197,7 +231,7 @@ def init(model: DiT, generator: torch.Generator) -> None:
             nn.init.xavier_uniform_(module.weight, generator=generator)
         elif isinstance(module, LabelVector):
             nn.init.normal_(module.table.weight, std=0.02, generator=generator)
-        elif isinstance(module, NumbersVector):
+        elif isinstance(module, (NumbersVector, TextVector, TextTokens)) and module.unknown is not None:
             nn.init.normal_(module.unknown, std=0.02, generator=generator)
 
 

@@ -8,12 +8,14 @@ from math import prod
 
 import torch
 
-from anydit.model.blocks import MODULATIONS
-from anydit.model.conditioning import Field, Numbers, NumbersVector
+from anydit.model.conditioning import Numbers, NumbersVector
 from anydit.model.dit import DiT, DiTConfig
-from anydit.model.modulation import PerBlock
 from anydit.model.norms import SwiGLU
+from anydit.model.text import Cross, Joint, Text
 from anydit.model.tokens import Grid, grid_of
+
+TEXT_TOKENS = 77
+"""How many tokens a text is taken to have where nothing else is said: CLIP's number."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,48 @@ class Cost:
         return 3 * self.forward
 
 
-def cost(config: DiTConfig, size: Grid | None = None) -> Cost:
+def cost(config: DiTConfig, size: Grid | None = None, text_tokens: int = TEXT_TOKENS) -> Cost:
     """Count for samples of shape `size`, by default the one that the config is trained on; all conditions are given.
+
+    `text_tokens`: how many tokens each text has, padding included.
 
     Raises:
         ValueError: the patch does not divide `size`, or the config leaves something to the data.
     """
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in DiT(config).parameters())
-    width, depth = config.width, config.depth
+        model = DiT(config)
+    width, patch = config.width, prod(config.patch)
     n = prod(config.grid if size is None else grid_of(size, config.patch))
-    patch = prod(config.patch)
     conditions = config.conditions.values()
-    fields = sum(len(c.mean or ()) for c in conditions if isinstance(c, Field))
-    vectors = [config.time.frequencies]
+    texts = [c for c in conditions if isinstance(c, Text)]
+    m = text_tokens * sum(c.as_tokens for c in texts)
+    vectors = [config.time.frequencies, *(c.pooled or 0 for c in texts if c.as_vector)]
     vectors += [len(c.mean or ()) * (1 + 2 * NumbersVector.BANDS) for c in conditions if isinstance(c, Numbers)]
-    rows = MODULATIONS * depth + 2 if isinstance(config.modulation, PerBlock) else MODULATIONS
-    mlp = (3 if isinstance(config.mlp, SwiGLU) else 2) * config.mlp.hidden(width)
+    modulation = sum(p.numel() for name, p in model.modulation.named_parameters() if name == "linear.weight")
+    projections = sum(p.numel() for p in model.conditioner.texts.parameters() if p.ndim == 2)
+    blocks, attention = _blocks(config, n, m)
     return Cost(
         tokens=n,
-        parameters=parameters,
-        embedding=2 * n * patch * (config.in_channels + fields) * width,
-        conditioning=2 * width * (sum(k + width for k in vectors) + rows * width),
-        blocks=2 * depth * n * width * (4 * width + mlp),
-        attention=4 * depth * n**2 * width,
+        parameters=sum(p.numel() for p in model.parameters()),
+        embedding=2 * n * patch * (config.in_channels + model.conditioner.channels) * width,
+        conditioning=2 * (width * sum(k + width for k in vectors) + modulation + text_tokens * projections),
+        blocks=blocks,
+        attention=attention,
         output=2 * n * width * patch * config.out_channels,
     )
+
+
+def _blocks(config: DiTConfig, n: int, m: int) -> tuple[int, int]:
+    """All blocks' products with weights, and those of attention, for `n` tokens of a sample and `m` of its texts."""
+    width, depth = config.width, config.depth
+    mlp = (3 if isinstance(config.mlp, SwiGLU) else 2) * config.mlp.hidden(width)
+    products = depth * n * (4 * width + mlp)
+    pairs = depth * n * n
+    if isinstance(config.text, Cross):
+        products += depth * 2 * (n + m) * width
+        pairs += depth * n * m
+    elif isinstance(config.text, Joint):
+        # The last block only reads the text: keys and values.
+        products += (depth - 1) * m * (4 * width + mlp) + 2 * m * width + config.text.dual * 4 * n * width
+        pairs += (depth - 1) * (2 * n * m + m * m) + n * m + config.text.dual * n * n
+    return 2 * width * products, 4 * width * pairs

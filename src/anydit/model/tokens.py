@@ -65,14 +65,40 @@ class SinCosRope:
     rope: Rope = Rope()
 
 
-Position = SinCos | Rope | SinCosRope
+@config
+class Learned:
+    """A learned vector for each place on a canvas of patches, added to the tokens once (ViT, Dosovitskiy 2020).
+
+    A grid that is smaller than `canvas` lies in its middle (SD3); a larger one is refused.
+    """
+
+    canvas: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.canvas or min(self.canvas) < 1:
+            raise ValueError(f"canvas: got {self.canvas}, expected a positive number of patches for each axis")
+
+    def fits(self, grid: Grid) -> None:
+        """Refuse a grid that has other axes than the canvas, or is larger."""
+        if len(grid) != len(self.canvas) or any(g > c for g, c in zip(grid, self.canvas, strict=True)):
+            raise ValueError(f"size: got {grid} patches, expected at most position.canvas {self.canvas}")
+
+    def middle(self, table: Float[Tensor, "places width"], grid: Grid) -> Float[Tensor, "n width"]:
+        """The vectors of the places of a grid that fits."""
+        self.fits(grid)
+        starts = [(c - g) // 2 for g, c in zip(grid, self.canvas, strict=True)]
+        part = tuple(slice(s, s + g) for s, g in zip(starts, grid, strict=True))
+        return table.reshape(*self.canvas, -1)[part].flatten(0, -2)
 
 
-def parts(position: Position | None) -> tuple[SinCos | None, Rope | None]:
+Position = SinCos | Rope | SinCosRope | Learned
+
+
+def parts(position: Position | None) -> tuple[SinCos | Learned | None, Rope | None]:
     """Of a position, what is added to the tokens and what turns queries and keys."""
     if isinstance(position, SinCosRope):
         return position.table, position.rope
-    return (position, None) if isinstance(position, SinCos) else (None, position)
+    return (None, position) if isinstance(position, Rope) else (position, None)
 
 
 def grid_of(space: Grid, patch: Grid) -> Grid:

@@ -1,6 +1,6 @@
 """What a person looks at while and after training: sheets of samples, the way from noise to data, the loss curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from anydit.data.images import WIDEST, arranged
 from anydit.diffusion.samplers import Step
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label
+from anydit.tensors import Tokens
 
 
 def examples(
     samples: Samples, conditions: dict[str, Condition], n: int, columns: int | None = None
-) -> tuple[dict[str, Tensor], list[str]]:
+) -> tuple[dict[str, Tensor | Tokens], list[str]]:
     """Conditions for `n` pictures, and captions: classes in turn, everything else as the first samples have it.
 
     `columns`: of a sheet, of which each class gets as many of its own.
@@ -50,7 +51,7 @@ def sheet(pipeline: Pipeline, samples: Samples, n: int, seed: int = 0) -> Image.
 
 
 def trajectory(
-    pipeline: Pipeline, cond: dict[str, Tensor], n: int, shown: int, seed: int = 0
+    pipeline: Pipeline, cond: Mapping[str, Tensor | Tokens], n: int, shown: int, seed: int = 0
 ) -> list[Float[Tensor, "n c *space"]]:
     """`n` samples at about `shown` times on their way from noise to data, the finished ones last."""
     steps = pipeline.config.sampling.steps

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from anydit.inference.compile import autocast, compile_blocks
-from anydit.model.conditioning import Field, Label
+from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT
-from anydit.model.flops import Cost, cost
-from anydit.tensors import Batch
+from anydit.model.flops import TEXT_TOKENS, Cost, cost
+from anydit.tensors import Batch, Tokens, select
 from anydit.train.recipe import Recipe
 from anydit.train.step import TrainStep
 
@@ -156,7 +156,7 @@ def _kept_bytes(step: TrainStep, batch: Batch) -> int:
 
     part = batch.x[: len(batch.x) // step.config.accumulate]
     t = torch.full((len(part),), 0.5, device=part.device)
-    cond = {name: value[: len(part)] for name, value in batch.cond.items()}
+    cond = select(batch.cond, slice(0, len(part)))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast(part.device, step.config.bf16):
         output = step.model(part, t, cond)  # held until the count is made, so that no storage is used twice
     total = sum(kept.values())
@@ -168,14 +168,18 @@ def _batch(recipe: Recipe, n: int, device: torch.device) -> Batch:
     """Noise in place of latents, and conditions in place of those of the data."""
     model = recipe.model
     shape = (n, model.in_channels, *(model.size or ()))
-    cond = dict[str, Tensor]()
+    cond = dict[str, Tensor | Tokens]()
     for name, condition in model.conditions.items():
         if isinstance(condition, Label):
             cond[name] = torch.zeros(n, dtype=torch.int64, device=device)
         elif isinstance(condition, Field):
             cond[name] = torch.zeros(n, len(condition.mean or ()), *shape[2:], device=device)
-        else:
+        elif isinstance(condition, Numbers):
             cond[name] = torch.zeros(n, len(condition.mean or ()), device=device)
+        else:
+            values = torch.zeros(n, TEXT_TOKENS, condition.width or 1, device=device)
+            exists = torch.ones(n, TEXT_TOKENS, dtype=torch.bool, device=device)
+            cond[name] = Tokens(values, exists, torch.zeros(n, condition.pooled or 1, device=device))
     return Batch(torch.randn(shape, device=device), cond, torch.arange(n))
 
 

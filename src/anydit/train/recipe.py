@@ -5,6 +5,7 @@ from dataclasses import field, replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from anydit.codecs.normalize import moments
 from anydit.config import check_at_least, config
@@ -12,9 +13,9 @@ from anydit.data import Data, Digits, Facts, Samples
 from anydit.diffusion.losses import AnyWeight, Objective, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Discrete, Uniform
 from anydit.inference.config import PipelineConfig
-from anydit.model.conditioning import Condition, Field, Label, Numbers
+from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.model.tokens import grid_of
-from anydit.tensors import Batch
+from anydit.tensors import Batch, Tokens
 from anydit.train.optim import AdamW, AnySchedule, Constant
 
 
@@ -153,6 +154,8 @@ def resolved(recipe: R, samples: Samples, note: Callable[[str], None] = print) -
 
 def _kind(name: str, facts: Facts) -> type[Condition]:
     """The condition that the data has by this name."""
+    if name in facts.texts:
+        return Text
     return Label if name in facts.classes else Numbers if name in facts.numbers else Field
 
 
@@ -163,6 +166,8 @@ def _resolved(name: str, condition: Condition, samples: Samples) -> Condition:
         raise ValueError(f"{at}: got {type(condition).__name__}, expected {kind.__name__}, which the data has")
     if isinstance(condition, Label):
         return _with_classes(condition, facts.classes[name], at)
+    if isinstance(condition, Text):
+        return _with_widths(condition, samples.read(torch.zeros(1, dtype=torch.long)).cond.get(name), at)
     if isinstance(condition, Numbers):
         names = facts.numbers[name]
         if condition.names is not None and len(condition.names) != len(names):
@@ -175,7 +180,7 @@ def _resolved(name: str, condition: Condition, samples: Samples) -> Condition:
         condition = replace(condition, channels=channels)
     if condition.complete:
         return condition
-    mean, std = moments(batch.cond[name] for batch in _all(samples))
+    mean, std = moments(batch.tensor(name) for batch in _all(samples))
     return replace(condition, mean=mean, std=std)
 
 
@@ -185,6 +190,18 @@ def _with_classes(condition: Label, names: tuple[str, ...], at: str) -> Label:
     if condition.classes is not None and condition.classes > len(names):
         return condition
     return replace(condition, classes=len(names), names=condition.names or names)
+
+
+def _with_widths(condition: Text, given: Tensor | Tokens | None, at: str) -> Text:
+    """A text whose encoder has been at work already has its widths."""
+    if not isinstance(given, Tokens):
+        return condition
+    widths = {"width": given.values.shape[2], "pooled": None if given.pooled is None else given.pooled.shape[1]}
+    for side, width in widths.items():
+        own = getattr(condition, side)
+        if own not in (None, width):
+            raise ValueError(f"{at}.{side}: got {own}, expected {width}, which the encoder has")
+    return replace(condition, **widths)
 
 
 def _all(samples: Samples, at_once: int = 256) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from anydit.diffusion.times import stratified
 from anydit.inference.compile import autocast
 from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT
-from anydit.tensors import MASK, Batch, Cond, Stream, drop
+from anydit.tensors import MASK, Batch, Stream, drop, select
 from anydit.train.ema import EMA
 from anydit.train.recipe import TrainConfig
 from anydit.weights import load_strictly
@@ -113,9 +113,9 @@ class TrainStep:
         with torch.no_grad():
             x0 = self.codec.encode(batch.x[rows])
         # The data may know more than this model is told.
-        told = {name: v[rows] for name, v in batch.cond.items() if name in self.draws.conditions or name == MASK}
+        told = {name: v for name, v in batch.cond.items() if name in self.draws.conditions or name == MASK}
         places = self.positions[rows]
-        cond: Cond = drop(told, self.draws.dropped(step, places))
+        cond = drop(select(told, rows), self.draws.dropped(step, places))
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
         with autocast(x0.device, self.config.bf16):
             loss = self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch
