@@ -1,7 +1,7 @@
 """Conditions as a person gives them (`{"label": 3}`) to those that a model takes, checked against its config."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch

@@ -31,11 +31,9 @@ def examples(
     for name, condition in conditions.items():
         if isinstance(condition, Label):
             classes, place = condition.classes or 1, torch.arange(n)
-            cond[name] = place % classes if columns is None else place % columns * classes // columns
+            cond[name] = index = place % classes if columns is None else place % columns * classes // columns
             names = condition.names or tuple(map(str, range(classes)))
-            captions = [
-                f"{caption} {names[i]}".strip() for caption, i in zip(captions, cond[name].tolist(), strict=True)
-            ]
+            captions = [f"{caption} {names[i]}".strip() for caption, i in zip(captions, index.tolist(), strict=True)]
     return cond, captions if any(captions) else []
 
 
