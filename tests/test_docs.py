@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from anydit import Label, Pipeline, PipelineConfig, Recipe, preset
 from anydit.cli import COMMANDS, main
 from anydit.diffusion.paths import DDPM
 from anydit.diffusion.predictions import Noise
-from anydit.interop import convert
+from anydit.interop import convert, flow, sit
 from anydit.interop.diffusers import MAX_PERIOD
+from anydit.interop.source import read
 from anydit.model.conditioning import TimeEmbedding
 from anydit.train import loop
 from anydit.train.loop import train
+from anydit.train.lora import LoRA
+from anydit.train.start import Start, begun
 from tests.train.tiny import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +46,22 @@ def save_published(folder: Path, time: TimeEmbedding) -> None:
     Pipeline(PipelineConfig(model=replace(model, depth=1), path=DDPM(), prediction=Noise(), codec=codec)).save(folder)
 
 
+def save_flow(folder: Path) -> None:
+    """Small models in the formats of SiT and LightningDiT, and what normalises the latter's latents."""
+    model = preset("S", 1, channels=5, size=(3, 3), conditions={"label": Label(1000)}, time=sit.TIME)
+    Pipeline(PipelineConfig(model=replace(model, depth=1), codec=convert.PUBLISHED_LATENTS)).save(folder / "flow")
+    flow.to_sit(folder / "flow", folder / "SiT-XL-2-256x256.pt")
+    flow.to_lightningdit(folder / "flow", folder / "lightningdit-xl-imagenet256-800ep.pt")
+    torch.save({"mean": torch.zeros(1, 5, 1, 1), "std": torch.ones(1, 5, 1, 1)}, folder / "latents_stats.pt")
+
+
+def save_adapter(base: Path, out: Path) -> None:
+    """An adapter beside a run, trained for a step."""
+    start, recipe = Start.of(base, *read(base)), tiny()
+    recipe = replace(recipe, train=replace(recipe.train, steps=1, adapter=LoRA(rank=2)))
+    train(begun(recipe, start.origin), out, "cpu", lambda _: None, start)
+
+
 @pytest.fixture(scope="module")
 def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which runs/digits is there, badly trained, and small models stand for the published ones."""
@@ -50,6 +70,8 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
     save_published(folder / "published", TimeEmbedding())
     convert.to_dit(folder / "published", folder / "DiT-XL-2-256x256.pt")
+    save_flow(folder)
+    save_adapter(folder / "runs" / "digits", folder / "runs" / "adapted")
     save_published(folder / "similar", TimeEmbedding(max_period=MAX_PERIOD))
     convert.to_diffusers(folder / "similar", folder / "DiT-XL-2-256")
     return folder
@@ -60,11 +82,11 @@ def place(run_of_digits: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """Puts the test beside that run, and makes trainings short; returns the recipes that were to be trained."""
     trained = list[Recipe]()
 
-    def short(recipe: Recipe, out: Path | str, *rest: Any) -> Any:
+    def short(recipe: Recipe, out: Path | str, *rest: Any, start: Start | None = None) -> Any:
         trained.append(recipe)
-        return train(replace(recipe, train=replace(recipe.train, steps=1)), out, "cpu", lambda _: None)
+        return train(replace(recipe, train=replace(recipe.train, steps=1)), out, "cpu", lambda _: None, start)
 
-    def checked(recipe: Recipe, *rest: Any) -> None:
+    def checked(recipe: Recipe, *rest: Any, **named: Any) -> None:
         trained.append(recipe)
 
     monkeypatch.chdir(run_of_digits)

@@ -8,6 +8,7 @@ from anydit.codecs import Normalize
 from anydit.diffusion import paths, predictions
 from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline, load
+from anydit.interop.sit import TIME
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
 from anydit.weights import load_tensors
@@ -54,11 +55,27 @@ def test_pickled_tensors_to_safetensors(tmp_path):
     assert not (tmp_path / "b.safetensors").exists()
 
 
+@pytest.mark.parametrize(("form", "time"), [("sit", TIME), ("lightningdit", TIME)])
+def test_flow_checkpoints_and_back(form, time, tmp_path):
+    config = DiTConfig(24, 1, 2, (2, 2), channels=4, size=(4, 4), conditions={"label": Label(5)}, time=time)
+    Pipeline(PipelineConfig(model=config, codec=Normalize((0.0,), (1.0,)))).save(tmp_path / "model")
+    assert run([f"to-{form}", str(tmp_path / "model"), "--to", str(tmp_path / "model.pt")]) == 0
+    assert run([form, str(tmp_path / "model.pt"), "--to", str(tmp_path / "back"), "--heads", "2"]) == 0
+    ours, back = (load(tmp_path / name, "cpu").model.state_dict() for name in ("model", "back"))
+    assert ours.keys() == back.keys() and all(torch.equal(ours[k], back[k]) for k in ours)
+
+
 def test_refusals(model, tmp_path):
     with pytest.raises(ValueError, match="which exists"):
         run(["to-dit", str(model), "--to", str(model)])
     with pytest.raises(ValueError, match="does not exist"):
         run(["dit", str(tmp_path / "none.pt"), "--to", str(tmp_path / "x")])
+    with pytest.raises(
+        ValueError, match="--raw: got it with the form to-dit, expected it with dit, sit, lightningdit alone"
+    ):
+        run(["to-dit", str(model), "--to", str(tmp_path / "x.pt"), "--raw"])
+    with pytest.raises(ValueError, match="--latents: got it with the form sit, expected it with lightningdit alone"):
+        run(["sit", str(model), "--to", str(tmp_path / "x"), "--latents", "stats.pt"])
     with pytest.raises(SystemExit) as stop:
         run(["nonsense", str(model), "--to", "x"])
     assert stop.value.code == 2

@@ -11,6 +11,15 @@ import numpy as np
 import pytest
 
 from anydit.cli import main
+from anydit.codecs import Normalize
+from anydit.diffusion.paths import DDPM
+from anydit.diffusion.predictions import V
+from anydit.inference.config import PipelineConfig
+from anydit.inference.pipeline import Pipeline
+from anydit.interop.convert import to_diffusers
+from anydit.interop.diffusers import MAX_PERIOD
+from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.dit import DiTConfig
 from anydit.train.guards import Interrupted
 from tests.train import tiny
 
@@ -69,7 +78,7 @@ def test_refused_before_any_work(words: list[str], named: str, here: Path, capsy
 
 
 def test_interrupted_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise Interrupted(2, 7)
 
     monkeypatch.setattr("anydit.cli.train.train", stopped)
@@ -157,3 +166,72 @@ def test_help_of_a_recipe(here: Path, capsys: pytest.CaptureFixture[str]):
     assert "\n  --out FOLDER" in page
     assert max(map(len, page.splitlines())) <= 100
     assert not list(here.iterdir())
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder with a model for other pictures."""
+    config = DiTConfig(
+        16,
+        1,
+        2,
+        (2, 2),
+        channels=3,
+        size=(4, 4),
+        conditions={"label": Label(4)},
+        time=TimeEmbedding(max_period=MAX_PERIOD),
+    )
+    Pipeline(PipelineConfig(model=config, path=DDPM(), prediction=V(), codec=Normalize.to_unit(0, 1))).save(
+        tmp_path / "m"
+    )
+    return tmp_path / "m"
+
+
+def test_begins_with_other_weights_and_goes_on_without(here: Path, model: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["train", TINY, "--device", "cpu"]
+    assert main([*words, "--init", str(model), "--train.steps", "1", "--model.position", "Rope"]) == 0
+    text = said(capsys)
+    assert f"Begins with {model}" in text
+    assert "in part embed.weight 16x12 -> 16x4 3 -> 1 channels" in text
+    recipe = json.loads((here / "runs/tiny/recipe.json").read_text())
+    assert (recipe["path"]["type"], recipe["prediction"]["type"]) == ("DDPM", "V")
+    assert (recipe["model"]["patch"], recipe["model"]["position"]["type"]) == ([2, 2], "Rope")
+    assert main([*words, "--train.steps", "2", "--model.position", "Rope"]) == 0
+    assert "Going on from step 1 of 2" in said(capsys)
+    assert main([*words, "--init", str(here / "runs/tiny"), "--train.steps", "2"]) == 2
+    assert "expected the same or none" in said(capsys)
+
+
+def test_begins_with_a_folder_of_diffusers(here: Path, model: Path, capsys: pytest.CaptureFixture[str]):
+    to_diffusers(model, here / "theirs")
+    for folder in ("theirs", "theirs/transformer"):  # the second says nothing of path and prediction
+        out = here / folder.replace("/", "-")
+        flags = ["--init", str(here / folder), "--train.steps", "1", "--out", f"{out}-run", "--device", "cpu"]
+        assert main(["train", TINY, *flags]) == 0
+        assert "Begins with" in said(capsys)
+    kinds = [
+        json.loads((here / f"theirs{end}-run/recipe.json").read_text())["path"]["type"] for end in ("", "-transformer")
+    ]
+    assert kinds == ["DDPM", "Linear"]
+
+
+def test_an_adapter_from_the_command_line(here: Path, model: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["--train.adapter", "LoRA", "--train.adapter.rank", "2", "--train.steps", "1", "--device", "cpu"]
+    assert main(["train", TINY, "--init", str(model), *flags]) == 0
+    assert "Trains" in said(capsys)
+    assert (here / "runs/tiny/adapter.safetensors").is_file()
+    assert main(["convert", "merge", "runs/tiny", "--to", "merged"]) == 0
+    assert (here / "merged/model.safetensors").is_file()
+    assert main(["train", TINY, "--out", "runs/none", *flags]) == 2
+    assert "expected --init FOLDER beside it" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere", "which does not exist"), ("a.pt", "a file; expected a folder: `anydit convert")]
+)
+def test_what_no_run_can_begin_with(here: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]):
+    (here / "a.pt").write_bytes(b"")
+    assert main(["train", TINY, "--init", name]) == 2
+    assert f"init: got {name}" in (text := said(capsys))
+    assert message in text
+    assert not (here / "runs").exists()

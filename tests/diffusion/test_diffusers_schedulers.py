@@ -17,7 +17,7 @@ from anydit.diffusion.multistep import SDE, DPMSolverPP, UniPC  # noqa: E402
 from anydit.diffusion.paths import Linear  # noqa: E402
 from anydit.diffusion.predictions import noise_in, velocity_in  # noqa: E402
 from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Large, Small  # noqa: E402
-from anydit.diffusion.times import Leading, Respaced, Trailing  # noqa: E402
+from anydit.diffusion.times import FlowMatching, Leading, Respaced, Trailing  # noqa: E402
 from anydit.tensors import Denoised  # noqa: E402
 from tests.diffusion.analytic import Arbitrary  # noqa: E402
 
@@ -138,6 +138,15 @@ def test_where_schedulers_stop(grid, options, count: int):
     times = grid.times(PATH, count)
     assert times[-1] == 0
     assert [round(t * 1000) - 1 for t in times[:-1].tolist()] == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+@pytest.mark.parametrize("count", [1, 2, 28, 50])
+def test_where_the_scheduler_for_flows_stops(shift: float, count: int):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(count)
+    times = FlowMatching(shift=shift).times(Linear(), count)
+    torch.testing.assert_close(times, scheduler.sigmas, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])

@@ -10,8 +10,10 @@ from torch import Tensor
 
 import anydit
 from anydit.codecs import Normalize
-from anydit.diffusion.paths import DDPM, Linear
-from anydit.diffusion.predictions import Noise, V
+from anydit.diffusion.paths import DDPM, Cosine, Linear
+from anydit.diffusion.predictions import Noise, V, Velocity
+from anydit.diffusion.samplers import Euler
+from anydit.diffusion.times import FlowMatching
 from anydit.inference.config import PipelineConfig, load_config
 from anydit.inference.pipeline import Pipeline
 from anydit.interop.convert import PUBLISHED_SAMPLING, from_diffusers, from_dit, to_diffusers, to_dit
@@ -20,7 +22,7 @@ from anydit.model.conditioning import Label, TimeEmbedding
 from anydit.model.dit import DiTConfig
 from anydit.tensors import Stream
 from anydit.weights import load_tensors
-from tests.interop.test_dit import published_forward, random_state
+from tests.interop.references import published_forward, random_state
 
 STATE = {"width": 48, "depth": 2, "patch": 2, "channels": 4, "side": 2, "rows": 6, "out": 8}
 LABELS = [3, 0]
@@ -140,8 +142,24 @@ def test_a_bare_model_needs_its_path_and_prediction(tmp_path: Path) -> None:
     assert (got.path, got.prediction) == (DDPM(), Noise())
 
 
-def test_a_flow_model_is_not_for_diffusers(tmp_path: Path) -> None:
-    own(tmp_path, path=Linear(), prediction=V())
-    with pytest.raises(ValueError, match="path: got Linear, expected DDPM"):
+def test_a_flow_model_goes_with_a_scheduler_for_flows(tmp_path: Path) -> None:
+    """Its time may be told with another shift there: the weights that read its sinusoids take the change."""
+    own(tmp_path, path=Linear(), prediction=Velocity())
+    to_diffusers(tmp_path / "own", tmp_path / "theirs")
+    config = from_diffusers(tmp_path / "theirs", tmp_path / "back")
+    assert (config.path, config.prediction, config.model.time.shift) == (Linear(), Velocity(), 0.0)
+    assert (config.sampling.sampler, config.sampling.grid) == (Euler(), FlowMatching())
+    x, t, cond = torch.randn(3, 3, 8, 8), torch.tensor([0.001, 0.4567, 1.0]), {"label": torch.tensor([0, 1, 2])}
+    before, after = (anydit.load(tmp_path / name, device="cpu").model for name in ("own", "back"))
+    with torch.no_grad():
+        expected, got = before(x, t, cond), after(x, t, cond)
+        mistold = after(x, t - 0.001, cond)
+    assert (got - expected).norm() / expected.norm() <= 1e-5
+    assert (mistold - expected).norm() / expected.norm() > 1e-3
+
+
+def test_a_path_that_diffusers_has_not_is_refused(tmp_path: Path) -> None:
+    own(tmp_path, path=Cosine(), prediction=V())
+    with pytest.raises(ValueError, match="path: got Cosine, expected DDPM or Linear for diffusers"):
         to_diffusers(tmp_path / "own", tmp_path / "theirs")
     assert not (tmp_path / "theirs").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anydit.diffusion.paths import DDPM, Linear
+from anydit.diffusion.paths import DDPM, Cosine, Linear
 from anydit.diffusion.predictions import X0, Noise, V, Velocity
 from anydit.diffusion.samplers import DDIM
 from anydit.diffusion.times import Trailing
@@ -209,8 +209,10 @@ def test_refuses_to_write_what_diffusers_does_not_compute(tmp_path: Path, change
 
 def test_refuses_other_paths_and_predictions(tmp_path: Path) -> None:
     config = config_of()
-    with pytest.raises(ValueError, match="path: got Linear, expected DDPM"):
-        write(config, random_weights(config), tmp_path, path=Linear(), prediction=Noise())
+    with pytest.raises(ValueError, match="path: got Cosine, expected DDPM or Linear for diffusers"):
+        write(config, random_weights(config), tmp_path, path=Cosine(), prediction=V())
+    with pytest.raises(ValueError, match="prediction: got V on a linear path, expected Velocity"):
+        write(config, random_weights(config), tmp_path, path=Linear(), prediction=V())
     with pytest.raises(ValueError, match="prediction: got Velocity"):
         write(config, random_weights(config), tmp_path, path=DDPM(), prediction=Velocity())
 

@@ -14,14 +14,25 @@ from torch import Tensor
 import anydit
 from anydit.codecs import Normalize
 from anydit.diffusion.paths import DDPM as DDPMPath
-from anydit.diffusion.predictions import V
-from anydit.diffusion.samplers import DDIM, DDPM
-from anydit.diffusion.times import Leading, Respaced, Trailing
+from anydit.diffusion.paths import Linear
+from anydit.diffusion.predictions import V, Velocity
+from anydit.diffusion.samplers import DDIM, DDPM, Euler
+from anydit.diffusion.times import FlowMatching, Leading, Respaced, Trailing
 from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline
 from anydit.interop.convert import from_diffusers, to_diffusers
 from anydit.interop.diffusers import MAX_PERIOD
-from anydit.interop.diffusers_schedulers import FIXED, MOOT, OF_DDIM, OF_DDPM, TAKEN, schedule_of
+from anydit.interop.diffusers_schedulers import (
+    FIXED,
+    FIXED_BY_FLOW,
+    MOOT,
+    MOOT_BY_FLOW,
+    OF_DDIM,
+    OF_DDPM,
+    TAKEN,
+    TAKEN_BY_FLOW,
+    schedule_of,
+)
 from anydit.model.conditioning import Label, TimeEmbedding
 from anydit.model.dit import DiTConfig
 from anydit.tensors import Stream
@@ -29,7 +40,12 @@ from anydit.tensors import Stream
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of diffusers' own imports
     import diffusers
-    from diffusers import DDIMScheduler, DDPMScheduler, DiTTransformer2DModel
+    from diffusers import (
+        DDIMScheduler,
+        DDPMScheduler,
+        DiTTransformer2DModel,
+        FlowMatchEulerDiscreteScheduler,
+    )
 
 SEED, STEPS, SCALE = 3, 8, 4.0
 
@@ -99,7 +115,7 @@ def test_every_fault_is_named_at_once() -> None:
 
 @pytest.mark.parametrize("kind", [None, "DPMSolverMultistepScheduler", "PNDMScheduler"])
 def test_other_schedulers_are_refused(kind: str | None) -> None:
-    with pytest.raises(ValueError, match=f"_class_name: got {kind!r}, expected 'DDIMScheduler' or 'DDPMScheduler'"):
+    with pytest.raises(ValueError, match=f"_class_name: got {kind!r}, expected DDIMScheduler, DDPMScheduler or Flow"):
         schedule_of({**about(), "_class_name": kind})
 
 
@@ -192,3 +208,29 @@ def test_a_variance_that_diffusers_does_not_use_is_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="scheduler: got DDPMScheduler beside a learned variance"):
         from_diffusers(tmp_path / "theirs", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+def test_the_scheduler_for_flows_is_followed_and_its_defaults_are_theirs() -> None:
+    parameters = inspect.signature(FlowMatchEulerDiscreteScheduler.__init__).parameters
+    theirs = {name: p.default for name, p in parameters.items() if name != "self" and name not in MOOT_BY_FLOW}
+    assert theirs == {**TAKEN_BY_FLOW, **FIXED_BY_FLOW}
+    said = {**json.loads(json.dumps({**FlowMatchEulerDiscreteScheduler(500, shift=3.0).config}))}
+    found = schedule_of({**said, "_class_name": "FlowMatchEulerDiscreteScheduler"})
+    assert (found.path, found.prediction, found.sampler) == (Linear(), Velocity(), Euler())
+    assert found.grid == FlowMatching(500, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dynamic_shifting": True}, "use_dynamic_shifting: got True, expected False"),
+        ({"use_karras_sigmas": True, "stochastic_sampling": True}, "stochastic_sampling: .*; use_karras_sigmas: got"),
+        ({"shift_terminal": 0.1}, r"shift_terminal: got 0\.1, expected None"),
+        ({"prediction_type": "epsilon"}, "prediction_type: got 'epsilon', expected none"),
+        ({"shift": 0.0}, "shift: got 0"),
+        ({"num_train_timesteps": 1}, "of: got 1, expected at least 2"),
+    ],
+)
+def test_what_would_be_another_flow_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^scheduler: .*{message}"):
+        schedule_of({"_class_name": "FlowMatchEulerDiscreteScheduler", **change})

@@ -6,10 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anydit.interop.dit import from_published, read, to_published, write
@@ -18,95 +16,7 @@ from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import RMSNorm
 from anydit.model.presets import preset
 from anydit.model.tokens import Rope, SinCos
-
-
-def published_table(width: int, side: int) -> Tensor:
-    """The stored positions: half of the channels for the column, half for the row, each sines then cosines."""
-
-    def line(places: np.ndarray) -> np.ndarray:
-        omega = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float64) / (width / 4))
-        angles = np.outer(places, omega)
-        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-
-    row, column = np.divmod(np.arange(side * side), side)
-    return torch.from_numpy(np.concatenate([line(column), line(row)], axis=1)).float()[None]
-
-
-def random_state(
-    width: int, depth: int, patch: int, channels: int, side: int, rows: int, out: int
-) -> dict[str, Tensor]:
-    """A state dict of the published names and shapes; no weight is zero."""
-    g = torch.Generator().manual_seed(width + depth)
-    shapes: dict[str, tuple[int, ...]] = {
-        "x_embedder.proj": (width, channels, patch, patch),
-        "t_embedder.mlp.0": (width, 256),
-        "t_embedder.mlp.2": (width, width),
-        "final_layer.linear": (patch * patch * out, width),
-        "final_layer.adaLN_modulation.1": (2 * width, width),
-    }
-    for n in range(depth):
-        shapes |= {
-            f"blocks.{n}.attn.qkv": (3 * width, width),
-            f"blocks.{n}.attn.proj": (width, width),
-            f"blocks.{n}.mlp.fc1": (4 * width, width),
-            f"blocks.{n}.mlp.fc2": (width, 4 * width),
-            f"blocks.{n}.adaLN_modulation.1": (6 * width, width),
-        }
-    state = {}
-    for name, shape in shapes.items():
-        state[f"{name}.weight"] = torch.randn(shape, generator=g) / math.sqrt(math.prod(shape[1:]))
-        state[f"{name}.bias"] = torch.randn(shape[0], generator=g) * 0.1
-    state["y_embedder.embedding_table.weight"] = torch.randn(rows, width, generator=g)
-    state["pos_embed"] = published_table(width, side)
-    return state
-
-
-def published_forward(s: dict[str, Tensor], x: Tensor, index: Tensor, label: Tensor, heads: int) -> Tensor:
-    """The published network, equation by equation, from a published state dict; loops where they are clearest."""
-
-    def linear(name: str, v: Tensor) -> Tensor:
-        return v @ s[f"{name}.weight"].T + s[f"{name}.bias"]
-
-    def norm(v: Tensor) -> Tensor:
-        centred = v - v.mean(-1, keepdim=True)
-        return centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
-
-    def attention(name: str, v: Tensor) -> Tensor:
-        q, k, u = linear(f"{name}.qkv", v).chunk(3, dim=-1)
-        out = []
-        for qh, kh, uh in zip(*(part.chunk(heads, dim=-1) for part in (q, k, u)), strict=True):
-            out.append((qh @ kh.transpose(1, 2) / math.sqrt(qh.shape[-1])).softmax(-1) @ uh)
-        return linear(f"{name}.proj", torch.cat(out, dim=-1))
-
-    def gelu(v: Tensor) -> Tensor:
-        return 0.5 * v * (1 + torch.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))
-
-    weight = s["x_embedder.proj.weight"]
-    p = weight.shape[-1]
-    tokens = F.conv2d(x, weight, s["x_embedder.proj.bias"], stride=p)
-    rows, columns = tokens.shape[2:]
-    tokens = tokens.flatten(2).transpose(1, 2) + s["pos_embed"].to(x.dtype)
-    omega = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
-    angles = index.float()[:, None] * omega
-    wave = torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype)
-    c = linear("t_embedder.mlp.2", F.silu(linear("t_embedder.mlp.0", wave)))
-    c = F.silu(c + s["y_embedder.embedding_table.weight"][label])
-    depth = sum(name.endswith("attn.qkv.bias") for name in s)
-    for n in range(depth):
-        m = linear(f"blocks.{n}.adaLN_modulation.1", c)[:, None].chunk(6, dim=-1)
-        tokens = tokens + m[2] * attention(f"blocks.{n}.attn", norm(tokens) * (1 + m[1]) + m[0])
-        hidden = gelu(linear(f"blocks.{n}.mlp.fc1", norm(tokens) * (1 + m[4]) + m[3]))
-        tokens = tokens + m[5] * linear(f"blocks.{n}.mlp.fc2", hidden)
-    shift, scale = linear("final_layer.adaLN_modulation.1", c)[:, None].chunk(2, dim=-1)
-    values = linear("final_layer.linear", norm(tokens) * (1 + scale) + shift)
-    out = torch.empty(len(x), values.shape[-1] // p**2, rows * p, columns * p, dtype=x.dtype)
-    for place in range(rows * columns):
-        r, q = divmod(place, columns)
-        out[:, :, r * p : (r + 1) * p, q * p : (q + 1) * p] = (
-            values[:, place].unflatten(1, (p, p, -1)).permute(0, 3, 1, 2)
-        )
-    return out
-
+from tests.interop.references import published_forward, published_table, random_state
 
 SHAPES = [  # width, depth, patch, channels, side, rows, out channels, heads
     pytest.param(384, 2, 2, 4, 4, 11, 8, None, id="width of S, learned variance"),

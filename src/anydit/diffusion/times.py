@@ -201,6 +201,28 @@ class Trailing(TimeGrid):
         return torch.tensor([round(self.of - i * (self.of / steps)) / self.of for i in range(steps)] + [0.0])
 
 
+@config
+class FlowMatching(TimeGrid):
+    """Equal steps from 1 to 1 / N, then to 0; `shift` acts as in `Even`, and on 1 / N already once before.
+
+    So are the times of diffusers' FlowMatchEulerDiscreteScheduler.
+    """
+
+    of: int = 1000
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.of < 2:
+            raise ValueError(f"of: got {self.of}, expected at least 2")
+        check_positive("shift", self.shift)
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        _check_discrete(path, steps, self.of)
+        last = shifted(torch.tensor(1 / self.of, dtype=torch.float64), self.shift)
+        times = shifted(torch.linspace(1, float(last), steps, dtype=torch.float64), self.shift)
+        return torch.cat([times, torch.zeros(1, dtype=torch.float64)]).float()
+
+
 def _check_discrete(path: Path, steps: int, of: int) -> None:
     if not 1 <= steps <= of:
         raise ValueError(f"steps: got {steps}, expected 1 to {of} for a grid of {of} discrete steps")
@@ -221,4 +243,4 @@ def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
     return times
 
 
-AnyTimeGrid = Even | Karras | LogSNR | Respaced | Leading | Trailing
+AnyTimeGrid = Even | Karras | LogSNR | Respaced | Leading | Trailing | FlowMatching

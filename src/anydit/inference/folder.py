@@ -24,8 +24,10 @@ def export(folder: Path, config: PipelineConfig, model: Mapping[str, Tensor], co
     write_config(folder / EXPORT_FILE, content, id)
 
 
-def save_weights(folder: Path, model: Mapping[str, Tensor], codec: Mapping[str, Tensor], id: str | None) -> None:
+def save_weights(
+    folder: Path, model: Mapping[str, Tensor], codec: Mapping[str, Tensor], id: str | None, name: str = WEIGHTS_FILE
+) -> None:
     """Write the weights of a network, and of its codec if it has any, with the id of the config beside them."""
-    save_tensors(folder / WEIGHTS_FILE, model, id)
+    save_tensors(folder / name, model, id)
     if codec:
         save_tensors(folder / CODEC_FILE, codec, id)

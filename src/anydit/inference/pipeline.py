@@ -13,9 +13,10 @@ from anydit.diffusion.denoiser import NetworkDenoiser
 from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
+from anydit.inference.adapter import load_weights
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
-from anydit.inference.folder import CODEC_FILE, WEIGHTS_FILE, export
+from anydit.inference.folder import CODEC_FILE, export
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
 from anydit.tensors import MASK, Cond, Denoiser, Stream, changed, select
@@ -264,7 +265,7 @@ def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline
     """
     folder = Path(path)
     pipeline, file = Pipeline(load_config(folder)), config_file(folder)
-    load_strictly(pipeline.model, load_beside(file, WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    load_strictly(pipeline.model, load_weights(folder), folder)
     if pipeline.codec.state_dict():
         load_strictly(pipeline.codec, load_beside(file, CODEC_FILE), folder / CODEC_FILE)
     return pipeline.to(find_device(device))

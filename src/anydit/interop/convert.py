@@ -11,10 +11,14 @@ from anydit.diffusion.guidance import Guidance
 from anydit.diffusion.paths import DDPM, AnyPath
 from anydit.diffusion.predictions import AnyPrediction, Noise
 from anydit.diffusion.times import Respaced
-from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
-from anydit.inference.folder import WEIGHTS_FILE, export
+from anydit.inference.adapter import load_weights
+from anydit.inference.config import PipelineConfig, Sampling, load_config
+from anydit.inference.folder import export
+from anydit.inference.pipeline import load
 from anydit.interop import diffusers, dit
-from anydit.weights import load_beside, save_tensors
+from anydit.interop.diffusers_schedulers import told
+from anydit.model.dit import DiTConfig
+from anydit.weights import save_tensors
 
 PUBLISHED_LATENTS = Normalize(shift=(0.0,), scale=(1 / 0.18215,))
 """What the published DiTs do to the latents of their autoencoder: multiply by 0.18215. Samples are that autoencoder's
@@ -44,9 +48,7 @@ def from_dit(
         ValueError: `source` is not such a checkpoint; nothing is written then.
     """
     model, tensors = dit.read(source, heads=heads, classes=classes, ema=ema)
-    sampling = PUBLISHED_SAMPLING
-    if not model.conditions["label"].dropout:
-        sampling = replace(sampling, guidance=Guidance())  # no null was learned to be guided away from
+    sampling = possible(PUBLISHED_SAMPLING, model)
     config = PipelineConfig(model=model, path=DDPM(), prediction=Noise(), codec=codec, sampling=sampling, view=view)
     export(to, config, tensors, config.codec.build().state_dict())
     return config
@@ -61,13 +63,23 @@ def to_safetensors(source: Path, to: Path) -> None:
     save_tensors(to, dit.plain(dit.load_pickle(source), source))
 
 
+def merge(source: Path, to: Path) -> None:
+    """A run, an adapter's with its base's weights, as a whole folder that needs neither.
+
+    Raises:
+        ValueError: `source` is no such folder, or the adapter's base is not there.
+    """
+    pipeline = load(source, "cpu")
+    pipeline.save(to)
+
+
 def to_dit(source: Path, to: Path) -> None:
     """A run or an exported folder as a checkpoint in the published format; path and prediction are not part of it.
 
     Raises:
         ValueError: the format cannot hold the model.
     """
-    dit.write(load_config(source).model, load_beside(config_file(source), WEIGHTS_FILE), to)
+    dit.write(load_config(source).model, load_weights(source), to)
 
 
 def from_diffusers(
@@ -98,8 +110,7 @@ def from_diffusers(
                 "scheduler: got DDPMScheduler beside a learned variance, which DiTPipeline leaves unused and anydit "
                 "would use; expected DDIMScheduler"
             )
-    if isinstance(path, DDPM):
-        model = replace(model, time=replace(model.time, scale=path.steps))  # the network is told the step's index
+    model = replace(model, time=told(model.time, path, path.steps if isinstance(path, DDPM) else grid.of))
     config = PipelineConfig(
         model=model,
         path=path,
@@ -120,10 +131,20 @@ def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time:
     Raises:
         ValueError: diffusers has no such model, path or prediction; nothing is written then.
     """
-    config, tensors = load_config(source), load_beside(config_file(source), WEIGHTS_FILE)
+    config, tensors = load_config(source), load_weights(source)
     diffusers.write(
         config.model, tensors, to, path=config.path, prediction=config.prediction, vae=vae, round_time=round_time
     )
+
+
+def possible(sampling: Sampling, model: DiTConfig) -> Sampling:
+    """The published sampling, as far as this model can follow it."""
+    guidance = sampling.guidance
+    if not model.conditions["label"].dropout:
+        guidance = Guidance()  # no null was learned to be guided away from
+    elif model.in_channels <= (guidance.legacy_channels or 0):
+        guidance = replace(guidance, legacy_channels=None)
+    return replace(sampling, guidance=guidance)
 
 
 def _latents(vae: Path) -> Normalize:

@@ -7,7 +7,8 @@ Where diffusers' network is not the published one:
   published network has 1e-6): here `DiTConfig.mlp_norm`;
 - each block keeps a copy of the time's and the classes' embedding. Published weights have equal copies; trained by
   diffusers they drift apart, and such a model is refused, because here (as published) all blocks share one.
-`DiTPipeline` itself guides with class 1,000 as the null, whatever the model's number of classes is.
+`DiTPipeline` itself guides with class 1,000 as the null, whatever the model's number of classes is. The scheduler for
+linear paths is one that it cannot step by; others, with `use_flow_sigmas`, can take its place and round times off.
 """
 
 import json
@@ -17,24 +18,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from anydit.config import Json
-from anydit.diffusion.paths import DDPM, AnyPath
+from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction
 from anydit.interop.diffusers_names import diffusers_names, published_names
-from anydit.interop.diffusers_schedulers import FILE, PREDICTIONS, Schedule, schedule_of
+from anydit.interop.diffusers_schedulers import FILE, Schedule, schedule_for, schedule_of, told
 from anydit.interop.dit import Weights, expressible, from_published, load_pickle, plain, refuse_options, to_published
 from anydit.model.conditioning import Label, TimeEmbedding
 from anydit.model.dit import DiTConfig
 from anydit.model.norms import LayerNorm
-from anydit.model.tokens import coordinates, sincos_table
+from anydit.model.tokens import coordinates, frequencies, sincos_table
 from anydit.weights import load_tensors, write_atomically
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0 ** (FREQUENCIES / (FREQUENCIES - 2))
 """With this period anydit's time frequencies are those of diffusers: k / 128 of its logarithm is k / 127 of theirs."""
+
+TIME_WEIGHT = "conditioner.time.up.weight"
 
 CONFIG, WEIGHTS, PICKLE = "config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 FIXED: Json = {
@@ -94,8 +98,11 @@ def write(
     Raises:
         ValueError: diffusers has no such model, path or prediction; nothing is written then.
     """
-    scheduler = _scheduler(path, prediction)
-    about, state = to_diffusers(config, tensors, steps=cast("DDPM", path).steps, round_time=round_time)
+    scheduler = schedule_for(path, prediction)
+    if isinstance(path, Linear) and config.time.shift != 0:
+        config, tensors = _told_as(0.0, config, tensors)
+    time = told(config.time, path, scheduler["num_train_timesteps"])
+    about, state = to_diffusers(config, tensors, time=time, round_time=round_time)
     for part, name, content in (("transformer", CONFIG, about), ("scheduler", "scheduler_config.json", scheduler)):
         (folder / part).mkdir(parents=True, exist_ok=True)
         _write_json(folder / part / name, content)
@@ -145,9 +152,15 @@ def from_diffusers(about: Json, state: Mapping[str, Tensor], source: object = "m
 
 
 def to_diffusers(
-    config: DiTConfig, tensors: Mapping[str, Tensor], *, steps: int = 1000, round_time: bool = False
+    config: DiTConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    time: TimeEmbedding = TimeEmbedding(),  # noqa: B008, a frozen config
+    round_time: bool = False,
 ) -> tuple[Json, Weights]:
     """Config and state dict of the `DiTTransformer2DModel` that computes the same: the inverse of `from_diffusers`.
+
+    `time`: what a scheduler tells the network, in scale and shift.
 
     Raises:
         ValueError: there is none; names each field that stands in the way.
@@ -157,7 +170,7 @@ def to_diffusers(
     null = label.dropout if isinstance(label, Label) and label.dropout else Label().dropout
     nearest = replace(
         expressible(config),
-        time=TimeEmbedding(scale=steps, frequencies=FREQUENCIES, max_period=period),
+        time=replace(time, frequencies=FREQUENCIES, max_period=period),
         mlp_norm=config.mlp_norm if isinstance(config.mlp_norm, LayerNorm) else None,
         conditions={"label": replace(label, dropout=null) if isinstance(label, Label) else Label()},
     )
@@ -213,25 +226,17 @@ def _class_names(file: Path, label: Label) -> Label:
     return replace(label, names=tuple(str(names[key]) for key in sorted(names, key=int)))
 
 
-def _scheduler(path: AnyPath, prediction: AnyPrediction) -> Json:
-    """The scheduler for a path and a prediction, stepping from the last time down as anydit does."""
-    kinds = {type(p): name for name, p in PREDICTIONS.items()}
-    if not isinstance(path, DDPM):
-        raise ValueError(f"path: got {type(path).__name__}, expected DDPM: diffusers' DiTPipeline takes its steps only")
-    if type(prediction) not in kinds:
-        raise ValueError(f"prediction: got {type(prediction).__name__}, expected Noise, V or X0 for diffusers")
-    return {
-        "_class_name": "DDIMScheduler",
-        "beta_end": path.beta_end,
-        "beta_schedule": "linear",
-        "beta_start": path.beta_start,
-        "clip_sample": False,
-        "num_train_timesteps": path.steps,
-        "prediction_type": kinds[type(prediction)],
-        "set_alpha_to_one": True,
-        "steps_offset": 0,
-        "timestep_spacing": "trailing",
-    }
+def _told_as(shift: float, config: DiTConfig, tensors: Mapping[str, Tensor]) -> tuple[DiTConfig, Mapping[str, Tensor]]:
+    """The same network for a time that is told with another shift.
+
+    cos w(s + d) and sin w(s + d) are sums of cos ws and sin ws, so that the weights that read them take the change.
+    """
+    by = config.time.shift - shift
+    omega = frequencies(config.time.frequencies // 2, config.time.max_period)
+    cos, sin, weight = (omega * by).cos(), (omega * by).sin(), tensors[TIME_WEIGHT]
+    a, b = weight.double().chunk(2, dim=1)
+    turned = torch.cat([a * cos + b * sin, b * cos - a * sin], dim=1).to(weight.dtype)
+    return replace(config, time=replace(config.time, shift=shift)), {**tensors, TIME_WEIGHT: turned}
 
 
 def _json(file: Path) -> Json:

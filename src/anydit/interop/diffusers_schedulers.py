@@ -1,16 +1,18 @@
-"""What a scheduler of diffusers says of a `DiTPipeline`: its path and prediction, and how samples were made with it.
+"""What a scheduler of diffusers says of a model: its path and prediction, and how samples were made with it.
 
 Whatever changes a sample is either taken over or refused by name, also where a file leaves it to diffusers' defaults.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anydit.config import Json
 from anydit.diffusion.paths import DDPM as DDPMPath
-from anydit.diffusion.predictions import X0, AnyPrediction, Noise, V
-from anydit.diffusion.samplers import DDIM, DDPM
-from anydit.diffusion.times import Leading, Trailing
+from anydit.diffusion.paths import AnyPath, Linear
+from anydit.diffusion.predictions import X0, AnyPrediction, Noise, V, Velocity
+from anydit.diffusion.samplers import DDIM, DDPM, Euler
+from anydit.diffusion.times import FlowMatching, Leading, Trailing
+from anydit.model.conditioning import TimeEmbedding
 
 FILE = Path("scheduler") / "scheduler_config.json"
 
@@ -46,14 +48,36 @@ MOOT = frozenset({"dynamic_thresholding_ratio", "sample_max_value"})
 """Options that act together with thresholding only."""
 
 
+FLOW = "FlowMatchEulerDiscreteScheduler"
+TAKEN_BY_FLOW: Json = {"num_train_timesteps": 1000, "shift": 1.0}
+FIXED_BY_FLOW: Json = {
+    "invert_sigmas": False,
+    "shift_terminal": None,
+    "stochastic_sampling": False,
+    "use_beta_sigmas": False,
+    "use_dynamic_shifting": False,
+    "use_exponential_sigmas": False,
+    "use_karras_sigmas": False,
+}
+"""The same as above, of the scheduler for linear paths and velocities."""
+
+MOOT_BY_FLOW = frozenset({"base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift", "time_shift_type"})
+"""Options that act together with dynamic shifting only."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What a scheduler was made for, and how it samples."""
 
-    path: DDPMPath
+    path: DDPMPath | Linear
     prediction: AnyPrediction
-    sampler: DDIM | DDPM
-    grid: Leading | Trailing
+    sampler: DDIM | DDPM | Euler
+    grid: Leading | Trailing | FlowMatching
+
+
+def told(time: TimeEmbedding, path: AnyPath, steps: int) -> TimeEmbedding:
+    """How diffusers tells a network the time: as the index of one of `steps`, or on a linear path as `steps` t."""
+    return replace(time, scale=steps, shift=0.0 if isinstance(path, Linear) else -1.0)
 
 
 def schedule_of(about: Json, source: object = "scheduler") -> Schedule:
@@ -62,9 +86,12 @@ def schedule_of(about: Json, source: object = "scheduler") -> Schedule:
     Raises:
         ValueError: it is of another class, or has an option that would make other samples than are made here.
     """
-    kind, path = about.get("_class_name"), _path(about, source)
+    kind = about.get("_class_name")
+    if kind == FLOW:
+        return _flow(about, source)
     if kind not in ("DDIMScheduler", "DDPMScheduler"):
-        raise ValueError(f"{source}: _class_name: got {kind!r}, expected 'DDIMScheduler' or 'DDPMScheduler'")
+        raise ValueError(f"{source}: _class_name: got {kind!r}, expected DDIMScheduler, DDPMScheduler or {FLOW}")
+    path = _path(about, source)
     own = OF_DDIM if kind == "DDIMScheduler" else OF_DDPM
     got, fixed = {**TAKEN, **FIXED, **own, "clip_sample": True, **about}, {**FIXED, **own}
     faults = [f"{key}: got {got[key]!r}, expected {value!r}" for key, value in fixed.items() if got[key] != value]
@@ -79,6 +106,51 @@ def schedule_of(about: Json, source: object = "scheduler") -> Schedule:
     limit = got["clip_sample_range"]
     sampler = DDIM() if kind == "DDIMScheduler" else DDPM(clip=(-limit, limit) if got["clip_sample"] else None)
     return Schedule(path, PREDICTIONS[got["prediction_type"]], sampler, spacings[got["timestep_spacing"]])
+
+
+def schedule_for(path: AnyPath, prediction: AnyPrediction) -> Json:
+    """The scheduler for a path and a prediction, stepping from the last time down as anydit does.
+
+    Raises:
+        ValueError: diffusers has none.
+    """
+    if isinstance(path, Linear):
+        if not isinstance(prediction, Velocity):
+            got = type(prediction).__name__
+            raise ValueError(f"prediction: got {got} on a linear path, expected Velocity for diffusers")
+        return {"_class_name": FLOW, **TAKEN_BY_FLOW, **FIXED_BY_FLOW}
+    kinds = {type(p): name for name, p in PREDICTIONS.items()}
+    if not isinstance(path, DDPMPath):
+        raise ValueError(f"path: got {type(path).__name__}, expected DDPM or Linear for diffusers")
+    if type(prediction) not in kinds:
+        raise ValueError(f"prediction: got {type(prediction).__name__}, expected Noise, V or X0 for diffusers")
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_end": path.beta_end,
+        "beta_schedule": "linear",
+        "beta_start": path.beta_start,
+        "clip_sample": False,
+        "num_train_timesteps": path.steps,
+        "prediction_type": kinds[type(prediction)],
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "timestep_spacing": "trailing",
+    }
+
+
+def _flow(about: Json, source: object) -> Schedule:
+    """What the scheduler for linear paths says."""
+    got = {**TAKEN_BY_FLOW, **FIXED_BY_FLOW, **about}
+    faults = [f"{k}: got {got[k]!r}, expected {v!r}" for k, v in FIXED_BY_FLOW.items() if got[k] != v]
+    known = {*TAKEN_BY_FLOW, *FIXED_BY_FLOW, *MOOT_BY_FLOW}
+    faults += [f"{k}: got {v!r}, expected none" for k, v in got.items() if k not in known and k[0] != "_" and v]
+    if faults:
+        raise ValueError(f"{source}: {'; '.join(faults)}")
+    try:
+        grid = FlowMatching(got["num_train_timesteps"], got["shift"])
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    return Schedule(Linear(), Velocity(), Euler(), grid)
 
 
 def _path(about: Json, source: object) -> DDPMPath:

@@ -54,9 +54,7 @@ def read(
     Raises:
         ValueError: the file is not such a checkpoint, with the reason.
     """
-    content = load_pickle(path)
-    state = plain(content.get("ema" if ema else "model", content), path)
-    return from_published(state, heads=heads, classes=classes, source=path)
+    return from_published(load_state(path, ema), heads=heads, classes=classes, source=path)
 
 
 def write(config: DiTConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -67,6 +65,16 @@ def write(config: DiTConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     state = to_published(config, tensors)
     write_atomically(path, lambda to: torch.save(state, to))
+
+
+def load_state(path: Path, ema: bool = True) -> Weights:
+    """The tensors of a checkpoint: of the averaged or of the trained weights, where it is one of training.
+
+    Raises:
+        ValueError: as `load_pickle`, or it holds something else.
+    """
+    content = load_pickle(path)
+    return plain(content.get("ema" if ema else "model", content), path)
 
 
 def load_pickle(path: Path) -> dict[str, Any]:
@@ -116,16 +124,9 @@ def from_published(
     Raises:
         ValueError: names keys that are missing or unknown, or shapes that make no DiT.
     """
-    depth = len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))})
-    depth = max(depth, 1)
-    names = _names(depth)
-    refuse_keys(state.keys(), {*names, *_modulation(depth, "weight"), *_modulation(depth, "bias"), POSITIONS}, source)
-    config = _config(state, depth, heads, classes)
-    _check_positions(state[POSITIONS], config)
-    tensors = {ours: state[theirs] for theirs, ours in names.items()}
-    tensors["embed.weight"] = tensors["embed.weight"].flatten(1)
-    for kind in ("weight", "bias"):
-        tensors[f"modulation.linear.{kind}"] = torch.cat([state[name] for name in _modulation(depth, kind)])
+    depth = depth_of(state)
+    refuse_keys(state.keys(), keys(depth), source)
+    config, tensors = config_of(state, heads, classes), our_tensors(state)
     check_fit(config, tensors, source)
     return config, tensors
 
@@ -138,6 +139,31 @@ def to_published(config: DiTConfig, tensors: Mapping[str, Tensor]) -> Weights:
     """
     refuse_options(config, expressible(config), "the published format")
     check_fit(config, tensors, "the model")
+    return their_tensors(config, tensors)
+
+
+def depth_of(state: Mapping[str, Tensor]) -> int:
+    """How many blocks a state dict has; one at least, whose names are then missing."""
+    return max(1, len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}))
+
+
+def keys(depth: int) -> set[str]:
+    """The names in a published state dict."""
+    return {*_names(depth), *_modulation(depth, "weight"), *_modulation(depth, "bias"), POSITIONS}
+
+
+def our_tensors(state: Mapping[str, Tensor]) -> Weights:
+    """A published state dict under anydit's names, in anydit's layout; what stands there besides is left out."""
+    depth = depth_of(state)
+    tensors = {ours: state[theirs] for theirs, ours in _names(depth).items()}
+    tensors["embed.weight"] = tensors["embed.weight"].flatten(1)
+    for kind in ("weight", "bias"):
+        tensors[f"modulation.linear.{kind}"] = torch.cat([state[name] for name in _modulation(depth, kind)])
+    return tensors
+
+
+def their_tensors(config: DiTConfig, tensors: Mapping[str, Tensor]) -> Weights:
+    """The inverse of `our_tensors`, with the positions."""
     state = {theirs: tensors[ours] for theirs, ours in _names(config.depth).items()}
     kernel = state["x_embedder.proj.weight"]
     state["x_embedder.proj.weight"] = kernel.reshape(len(kernel), config.in_channels, *config.patch)
@@ -203,7 +229,12 @@ def _modulation(depth: int, kind: str) -> list[str]:
     return [f"{MODULATION.format(n)}.{kind}" for n in range(depth)] + [f"{OUTPUT_MODULATION}.{kind}"]
 
 
-def _config(state: Mapping[str, Tensor], depth: int, heads: int | None, classes: int | None) -> DiTConfig:
+def config_of(state: Mapping[str, Tensor], heads: int | None = None, classes: int | None = None) -> DiTConfig:
+    """The config that follows from a published state dict. Arguments as in `from_published`.
+
+    Raises:
+        ValueError: the shapes make no DiT, or the positions are not those that anydit computes.
+    """
     kernel, table, time = state["x_embedder.proj.weight"], state[CLASSES], state["t_embedder.mlp.0.weight"]
     if kernel.ndim != 4 or state[POSITIONS].ndim != 3 or table.ndim != 2 or time.ndim != 2:
         raise ValueError(f"x_embedder.proj.weight: got shape {tuple(kernel.shape)}, expected (width, channels, p, p)")
@@ -216,9 +247,9 @@ def _config(state: Mapping[str, Tensor], depth: int, heads: int | None, classes:
         raise ValueError(f"pos_embed: got {tokens} places, expected a square number: the format knows squares only")
     rows = len(table)
     null = classes is None or classes < rows
-    return DiTConfig(
+    config = DiTConfig(
         width=width,
-        depth=depth,
+        depth=depth_of(state),
         heads=heads or HEADS[width],
         patch=(patch, patch),
         channels=channels,
@@ -228,11 +259,12 @@ def _config(state: Mapping[str, Tensor], depth: int, heads: int | None, classes:
         time=TimeEmbedding(frequencies=time.shape[1]),
         learned_variance=values == 2 * channels * patch**2,
     )
+    _check_positions(state[POSITIONS], config)
+    return config
 
 
 def _positions(config: DiTConfig) -> Tensor:
-    position = cast("SinCos", config.position)
-    return sincos_table(coordinates(config.grid), config.width, position.max_period)
+    return sincos_table(coordinates(config.grid), config.width, SinCos().max_period)
 
 
 def _check_positions(stored: Tensor, config: DiTConfig) -> None:

@@ -13,14 +13,18 @@ M = TypeVar("M", bound=nn.Module)
 class EMA(Generic[M]):
     """An exponential moving average of a module's parameters, in a module of its own.
 
-    The decay warms up as (1 + step) / (10 + step), so that the average forgets the initialisation.
+    The decay warms up as (1 + step) / (10 + step), so that the average forgets the initialisation. What is not trained
+    is not averaged: both modules hold the same parameter then.
     """
 
     def __init__(self, module: M, decay: float) -> None:
         self.decay = decay
-        self.module = deepcopy(module).eval().requires_grad_(False)
-        self._own: list[Tensor] = list(self.module.parameters())
-        self._followed: list[Tensor] = list(module.parameters())
+        followed = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        shared = {id(p): p for p in module.parameters() if not p.requires_grad}
+        self.module = deepcopy(module, shared).eval().requires_grad_(False)
+        own = dict(self.module.named_parameters())
+        self._own: list[Tensor] = [own[name] for name in followed]
+        self._followed: list[Tensor] = list(followed.values())
 
     @torch.no_grad()
     def update(self, step: int, applied: Float[Tensor, ""]) -> None:

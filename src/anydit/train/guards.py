@@ -90,3 +90,16 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal = number
+
+
+def make_writable(out: Path) -> None:
+    """Make a run's folder, and refuse one that cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.write_text("", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"out: got {out}, which cannot be written ({error.strerror}); expected a folder of yours"
+        ) from None

@@ -8,21 +8,34 @@ from time import perf_counter
 
 import torch
 
-from anydit.config import Json, differences, to_json
+from anydit.config import Json, to_json
 from anydit.data import Samples
 from anydit.data.base import digest
 from anydit.data.loader import Order, read_ahead
+from anydit.inference.adapter import ADAPTER_WEIGHTS
 from anydit.inference.compile import compile_blocks, emulates_bf16
 from anydit.inference.config import RUN_FILE
 from anydit.inference.folder import save_weights
-from anydit.inference.pipeline import Pipeline, find_device
+from anydit.inference.pipeline import Pipeline, find_device, load
 from anydit.model.dit import DiT
 from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
 from anydit.train.checkpoint import Checkpoint
-from anydit.train.guards import Interrupted, SkipCounter, StopRequest, locked
+from anydit.train.fit import KEPT
+from anydit.train.guards import Interrupted, SkipCounter, StopRequest, locked, make_writable
 from anydit.train.log import Bar, Log, progress_bar, read
-from anydit.train.recipe import RESUMABLE, Recipe, resolved
+from anydit.train.lora import adapt, share, trained
+from anydit.train.recipe import Recipe, refuse_differences, refuse_unbuildable, resolved
+from anydit.train.start import (
+    INIT_FILE,
+    Start,
+    beginning,
+    refuse_another,
+    report,
+    settled,
+    take_over,
+    write_start,
+)
 from anydit.train.step import Outcome, TrainStep
 from anydit.weights import identify, read_config, read_id, write_config
 
@@ -35,11 +48,21 @@ PREVIEWS = 50
 Note = Callable[[str], None]
 
 
-def train(recipe: Recipe, out: Path | str, device: torch.device | str | None = None, note: Note = print) -> Pipeline:
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    device: torch.device | str | None = None,
+    note: Note = print,
+    start: Start | None = None,
+) -> Pipeline:
     """Train `recipe` in the folder `out`, or go on with what is there; returns the pipeline of the averaged weights.
 
+    `start`: weights to begin with, for a recipe that `anydit.train.start.begun` has fitted to them. A run that began
+    with some goes on without them.
+
     Raises:
-        ValueError: the recipe cannot be built, contradicts its data or the run in `out`, or `out` is in use.
+        ValueError: the recipe cannot be built, contradicts its data or the run in `out`, or `out` is in use; the run
+            began otherwise than with `start`.
         Interrupted: Ctrl-C or SIGTERM; everything is saved, and the same call goes on.
         NotFinite: the loss or the gradient stopped being finite.
     """
@@ -49,36 +72,19 @@ def train(recipe: Recipe, out: Path | str, device: torch.device | str | None = N
             "device: got mps, expected cpu or cuda: PyTorch's fused AdamW for Apple's GPUs ignores the switch that "
             "skips a step whose gradient is not finite, so that one such step would spoil the run"
         )
-    _refuse_unbuildable(recipe)
-    _make_writable(out)
+    refuse_unbuildable(recipe)
+    make_writable(out)
     with locked(out):
+        start, origin = beginning(recipe, out, start)
         samples = recipe.data.open("train")
         recipe = resolved(recipe, samples, note)
-        run = Run(recipe, out, samples, device, note)
+        recipe = recipe if origin is None else settled(recipe, origin)
+        run = Run(recipe, out, samples, device, note, start)
         run.resume()
         with StopRequest().listening() as stop:  # before and after, nothing is lost, and Ctrl-C acts at once
             run.go(stop)
         run.finish()
         return run.pipeline
-
-
-def _refuse_unbuildable(recipe: Recipe) -> None:
-    """Build the network without memory where the recipe leaves nothing to the data, so that faults show before work."""
-    if recipe.model.complete:
-        with torch.device("meta"):
-            DiT(recipe.model)
-
-
-def _make_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_text("", encoding="utf-8")
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"out: got {out}, which cannot be written ({error.strerror}); expected a folder of yours"
-        ) from None
 
 
 @dataclass
@@ -90,6 +96,7 @@ class Run:
     samples: Samples
     device: torch.device
     note: Note
+    start: Start | None = None
     id: str | None = None
     done: int = 0
     saved: int = -1
@@ -99,7 +106,12 @@ class Run:
     def __post_init__(self) -> None:
         config = self.recipe.train
         codec = self.recipe.codec.build().to(self.device)
-        model = DiT(self.recipe.model, config.seed).to(self.device)
+        model = DiT(self.recipe.model, config.seed)
+        self.fitted = [] if self.start is None else take_over(self.start, model)
+        if config.adapter is not None:
+            adapt(model, config.adapter, {row.name for row in self.fitted if row.how != KEPT}, config.seed)
+            self.note(share(model))
+        model.to(self.device)
         self.order = Order(len(self.samples), config.batch, config.seed)
         self.step = TrainStep(model, codec, self.recipe.objective, config, self.order.positions)
         self.pipeline = Pipeline(self.recipe, self.step.ema.module, codec)
@@ -121,13 +133,15 @@ class Run:
         if (self.out / RUN_FILE).is_file():
             # The id that it began with, if there were ids then, although steps and intervals may have changed.
             self.id = read_id(self.out / RUN_FILE)
-            self._refuse_differences(read_config(self.out / RUN_FILE))
+            refuse_another(self.out, self.start)
+            refuse_differences(read_config(self.out / RUN_FILE), self.recipe, self.out)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(
                 f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
             )
         else:
-            self.id = identify(to_json(self.recipe), self.step.codec.state_dict())
+            began = {} if self.start is None else {"init": self.start.origin.sha256}
+            self.id = identify(to_json(self.recipe) | began, self.step.codec.state_dict())
         found = checkpoint.newest(root, self.note)
         if found is not None:
             self._load(found)
@@ -141,8 +155,15 @@ class Run:
             self._compare_rates(found)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(f"out: got {self.out}, where no checkpoint is whole; move it away to start anew")
+        elif self.start is not None:
+            self.note(report(self.start.origin, self.fitted, self.recipe))
+            write_start(self.out, self.start, self.fitted, self.recipe.train.adapter)
+        elif (self.out / INIT_FILE).is_file():
+            raise ValueError(f"init: got none, expected it again: {self.out} was stopped before its first checkpoint")
         write_config(self.out / RUN_FILE, to_json(self.recipe), self.id)
         (self.out / SAMPLES).mkdir(exist_ok=True)
+        if self.start is not None and found is None:
+            self.save()  # from here on the run needs nobody else's weights
 
     def go(self, stop: StopRequest) -> None:
         """Take the steps that are left, if any are."""
@@ -219,7 +240,11 @@ class Run:
 
     def _export(self) -> None:
         """Write the averaged weights where `anydit.load` looks for them."""
-        save_weights(self.out, self.step.ema.module.state_dict(), self.step.codec.state_dict(), self.id)
+        average, codec = self.step.ema.module, self.step.codec.state_dict()
+        if self.recipe.train.adapter is None:
+            save_weights(self.out, average.state_dict(), codec, self.id)
+        else:
+            save_weights(self.out, trained(self.step.model, average), codec, self.id, ADAPTER_WEIGHTS)
 
     def finish(self) -> None:
         """The pictures of a finished run."""
@@ -231,6 +256,8 @@ class Run:
         entries = read(self.out / LOG_FILE)
         if entries:
             pictures.loss_curve(entries, self.out / LOSS_CURVE)
+        if self.recipe.train.adapter is not None:
+            self.pipeline = load(self.out, self.device)  # merged, a plain network again
 
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
@@ -266,12 +293,4 @@ class Run:
             self.note(
                 f"The learning rate was {last:.3g} at step {self.done - 1}, and goes on with "
                 f"{config.rate(self.done):.3g}: its schedule is now over {config.steps} steps."
-            )
-
-    def _refuse_differences(self, saved: Json) -> None:
-        changed = [d for d in differences(saved, to_json(self.recipe)) if not f"{d[0]}.".startswith(RESUMABLE)]
-        if changed:
-            what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
-            raise ValueError(
-                f"out: {self.out} holds a run of another recipe ({what}); choose another folder or the same recipe"
             )

@@ -14,6 +14,7 @@ from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT
 from anydit.model.flops import TEXT_TOKENS, Cost, cost
 from anydit.tensors import Batch, Tokens, select
+from anydit.train.lora import adapt
 from anydit.train.recipe import Recipe
 from anydit.train.step import TrainStep
 
@@ -57,7 +58,10 @@ class Point:
 def profile(recipe: Recipe, device: torch.device) -> Profile:
     """Count and measure one batch of a resolved recipe; its weights are random and its data are noise."""
     torch.manual_seed(0)  # the noise that stands for data; no figure depends on it
-    config, model = recipe.train, DiT(recipe.model).to(device)
+    config, model = recipe.train, DiT(recipe.model)
+    if config.adapter is not None:
+        adapt(model, config.adapter, set(), config.seed)
+    model.to(device)
     codec = recipe.codec.build().to(device)
     step = TrainStep(model, codec, recipe.objective, config, torch.arange(config.batch))
     batch = _batch(recipe, config.batch, device)

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from anydit.codecs.normalize import moments
-from anydit.config import check_at_least, config
+from anydit.config import Json, check_at_least, config, differences, to_json
 from anydit.data import Data, Digits, Facts, Samples
 from anydit.diffusion.losses import AnyWeight, Objective, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Discrete, Uniform
 from anydit.inference.config import PipelineConfig
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
+from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
 from anydit.tensors import Batch, Tokens
+from anydit.train.lora import LoRA
 from anydit.train.optim import AdamW, AnySchedule, Constant
 
 
@@ -25,8 +28,9 @@ class TrainConfig:
 
     `steps`: in all. `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance.
     `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient. `ema_decay`: of
-    the averaged weights that sampling uses. `bf16`: products in bfloat16. `compile`: each block by torch.compile.
-    `max_skipped`: how many steps in a row may be not finite. `keep`: how many checkpoints to keep.
+    the averaged weights that sampling uses. `adapter`: train this beside a model to begin with, and not the model.
+    `bf16`: products in bfloat16. `compile`: each block by torch.compile. `max_skipped`: how many steps in a row may be
+    not finite. `keep`: how many checkpoints to keep.
     """
 
     steps: int = 10_000
@@ -41,6 +45,7 @@ class TrainConfig:
     clip: float = 1.0
     accumulate: int = 1
     ema_decay: float = 0.9999
+    adapter: LoRA | None = None
     bf16: bool = False
     compile: bool = False
     workers: int = 0
@@ -113,6 +118,23 @@ class Recipe(PipelineConfig):
         """The loss that this recipe minimises."""
         bound = self.train.bound if self.model.learned_variance else None
         return Objective(self.path, self.prediction, self.train.weight, bound)
+
+
+def refuse_unbuildable(recipe: Recipe) -> None:
+    """Build the network without memory where the recipe leaves nothing to the data, so that faults show before work."""
+    if recipe.model.complete:
+        with torch.device("meta"):
+            model = DiT(recipe.model)
+        if recipe.train.adapter is not None:
+            recipe.train.adapter.products(model)
+
+
+def refuse_differences(saved: Json, recipe: Recipe, out: Path) -> None:
+    """Refuse to go on in `out`, whose recipe was `saved`, with one that would have trained otherwise so far."""
+    changed = [d for d in differences(saved, to_json(recipe)) if not f"{d[0]}.".startswith(RESUMABLE)]
+    if changed:
+        what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
+        raise ValueError(f"out: {out} holds a run of another recipe ({what}); choose another folder or the same recipe")
 
 
 R = TypeVar("R", bound=PipelineConfig)

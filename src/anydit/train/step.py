@@ -66,7 +66,7 @@ class TrainStep:
         self.positions = positions.to(next(model.parameters()).device)
         self.draws = Draws(config, model.config.conditions)
         self.ema = EMA(model, config.ema_decay)
-        self.optimizer = config.optimizer.build(model.parameters())
+        self.optimizer = config.optimizer.build(p for p in model.parameters() if p.requires_grad)
 
     def __call__(self, batch: Batch, step: int) -> Outcome:
         """Update the weights from one whole batch at `step`, unless loss or gradient is not finite."""
@@ -79,13 +79,17 @@ class TrainStep:
         return Outcome(loss, norm, applied)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """All that training has changed so far, as named groups of tensors."""
+        """All that training changes, as named groups of tensors; parameters that are not trained are not among them."""
         moments = {
             f"{name}:{key}": torch.as_tensor(value)
             for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
             for key, value in self.optimizer.state[parameter].items()
         }
-        return {"model": self.model.state_dict(), "ema": self.ema.module.state_dict(), "optimizer": moments}
+        kept = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        modules = {"model": self.model, "ema": self.ema.module}
+        weights = {name: {k: v for k, v in m.state_dict().items() if k not in kept} for name, m in modules.items()}
+        return {**weights, "optimizer": moments}
 
     def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
         """Put back what `state` gave.
@@ -93,8 +97,9 @@ class TrainStep:
         Raises:
             ValueError: the tensors are not of this model or optimizer.
         """
-        load_strictly(self.model, groups["model"], f"{source}, model")
-        load_strictly(self.ema.module, groups["ema"], f"{source}, ema")
+        kept = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        load_strictly(self.model, {**kept, **groups["model"]}, f"{source}, model")
+        load_strictly(self.ema.module, {**kept, **groups["ema"]}, f"{source}, ema")
         parameters = dict(self.model.named_parameters())
         states: dict[str, dict[str, Tensor]] = {}
         for key, value in groups["optimizer"].items():
