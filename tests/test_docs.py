@@ -16,7 +16,7 @@ from anydit.diffusion.predictions import Noise
 from anydit.interop import convert, flow, sit
 from anydit.interop.diffusers import MAX_PERIOD
 from anydit.interop.source import read
-from anydit.model.conditioning import TimeEmbedding
+from anydit.model.time import TimeEmbedding
 from anydit.train import loop
 from anydit.train.loop import train
 from anydit.train.lora import LoRA

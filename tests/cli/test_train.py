@@ -18,8 +18,9 @@ from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline
 from anydit.interop.convert import to_diffusers
 from anydit.interop.diffusers import MAX_PERIOD
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.train.guards import Interrupted
 from tests.train import tiny
 

@@ -18,8 +18,9 @@ from anydit.inference.config import PipelineConfig, load_config
 from anydit.inference.pipeline import Pipeline
 from anydit.interop.convert import PUBLISHED_SAMPLING, from_diffusers, from_dit, to_diffusers, to_dit
 from anydit.interop.diffusers import MAX_PERIOD
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.tensors import Stream
 from anydit.weights import load_tensors
 from tests.interop.references import published_forward, random_state

@@ -17,9 +17,10 @@ from anydit.diffusion.times import Trailing
 from anydit.interop import dit as published
 from anydit.interop.diffusers import MAX_PERIOD, from_diffusers, read, read_schedule, to_diffusers, write
 from anydit.interop.diffusers_schedulers import Schedule
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import LayerNorm, RMSNorm
+from anydit.model.time import TimeEmbedding
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of diffusers' own imports

@@ -18,8 +18,9 @@ from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline
 from anydit.interop.convert import from_diffusers, to_diffusers
 from anydit.interop.diffusers import MAX_PERIOD
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.tensors import Stream
 from tests.interop.test_diffusers import randomised
 
@@ -90,6 +91,7 @@ def test_diffusers_makes_the_images_that_we_make(folders: Path, scale: float) ->
     torch.testing.assert_close(torch.from_numpy(theirs).permute(0, 3, 1, 2), ours, rtol=0, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' own scheduler
 @torch.no_grad()
 def test_a_flow_stepped_by_diffusers_ends_where_ours_does(tmp_path: Path) -> None:
     model = DiTConfig(

@@ -33,8 +33,9 @@ from anydit.interop.diffusers_schedulers import (
     TAKEN_BY_FLOW,
     schedule_of,
 )
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.tensors import Stream
 
 with warnings.catch_warnings():

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from anydit.interop.lightningdit import from_lightningdit, read, to_lightningdit, write
 from anydit.interop.sit import TIME
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
+from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import Rope, SinCos, SinCosRope
 from tests.interop.references import lightning_forward, random_lightning_state
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from anydit.interop.sit import TIME, from_sit, read, to_sit, turned, write
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import RMSNorm
+from anydit.model.time import TimeEmbedding
 from tests.interop.references import published_forward, random_state
 
 TIMES = torch.tensor([0.0, 0.25, 0.5, 0.9375, 1.0])

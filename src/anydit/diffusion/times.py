@@ -218,7 +218,7 @@ class FlowMatching(TimeGrid):
 
     def times(self, path: Path, steps: int) -> Tensor:
         _check_discrete(path, steps, self.of)
-        last = shifted(torch.tensor(1 / self.of, dtype=torch.float64), self.shift)
+        last = shifted(torch.tensor([1 / self.of], dtype=torch.float64), self.shift)
         times = shifted(torch.linspace(1, float(last), steps, dtype=torch.float64), self.shift)
         return torch.cat([times, torch.zeros(1, dtype=torch.float64)]).float()
 

@@ -28,9 +28,10 @@ from anydit.diffusion.predictions import AnyPrediction
 from anydit.interop.diffusers_names import diffusers_names, published_names
 from anydit.interop.diffusers_schedulers import FILE, Schedule, schedule_for, schedule_of, told
 from anydit.interop.dit import Weights, expressible, from_published, load_pickle, plain, refuse_options, to_published
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
 from anydit.model.norms import LayerNorm
+from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import coordinates, frequencies, sincos_table
 from anydit.weights import load_tensors, write_atomically
 

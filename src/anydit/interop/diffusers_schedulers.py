@@ -12,7 +12,7 @@ from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import X0, AnyPrediction, Noise, V, Velocity
 from anydit.diffusion.samplers import DDIM, DDPM, Euler
 from anydit.diffusion.times import FlowMatching, Leading, Trailing
-from anydit.model.conditioning import TimeEmbedding
+from anydit.model.time import TimeEmbedding
 
 FILE = Path("scheduler") / "scheduler_config.json"
 

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from anydit.config import Json, differences, to_json
 from anydit.model.blocks import MODULATIONS
-from anydit.model.conditioning import Label, TimeEmbedding
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import GELU
 from anydit.model.presets import SIZES
+from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import SinCos, coordinates, sincos_table
 from anydit.weights import load_strictly, write_atomically
 

@@ -25,8 +25,8 @@ from anydit.interop.dit import (
     refuse_options,
     to_published,
 )
-from anydit.model.conditioning import TimeEmbedding
 from anydit.model.dit import DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.weights import write_atomically
 
 TIME = TimeEmbedding(scale=1.0, shift=-1.0)
