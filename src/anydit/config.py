@@ -105,6 +105,22 @@ def differences(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, Any, An
         yield at, old, new
 
 
+def filled(config: T, full: Any) -> T:
+    """`config` with what it leaves open (None, at any depth) as in `full`, JSON of such a config with nothing open.
+
+    Where the two differ in anything else, `config` as it is.
+    """
+    return from_json(type(config), full) if _agrees(to_json(config), full) else config
+
+
+def _agrees(some: Any, full: Any) -> bool:
+    """Whether two JSON trees are the same wherever the first is not None."""
+    if isinstance(some, Mapping) and isinstance(full, Mapping):
+        a, b = cast("Json", some), cast("Json", full)
+        return a.keys() == b.keys() and all(_agrees(a[key], b[key]) for key in a)
+    return some is None or some == full
+
+
 def explain(error: ValidationError) -> str:
     """All that a validation found, one `field: expected (got value)` per fault, without pydantic's decoration."""
     plain: dict[str, str] = {}
@@ -144,7 +160,7 @@ def overridden(default: T, args: Sequence[str], program: str, description: str =
     marks = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _plain_json():
             return tyro.cli(
                 type(default), prog=program, description=description, default=chosen, args=rest, config=marks
             )
@@ -152,6 +168,22 @@ def overridden(default: T, args: Sequence[str], program: str, description: str =
         if stop.code:
             raise ValueError(_sentence(said.getvalue())) from None
         raise
+
+
+def _plain_json() -> contextlib.AbstractContextManager[Any]:
+    """Where plain JSON is in a field (`dict[str, Any]`), let tyro take it as one text, and not look into it."""
+    from tyro import constructors
+
+    text: Any = constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=lambda words: json.loads(words[0]),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [json.dumps(value)],
+    )
+    registry: Any = constructors.ConstructorRegistry()
+    registry.primitive_rule(lambda about: text if about.type == Json else None)
+    return registry
 
 
 def _sentence(box: str) -> str:

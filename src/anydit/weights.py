@@ -21,6 +21,12 @@ SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[Json], Json]] = {}
 """For each older schema version, the function that makes its content into the next version's."""
 
+RUN_FILE, EXPORT_FILE = "recipe.json", "pipeline.json"
+"""The config in a run's folder, and in an exported folder."""
+
+WEIGHTS_FILE, CODEC_FILE = "model.safetensors", "codec.safetensors"
+"""The weights beside it: the network's, and the codec's if it has any."""
+
 HEADER_LIMIT_BYTES = 64 * 2**20
 
 ABOUT, ID, CHECKSUM = "anydit", "id", "sha256"

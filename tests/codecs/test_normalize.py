@@ -6,29 +6,30 @@ import pytest
 import torch
 
 from anydit.codecs import Normalize
+from tests.codecs.tiny import survey
 
 
 def test_measures_each_channel_and_inverts():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(50, 2, 3, 4, generator=generator) * torch.tensor([3.0, 0.1])[:, None, None] + 7
-    config = Normalize().measured(x.split(16))
+    config = Normalize().measured(survey(x, at_once=16))
     codec = config.build()
     z = codec.encode(x)
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(codec.decode(z), x, rtol=1e-5, atol=1e-5)
-    assert config.measured(iter(())) is config, "measured once, and then no data are read"
+    assert config.measured(survey(x[:0])) is config, "measured once, and then no data are read"
 
 
 def test_a_channel_that_never_varies_stays_where_it_is():
-    config = Normalize().measured([torch.full((4, 1, 2), 5.0)])
+    config = Normalize().measured(survey(torch.full((4, 1, 2), 5.0)))
     assert config.shift == (5.0,) and config.scale == (1.0,)
 
 
 @pytest.mark.parametrize(("size", "offset"), [(1e-13, 0.0), (1.0, 1e6)])
 def test_units_do_not_matter(size: float, offset: float):
     x = offset + size * torch.randn(50, 1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    config = Normalize().measured(x.split(20))
+    config = Normalize().measured(survey(x))
     assert config.scale is not None and config.scale[0] == pytest.approx(float(x.std(correction=0)), rel=1e-6)
 
 
@@ -55,7 +56,7 @@ def test_unmeasured_and_misfitting_are_refused():
     with pytest.raises(ValueError, match="got None"):
         Normalize().build()
     with pytest.raises(ValueError, match="expected at least one"):
-        Normalize().measured([])
+        Normalize().measured(survey(torch.zeros(0, 1, 2)))
     with pytest.raises(ValueError, match="got samples of 3 channels, expected 2"):
         Normalize((0.0, 0.0), (1.0, 1.0)).build().encode(torch.zeros(1, 3, 2))
 

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def small():
     recipe = replace(digits(), train=tiny_with(batch=4).train)
-    return replace(recipe, model=replace(recipe.model, width=32, depth=2, heads=2))
+    return replace(recipe, model=replace(recipe.model, width=32, depth=2, heads=2, channels=1, size=(8, 8)))
 
 
 def test_figures():

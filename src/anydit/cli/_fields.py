@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from anydit.config import Json
 
 WORDS = {int: "INT", float: "NUMBER", str: "TEXT", bool: "True|False", Path: "PATH", NoneType: "None", Any: "VALUE"}
 DOCUMENTED = re.compile(r"(?:^|(?<=\. ))((?:`\w+`, )*`\w+`): ")
@@ -49,7 +51,7 @@ def _blocks(config: Any, prefix: str) -> Iterator[Block]:
     said = ""
     for f in dataclasses.fields(config):
         flag, value = f"{prefix}{f.name.replace('_', '-')}", getattr(config, f.name)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and hints[f.name] != Json:
             inner += [(f"{flag}.{key}", entry) for key, entry in value.items()]
             continue
         nested = dataclasses.is_dataclass(value)
@@ -71,6 +73,8 @@ def taken(hint: Any) -> str:
     """What a field with this annotation takes, in words that stand for values: `INT`, `SinCos|Rope|None`."""
     if get_origin(hint) in {Union, UnionType}:
         return "|".join(dict.fromkeys(taken(arg) for arg in get_args(hint)))
+    if hint == Json:
+        return "JSON"
     if get_origin(hint) is tuple:
         args = get_args(hint)
         return f"{taken(args[0])}.." if args[-1] is Ellipsis else " ".join(map(taken, args))
@@ -88,19 +92,18 @@ def _concrete(cls: type) -> Iterator[type]:
 
 
 def _described(config: Any) -> tuple[str, dict[str, str]]:
-    """A config's docstring as its first paragraph and, by field, what the rest says of it."""
-    first, _, rest = (getdoc(type(config)) or "").partition("\n\n")
-    pieces = DOCUMENTED.split(" ".join(rest.split()))
-    meanings = {
-        name: text.strip()
-        for names, text in zip(pieces[1::2], pieces[2::2], strict=True)
-        for name in re.findall(r"`(\w+)`", names)
-    }
-    own = {f.name for f in dataclasses.fields(config)}
-    return " ".join(first.split()), {name: text for name, text in meanings.items() if name in own}
+    """A config's docstring as its first paragraph and, by field, what the rest of it and of its bases' says."""
+    own, meanings = {f.name for f in dataclasses.fields(config)}, dict[str, str]()
+    for cls in reversed(type(config).__mro__):
+        pieces = DOCUMENTED.split(" ".join((getdoc(cls) or "").partition("\n\n")[2].split()))
+        for names, text in zip(pieces[1::2], pieces[2::2], strict=True):
+            meanings |= {name: text.strip() for name in re.findall(r"`(\w+)`", names) if name in own}
+    return " ".join((getdoc(type(config)) or "").partition("\n\n")[0].split()), meanings
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{len(cast('Json', value))} entries"
     return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 

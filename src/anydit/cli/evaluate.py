@@ -5,6 +5,8 @@ anydit evaluate runs/digits --guidance 2 --steps 10 --samples 744 --out runs/dig
 """
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +14,17 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from anydit.config import from_json, overridden
+from anydit.codecs import load as load_codec
+from anydit.config import TYPE, from_json, overridden
 from anydit.data import Data
 from anydit.evaluate import report as reports
-from anydit.evaluate.evaluate import Report, evaluate
-from anydit.evaluate.features import Features
+from anydit.evaluate.evaluate import Report, evaluate, evaluate_codec
 from anydit.evaluate.pretrained import KINDS, named
-from anydit.inference.config import EXPORT_FILE, RUN_FILE, Sampling
-from anydit.inference.pipeline import Pipeline, load
+from anydit.inference.pipeline import find_device, load
 from anydit.recipes import find
+from anydit.train.codec import CodecRecipe
 from anydit.train.recipe import Recipe
-from anydit.weights import read_config
+from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
 
 
 def run(argv: list[str]) -> int:
@@ -32,6 +34,19 @@ def run(argv: list[str]) -> int:
         print(f"{__doc__}\n{parser.format_help()}\n{_SAMPLING_HELP}")
         return 0 if argv else 2
     known, rest = parser.parse_known_args(argv)
+    codec = _codec_recipe(known.run)
+    report, pictures = _of_pipeline(known, rest) if codec is None else (_of_codec(known, rest, codec), {})
+    title, console = f"{known.run}: {report.subject} against held-out data", Console()
+    console.print(reports.table(report, title))
+    for sentence in (reports.summary(report), *report.notes):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    for path in reports.write(report, known.out or known.run / "report", title, pictures):
+        print(f"Wrote {path}")
+    return 0
+
+
+def _of_pipeline(known: argparse.Namespace, rest: list[str]) -> tuple[Report, dict[str, Image.Image]]:
+    """The report on a model's samples, and what training left to look at."""
     pipeline, data = load(known.run, known.device), _data(known.run, known.recipe)
     sampling = overridden(pipeline.config.sampling, rest, "anydit evaluate", _SAMPLING_HELP)
     if known.steps is not None:
@@ -39,14 +54,37 @@ def run(argv: list[str]) -> int:
     if known.guidance is not None:
         sampling = replace(sampling, guidance=replace(sampling.guidance, scale=known.guidance))
     features = named(known.features, pipeline.config.view, pipeline.device)
-    report = _evaluated(pipeline, data, features, known.samples, sampling, known.seed)
-    title, console = f"{known.run}: samples against held-out data", Console()
-    console.print(reports.table(report, title))
-    for sentence in (reports.summary(report), *report.notes):
-        console.print(sentence, highlight=False, soft_wrap=True)
-    for path in reports.write(report, known.out or known.run / "report", title, _pictures(known.run)):
-        print(f"Wrote {path}")
-    return 0
+    with _bar() as progress:
+        report = evaluate(
+            pipeline,
+            data,
+            features=features,
+            samples=known.samples,
+            sampling=sampling,
+            seed=known.seed,
+            progress=progress,
+        )
+    return report, _pictures(known.run)
+
+
+def _of_codec(known: argparse.Namespace, rest: list[str], recipe: CodecRecipe) -> Report:
+    """The report on a codec's reconstructions."""
+    given = [*rest, *(f"--{name}" for name in ("steps", "guidance", "recipe") if getattr(known, name) is not None)]
+    if given:
+        raise ValueError(f"{given[0]}: {known.run} holds a codec, whose reconstructions it does not change")
+    device = find_device(known.device)
+    codec = load_codec(known.run).to(device)
+    features = named(known.features, recipe.view, device)
+    with _bar() as progress:
+        return evaluate_codec(
+            codec, recipe.view, recipe.data, device, features=features, samples=known.samples, progress=progress
+        )
+
+
+def _codec_recipe(folder: Path) -> CodecRecipe | None:
+    """The recipe of a codec's run; None where the folder holds something else."""
+    content = read_config(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    return from_json(CodecRecipe, content) if content.get(TYPE) == CodecRecipe.__name__ else None
 
 
 _SAMPLING_HELP = """\
@@ -71,10 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluated(
-    pipeline: Pipeline, data: Data, features: Features | None, samples: int | None, sampling: Sampling, seed: int
-) -> Report:
-    """The report, made behind a progress bar on the terminal, if there is one."""
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on the terminal, if there is one; told the stage, and which part of it is done."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = dict[str, TaskID]()
@@ -84,9 +121,7 @@ def _evaluated(
                 tasks[stage] = bar.add_task(stage, total=1.0)
             bar.update(tasks[stage], completed=done)
 
-        return evaluate(
-            pipeline, data, features=features, samples=samples, sampling=sampling, seed=seed, progress=progress
-        )
+        yield progress
 
 
 def _data(folder: Path, recipe: str | None) -> Data:

@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from anydit.config import from_json, overridden
-from anydit.inference.config import RUN_FILE
+from anydit.config import TYPE, Json, from_json, overridden, to_json
 from anydit.inference.pipeline import find_device
 from anydit.recipes import find
+from anydit.train.codec import CodecRecipe
 from anydit.train.profile import Profile, over_sizes, plot, profile
 from anydit.train.recipe import Recipe, resolved
-from anydit.weights import read_config
+from anydit.weights import RUN_FILE, read_config
 
 
 def run(argv: list[str]) -> int:
@@ -78,10 +78,11 @@ def table(name: str, p: Profile) -> Table:
 
 def _recipe(what: str, overrides: list[str]) -> Recipe:
     """A resolved recipe, from a run or by name; data are opened only where the recipe leaves something to them."""
-    if (Path(what) / RUN_FILE).is_file():
-        recipe = overridden(from_json(Recipe, read_config(Path(what) / RUN_FILE)), overrides, "anydit profile")
-    else:
-        recipe = overridden(find(what)(), overrides, "anydit profile")
+    run = Path(what) / RUN_FILE
+    content: Json = read_config(run) if run.is_file() else to_json(find(what)())
+    if content[TYPE] == CodecRecipe.__name__:
+        raise ValueError(f"recipe: got {what}, which trains a codec, expected one that trains a model")
+    recipe = overridden(from_json(Recipe, content), overrides, "anydit profile")
     complete = recipe.model.complete and recipe.codec.complete
     return recipe if complete else resolved(recipe, recipe.data.open("train"))
 

@@ -55,5 +55,5 @@ def run(argv: list[str]) -> int:
     except Interrupted as stopped:
         print(f"Stopped and saved after step {stopped.step}. Run the same command again to go on.")
         return EXIT_INTERRUPTED
-    print(f"Look at {out}/samples.png, then: anydit evaluate {out}")
+    print(f"Look at {out}/{recipe.picture}, then: anydit evaluate {out}")
     return 0

@@ -1,6 +1,25 @@
 """Codecs: what lies between the data's own scale and what the network sees."""
 
-from anydit.codecs.base import Codec, CodecConfig
+from anydit.codecs.autoencoder import Autoencoder, AutoencoderConfig, KLAutoencoder
+from anydit.codecs.base import Codec, CodecConfig, Survey
+from anydit.codecs.latents import Latents
 from anydit.codecs.normalize import Normalize
+from anydit.codecs.published import Published
+from anydit.codecs.representation import RAE
+from anydit.codecs.sources import load
+from anydit.codecs.tiles import Tiles
 
-__all__ = ["Codec", "CodecConfig", "Normalize"]
+__all__ = [
+    "RAE",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Codec",
+    "CodecConfig",
+    "KLAutoencoder",
+    "Latents",
+    "Normalize",
+    "Published",
+    "Survey",
+    "Tiles",
+    "load",
+]

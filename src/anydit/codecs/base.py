@@ -1,12 +1,20 @@
 """The seam: a codec's config, and the module it builds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from anydit.config import config
+
+CPU = torch.device("cpu")
+
+PLACES_AT_ONCE = 2**19
+"""Places of data (pixels, voxels, frames times pixels) that go through a codec in one call, to bound its memory."""
 
 
 class Codec(nn.Module, ABC):
@@ -28,6 +36,24 @@ class Codec(nn.Module, ABC):
         """
         raise ValueError(f"codec: got {type(self).__name__}, whose latents tell no density of data; expected Normalize")
 
+    def frozen(self) -> "Codec":
+        """The codec itself, its weights without gradients from now on."""
+        return self.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The data, as a codec looks at them to fill in what its config leaves to them.
+
+    `batches(n)` reads at most `n` samples, evenly spread, or all of them (None), and nothing before it is asked for.
+    `bounds`: the least and the largest value, where they are known, as black and white of images are. `device`: where
+    a network is to run.
+    """
+
+    batches: Callable[[int | None], Iterable[Float[Tensor, "b c *space"]]]
+    bounds: tuple[float, float] | None = None
+    device: torch.device = CPU
+
 
 @config
 class CodecConfig(ABC):
@@ -35,15 +61,31 @@ class CodecConfig(ABC):
 
     @abstractmethod
     def build(self) -> Codec:
-        """The module. Raises ValueError where something is not measured yet."""
+        """The module; its weights, if it has any, are random. Raises ValueError where something is not measured yet."""
+
+    def restored(self) -> Codec:
+        """The module with its weights, from where the config says that they are.
+
+        Raises:
+            ValueError: it does not say, or they are not there, or they are others than when the config was measured.
+        """
+        return self.build()
 
     @abstractmethod
     def latent_channels(self, channels: int) -> int:
-        """Channels of the latents of data with `channels` channels."""
+        """Channels of the latents of data with `channels` channels.
+
+        Raises:
+            ValueError: the codec is for another number of channels.
+        """
 
     @abstractmethod
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the latents of data of shape `size`."""
+        """Shape of the latents of data of shape `size`.
+
+        Raises:
+            ValueError: the codec has no latents for such data.
+        """
 
     @abstractmethod
     def data_size(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
@@ -54,6 +96,31 @@ class CodecConfig(ABC):
         """Whether nothing is left to the data."""
         return True
 
-    def measured(self, batches: Iterable[Float[Tensor, "b c *space"]]) -> "CodecConfig":
-        """The config with all that it leaves to the data measured on `batches`, which are read only if need be."""
+    def measured(self, survey: Survey) -> "CodecConfig":
+        """The config with all that it leaves to the data measured on them; they are read only if need be.
+
+        Raises:
+            ValueError: the codec does not fit the data.
+        """
         return self
+
+
+def in_parts(
+    code: Callable[[Tensor], Tensor], x: Float[Tensor, "b c *space"], size: tuple[int, ...] | None = None
+) -> Float[Tensor, "b c_out *space_out"]:
+    """`code(x)`, so many samples at a time that they have `PLACES_AT_ONCE`. `size`: of the data, if `x` is latents."""
+    places = prod(tuple(x.shape[2:]) if size is None else size)
+    return torch.cat([code(part) for part in x.split(max(1, PLACES_AT_ONCE // places))])
+
+
+def divided(size: tuple[int, ...], factors: tuple[int, ...], who: str) -> tuple[int, ...]:
+    """`size` with each axis divided by its factor.
+
+    Raises:
+        ValueError: another number of axes, or one that its factor does not divide.
+    """
+    if len(size) != len(factors):
+        raise ValueError(f"codec: got data with {len(size)} axes, expected {len(factors)}, as {who} has")
+    if any(s % f for s, f in zip(size, factors, strict=True)):
+        raise ValueError(f"codec: got data of size {size}, expected multiples of {factors}, by which {who} shrinks it")
+    return tuple(s // f for s, f in zip(size, factors, strict=True))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.codecs.base import Codec, CodecConfig
+from anydit.codecs.base import Codec, CodecConfig, Survey
 from anydit.config import config
 
 
@@ -55,9 +55,9 @@ class Normalize(CodecConfig):
     def complete(self) -> bool:
         return self.shift is not None
 
-    def measured(self, batches: Iterable[Float[Tensor, "b c *space"]]) -> "Normalize":
+    def measured(self, survey: Survey) -> "Normalize":
         """Mean and standard deviation of each channel."""
-        return Normalize(*moments(batches)) if self.shift is None else self
+        return Normalize(*moments(survey.batches(None))) if self.shift is None else self
 
 
 def moments(batches: Iterable[Float[Tensor, "b c *space"]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

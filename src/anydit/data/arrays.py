@@ -191,6 +191,10 @@ class ArrayView(View):
     high: float | None = None
     channels_last: bool | None = None
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     def picture(
         self, x: Float[Tensor, "b c *space"], captions: Sequence[str] = (), columns: int | None = None
     ) -> Image.Image:

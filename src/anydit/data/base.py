@@ -121,6 +121,11 @@ class View(ABC):
     def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
         """Each sample as a file of its own, in the modality's format; returns the files."""
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The values between which samples lie, where there are such, as black and white of images are."""
+        return None
+
     def like(self, facts: Facts) -> "View":
         """The view with whatever it leaves to the data filled in, so that samples are written as the data is."""
         return self

@@ -107,7 +107,7 @@ class Cache:
         """Decode into a folder beside `folder`, then rename it, so that `folder` is whole or absent."""
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(folder.parent)
+            sweep(folder.parent)
             self._check_room(folder.parent, len(sources.names))
             temporary = folder.parent / f".{uuid4().hex}"
             temporary.mkdir()
@@ -203,7 +203,7 @@ def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _sweep(root: Path) -> None:
+def sweep(root: Path) -> None:
     """Remove what killed processes left, and what has been of no use for long."""
     for folder in root.iterdir():
         unfinished = folder.name.startswith(".")

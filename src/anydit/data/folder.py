@@ -115,7 +115,7 @@ class Mirrored:
 
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         batch = self.samples.read(ids % len(self.samples))
-        mirrored = (ids >= len(self.samples)).reshape(-1, 1, 1, 1)
+        mirrored = (ids >= len(self.samples)).reshape(-1, *(1,) * (batch.x.ndim - 1))
         return replace(batch, x=torch.where(mirrored, batch.x.flip(-1), batch.x), ids=ids)
 
 

@@ -37,6 +37,10 @@ class Images(View):
         if not self.low < self.high:
             raise ValueError(f"low, high: got {self.low}, {self.high}, expected low < high")
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
     def pixels(self, x: Float[Tensor, "b c h w"]) -> np.ndarray:
         """8-bit pixels `[b h w c]`, rounded and clipped."""
         unit = (x.float().cpu() - self.low) / (self.high - self.low)
@@ -87,6 +91,17 @@ def arranged(n: int, classes: int) -> tuple[int, int]:
     """Rows and columns of a sheet of at most `n` samples, about square, on which each class has columns of its own."""
     columns = classes * max(1, round(sqrt(n) / classes))
     return max(1, min(n // columns, round(1.5 * columns))), columns
+
+
+def side_by_side(
+    view: View, x: Float[Tensor, "n c *space"], y: Float[Tensor, "n c *space"], columns: int = 10
+) -> Image.Image:
+    """Samples in rows of `columns`, each row over that of what became of them; the last are left out to fill rows."""
+    columns = min(columns, len(x))
+    whole = len(x) // columns * columns
+    both = torch.stack([x[:whole].cpu(), y[:whole].cpu()])
+    shown = rearrange(both, "two (rows columns) ... -> (rows two columns) ...", columns=columns)
+    return view.picture(shown, columns=columns)
 
 
 def _shown(pixels: np.ndarray) -> Image.Image:

@@ -5,6 +5,7 @@ import zlib
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ class Digits(Data):
 
     `held_out`: the share of digits kept from training.
     """
+
+    size: ClassVar[tuple[int, int]] = (8, 8)
 
     held_out: float = 0.2
 
@@ -49,6 +52,8 @@ class FashionMNIST(Data):
     `name`: in place of it, a data set in the format of Hugging Face with the splits "train" and "test", by its name on
     the hub or a folder.
     """
+
+    size: ClassVar[tuple[int, int]] = (28, 28)
 
     path: Path = Path("/usr/share/datasets/fashion-mnist")
     name: str | None = None

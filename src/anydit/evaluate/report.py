@@ -22,6 +22,7 @@ CAPTIONS = {
     "neighbours": "Samples (upper row) and their nearest training samples (lower row), with the distance between them, "
     "from the nearest pair to the farthest",
     "classes": "What the classifier sees",
+    "reconstructions": "Held-out data in rows, each row over that of their reconstructions",
     "denoising": "From noise to data",
     "loss": "Training loss",
 }
@@ -41,7 +42,7 @@ def write(report: Report, folder: Path, title: str, more: Mapping[str, Image.Ima
 def table(report: Report, title: str) -> Table:
     """The figures, each beside its floor."""
     out = Table("", title=title, title_justify="left")
-    for heading in ("samples", "held-out data", "ratio"):
+    for heading in (report.subject, "held-out data", "ratio"):
         out.add_column(heading, justify="right")
     for figure in report.figures.values():
         out.add_row(figure.title, *_cells(figure))
@@ -61,6 +62,7 @@ def html(report: Report, title: str, more: Mapping[str, Image.Image]) -> str:
     return PAGE.format(
         title=escape(title),
         summary=escape(summary(report)),
+        subject=escape(report.subject),
         rows=rows,
         notes=notes,
         pictures=figures,
@@ -90,9 +92,10 @@ figure.wide figcaption {{ max-width: none }} img {{ max-width: 100%; image-rende
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .9rem }} dd {{ margin: 0 }}
 </style></head><body>
 <h1>{title}</h1>
-<p>{summary} ± is the standard error; the ratio is that of samples to held-out data.</p>
-<table><thead><tr><th>figure</th><th>samples</th><th>held-out data</th><th>ratio</th><th>what it says</th></tr></thead>
-<tbody>
+<p>{summary} ± is the standard error; the ratio is that of {subject} to held-out data.</p>
+<table><thead>
+<tr><th>figure</th><th>{subject}</th><th>held-out data</th><th>ratio</th><th>what it says</th></tr>
+</thead><tbody>
 {rows}
 </tbody></table>
 {notes}
@@ -109,16 +112,18 @@ def summary(report: Report) -> str:
     """What was compared with what, in a sentence."""
     counts = report.counts
     draws = f" in {counts['draws']} draws" if counts["draws"] > 1 else ""
+    calls = f" {report.network_calls:g} network calls a sample." if report.network_calls else ""
     return (
-        f"{counts['samples']} samples{draws}, and {counts['held_out']} held-out ones, each against "
-        f"{counts['reference']} training samples, in {report.features}. "
-        f"{report.network_calls:g} network calls a sample."
+        f"{counts['samples']} {report.subject}{draws}, and {counts['held_out']} held-out samples, each against "
+        f"{counts['reference']} training samples, in {report.features}.{calls}"
     )
 
 
 def _cells(figure: Figure) -> tuple[str, str, str]:
     both = ((figure.samples, figure.error), (figure.floor, figure.floor_error))
-    samples, floor = (f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}") for value, error in both)
+    samples, floor = (
+        "" if value is None else f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}") for value, error in both
+    )
     return samples, floor, "" if figure.ratio is None else f"{figure.ratio:.2f}"
 
 

@@ -83,10 +83,7 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
     Raises:
         ValueError: the data are too few, or not of the kind that the pipeline makes.
     """
-    train, held = data.open("train"), data.open("held_out")
-    for part, some in (("training", train), ("held-out", held)):
-        if len(some) < LEAST:
-            raise ValueError(f"data: got {len(some)} {part} samples, expected at least {LEAST} to compare with")
+    train, held = _parts(data)
     config, facts = pipeline.config, train.facts
     made, size = config.model.channels, config.model.size
     if made is not None and config.codec.latent_channels(facts.channels) != made:
@@ -106,6 +103,32 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
     label = (asked + labels)[0] if labels else None
     real = held.read(spread(len(held), count))
     return Sets(train, replace(real, x=as_written(config.view, real.x)), drawn, label, bool(asked), config.view)
+
+
+def of_codec(view: View, data: Data, samples: int | None) -> Sets:
+    """Both parts of the data, and how many of the held-out samples to reconstruct.
+
+    Raises:
+        ValueError: the data are too few.
+    """
+    train, held = _parts(data)
+    facts = train.facts
+    most = min(len(held), DRAW_AT_MOST, max(LEAST, VALUES_AT_MOST // (facts.channels * prod(facts.size))))
+    if samples is not None and not LEAST <= samples <= most:
+        raise ValueError(f"samples: got {samples}, expected {LEAST} to {most}, the held-out ones that are compared")
+    count = samples or most
+    label = next((name for name, classes in facts.classes.items() if len(classes) > 1), None)
+    real = held.read(spread(len(held), count))
+    return Sets(train, replace(real, x=as_written(view, real.x)), count, label, label is not None, view)
+
+
+def _parts(data: Data) -> tuple[Samples, Samples]:
+    """Training and held-out samples, enough of both."""
+    train, held = data.open("train"), data.open("held_out")
+    for part, some in (("training", train), ("held-out", held)):
+        if len(some) < LEAST:
+            raise ValueError(f"data: got {len(some)} {part} samples, expected at least {LEAST} to compare with")
+    return train, held
 
 
 def draw(

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from anydit.config import config, from_json, to_json
 from anydit.inference.config import config_file, load_config
-from anydit.inference.folder import WEIGHTS_FILE
 from anydit.model.dit import DiT
-from anydit.weights import checksum, load_beside, read_config, write_config
+from anydit.weights import WEIGHTS_FILE, checksum, load_beside, read_config, write_config
 
 ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter.json", "adapter.safetensors"
 LOW, HIGH = ".lora_A.weight", ".lora_B.weight"

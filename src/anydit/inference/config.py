@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, fields
 from pathlib import Path
 
-from anydit.codecs import CodecConfig, Normalize
+from anydit.codecs import CodecConfig, Normalize, Tiles
 from anydit.config import Json, config, from_json, to_json
 from anydit.data import Images, View
 from anydit.diffusion.guidance import Guidance
@@ -12,20 +12,21 @@ from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
 from anydit.diffusion.times import AnyTimeGrid, Even
 from anydit.model.dit import DiTConfig
-from anydit.weights import read_config
-
-RUN_FILE, EXPORT_FILE = "recipe.json", "pipeline.json"
-"""The config in a run's folder, and in an exported folder."""
+from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
 
 
 @config
 class Sampling:
-    """How to sample when nothing else is said: `steps` of a sampler on a time grid, with guidance."""
+    """How to sample when nothing else is said: `steps` of a sampler on a time grid, with guidance.
+
+    `tiles`: decode latents in overlapping tiles, for samples that are too large to decode in one piece.
+    """
 
     sampler: AnySampler = DPMSolverPP()
     steps: int = 25
     grid: AnyTimeGrid = Even()
     guidance: Guidance = Guidance()
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -89,4 +90,9 @@ def load_config(folder: Path) -> PipelineConfig:
     content = read_config(file)
     if file.name == RUN_FILE:
         content = {f.name: content[f.name] for f in fields(PipelineConfig) if f.name in content}
+        if "model" not in content:
+            raise ValueError(
+                f"path: got {folder}, in which a codec was trained, expected the run of a model; --codec Latents "
+                f"--codec.path {folder} trains one in its latents, and anydit.codecs.load opens the codec alone"
+            )
     return from_json(PipelineConfig, content)

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from anydit.inference.config import EXPORT_FILE, PipelineConfig, exported
-from anydit.weights import identify, save_tensors, write_config
-
-WEIGHTS_FILE, CODEC_FILE = "model.safetensors", "codec.safetensors"
+from anydit.inference.config import PipelineConfig, exported
+from anydit.weights import CODEC_FILE, EXPORT_FILE, WEIGHTS_FILE, identify, save_tensors, write_config
 
 
 def export(folder: Path, config: PipelineConfig, model: Mapping[str, Tensor], codec: Mapping[str, Tensor]) -> None:

@@ -8,19 +8,20 @@ import torch
 from jaxtyping import Float, Real, Shaped
 from torch import Tensor
 
-from anydit.codecs import Codec
+from anydit.codecs import Codec, Tiles
 from anydit.diffusion.denoiser import NetworkDenoiser
 from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
 from anydit.inference.adapter import load_weights
+from anydit.inference.coding import decoded, encoded, kept
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
-from anydit.inference.folder import CODEC_FILE, export
+from anydit.inference.folder import export
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
 from anydit.tensors import MASK, Cond, Denoiser, Stream, changed, select
-from anydit.weights import load_beside, load_strictly
+from anydit.weights import CODEC_FILE, load_beside, load_strictly
 
 TOKENS_AT_ONCE = 2**16
 """How many tokens go through the network in one call unless `batch` says otherwise."""
@@ -53,7 +54,7 @@ class Pipeline:
     def __init__(self, config: PipelineConfig, model: DiT | None = None, codec: Codec | None = None) -> None:
         self.config = config
         self.model = (DiT(config.model) if model is None else model).eval()
-        self.codec = (config.codec.build() if codec is None else codec).eval()
+        self.codec = (config.codec.build() if codec is None else codec).frozen()
 
     @property
     def device(self) -> torch.device:
@@ -124,16 +125,11 @@ class Pipeline:
             raise ValueError(f"strength: got {strength}, expected above 0 and at most 1")
         how = self._how(sampling, steps, guidance)
         x = self._finite(x)
-        if keep is not None and keep.dtype != torch.bool:
-            raise ValueError(f"keep: got {keep.dtype}, expected a boolean tensor")
-        z = self.codec.encode(x.to(self.device)).cpu()
         space = self._latent_space(tuple(x.shape[2:]))
-        if keep is not None and tuple(keep.shape) != (len(x), 1, *space):
-            raise ValueError(
-                f"keep: got shape {tuple(keep.shape)}, expected {(len(x), 1, *space)}, as the latents have"
-            )
+        latents_kept = None if keep is None else kept(keep, len(x), tuple(x.shape[2:]), space)
         conditions = prepared(cond, self.config.model.conditions, len(x), space)
-        job = Job(len(x), how, space, conditions, seed, on_step, None, z, strength, keep)
+        z = encoded(self.codec, x, self.device)
+        job = Job(len(x), how, space, conditions, seed, on_step, None, z, strength, latents_kept)
         result = self._run(job, batch)
         return result if keep is None else torch.where(keep, x, result)
 
@@ -172,10 +168,9 @@ class Pipeline:
             nats.append(one.cpu() + volume)
         return torch.cat(nats)
 
-    def decode(self, z: Float[Tensor, "b c_z *space_z"]) -> Float[Tensor, "b c *space"]:
-        """Latents, as `on_step` sees them, on the data's own scale, on the CPU."""
-        with torch.inference_mode():
-            return self.codec.decode(z.to(self.device)).float().cpu()
+    def decode(self, z: Float[Tensor, "b c_z *space_z"], tiles: Tiles | None = None) -> Float[Tensor, "b c *space"]:
+        """Latents, as `on_step` sees them, on the data's own scale, on the CPU; in tiles if they are given."""
+        return decoded(self.codec, z, self.config.codec.data_size(tuple(z.shape[2:])), self.device, tiles)
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `anydit.load` opens: pipeline.json, model.safetensors, and the codec's weights if any."""
@@ -217,7 +212,7 @@ class Pipeline:
             if job.on_step is not None:
                 job.on_step(last)
         assert last is not None, "a time grid has at least one step"
-        return self.decode(last.xt)
+        return self.decode(last.xt, job.how.tiles)
 
     def _steps(self, job: Job, rows: slice) -> Iterator[Step]:
         """The sampler's steps for some rows of a job; nothing runs before the first is asked for."""

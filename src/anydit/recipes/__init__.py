@@ -10,19 +10,24 @@ from anydit.recipes.arrays import arrays
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.images import huggingface, images
-from anydit.train.recipe import Recipe
+from anydit.recipes.latent import fashion_codec, fashion_latent
+from anydit.train.base import Trainable
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+AnyRecipe = Trainable[Any]
+
+RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "digits": digits,
     "fashion": fashion,
     "fashion-gpu": fashion_gpu,
+    "fashion-codec": fashion_codec,
+    "fashion-latent": fashion_latent,
     "images": images,
     "huggingface": huggingface,
     "arrays": arrays,
 }
 
 
-def find(name: str) -> Callable[[], Recipe]:
+def find(name: str) -> Callable[[], AnyRecipe]:
     """The recipe called `name`, or the function in a file of the user's: `my_recipes.py:birds`.
 
     Raises:
@@ -38,7 +43,7 @@ def find(name: str) -> Callable[[], Recipe]:
     return RECIPES[name]
 
 
-def _from_file(file: Path, function: str) -> Callable[[], Recipe]:
+def _from_file(file: Path, function: str) -> Callable[[], AnyRecipe]:
     if not file.is_file():
         raise ValueError(f"recipe: got {file}, which is not a file; expected FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -49,4 +54,4 @@ def _from_file(file: Path, function: str) -> Callable[[], Recipe]:
     found: Any = getattr(module, function, None)
     if not callable(found):
         raise ValueError(f"recipe: got {function!r}, expected a function that {file} defines")
-    return cast("Callable[[], Recipe]", found)
+    return cast("Callable[[], AnyRecipe]", found)

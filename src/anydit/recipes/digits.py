@@ -17,9 +17,7 @@ def digits() -> Recipe:
     anydit train digits
     """
     return Recipe(
-        model=DiTConfig(
-            width=192, depth=6, heads=6, patch=(4, 4), channels=1, size=(8, 8), conditions={"label": Label(10)}
-        ),
+        model=DiTConfig(width=192, depth=6, heads=6, patch=(4, 4), conditions={"label": Label(10)}),
         codec=Normalize.to_unit(0, 16),
         sampling=Sampling(sampler=DPMSolverPP(), steps=25),
         view=Images(low=0, high=16),

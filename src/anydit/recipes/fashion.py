@@ -18,9 +18,7 @@ def fashion() -> Recipe:
     anydit train fashion
     """
     return _recipe(
-        DiTConfig(
-            width=192, depth=6, heads=6, patch=(7, 7), channels=1, size=(28, 28), conditions={"label": Label(10)}
-        ),
+        DiTConfig(width=192, depth=6, heads=6, patch=(7, 7), conditions={"label": Label(10)}),
         Velocity(),
         TrainConfig(
             steps=2300,
@@ -42,9 +40,7 @@ def fashion_gpu() -> Recipe:
     anydit train fashion-gpu
     """
     return _recipe(
-        DiTConfig(
-            width=384, depth=12, heads=6, patch=(4, 4), channels=1, size=(28, 28), conditions={"label": Label(10)}
-        ),
+        DiTConfig(width=384, depth=12, heads=6, patch=(4, 4), conditions={"label": Label(10)}),
         X0(),
         TrainConfig(
             steps=20_000,

@@ -1,61 +1,47 @@
 """One training run in one folder: start it, or go on where its newest whole checkpoint left off."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Generic, TypeVar
 
 import torch
 
-from anydit.config import Json, to_json
-from anydit.data import Samples
+from anydit.config import Json, differences, to_json
 from anydit.data.base import digest
-from anydit.data.loader import Order, read_ahead
-from anydit.inference.adapter import ADAPTER_WEIGHTS
-from anydit.inference.compile import compile_blocks, emulates_bf16
-from anydit.inference.config import RUN_FILE
-from anydit.inference.folder import save_weights
-from anydit.inference.pipeline import Pipeline, find_device, load
-from anydit.model.dit import DiT
+from anydit.data.loader import read_ahead
+from anydit.inference.compile import emulates_bf16
+from anydit.inference.pipeline import find_device
 from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
+from anydit.train.base import Note, Trainable, Work
 from anydit.train.checkpoint import Checkpoint
-from anydit.train.fit import KEPT
+from anydit.train.config import RESUMABLE
 from anydit.train.guards import Interrupted, SkipCounter, StopRequest, locked, make_writable
 from anydit.train.log import Bar, Log, progress_bar, read
-from anydit.train.lora import adapt, share, trained
-from anydit.train.recipe import Recipe, refuse_differences, refuse_unbuildable, resolved
-from anydit.train.start import (
-    INIT_FILE,
-    Start,
-    beginning,
-    refuse_another,
-    report,
-    settled,
-    take_over,
-    write_start,
-)
-from anydit.train.step import Outcome, TrainStep
-from anydit.weights import identify, read_config, read_id, write_config
+from anydit.train.start import Start
+from anydit.train.step import Outcome
+from anydit.weights import RUN_FILE, identify, read_config, read_id, save_tensors, write_config
 
-CHECKPOINTS, LOG_FILE, SAMPLES, LOSS_CURVE, STRIP, FINAL, TRAJECTORY = (
-    "checkpoints", "log.jsonl", "samples", "loss.png", "denoising.png", "samples.png", "denoising.gif",
-)  # fmt: skip
+CHECKPOINTS, LOG_FILE, SAMPLES, LOSS_CURVE = "checkpoints", "log.jsonl", "samples", "loss.png"
 PREVIEWS = 50
 """Samples on a sheet, about."""
 
-Note = Callable[[str], None]
+T = TypeVar("T")
 
 
 def train(
-    recipe: Recipe,
+    recipe: Trainable[T],
     out: Path | str,
     device: torch.device | str | None = None,
     note: Note = print,
     start: Start | None = None,
-) -> Pipeline:
-    """Train `recipe` in the folder `out`, or go on with what is there; returns the pipeline of the averaged weights.
+) -> T:
+    """Train `recipe` in the folder `out`, or go on with what is there; returns what it makes, with averaged weights.
+
+    Of a `Recipe` that is a `Pipeline`, of a `CodecRecipe` a codec.
 
     `start`: weights to begin with, for a recipe that `anydit.train.start.begun` has fitted to them. A run that began
     with some goes on without them.
@@ -72,31 +58,50 @@ def train(
             "device: got mps, expected cpu or cuda: PyTorch's fused AdamW for Apple's GPUs ignores the switch that "
             "skips a step whose gradient is not finite, so that one such step would spoil the run"
         )
-    refuse_unbuildable(recipe)
+    recipe.refuse_unbuildable()
     make_writable(out)
     with locked(out):
-        start, origin = beginning(recipe, out, start)
-        samples = recipe.data.open("train")
-        recipe = resolved(recipe, samples, note)
-        recipe = recipe if origin is None else settled(recipe, origin)
-        run = Run(recipe, out, samples, device, note, start)
+        run = _begun(recipe, out, device, note, start)
         run.resume()
         with StopRequest().listening() as stop:  # before and after, nothing is lost, and Ctrl-C acts at once
             run.go(stop)
         run.finish()
-        return run.pipeline
+        return run.work.result
+
+
+def _begun(recipe: Trainable[T], out: Path, device: torch.device, note: Note, start: Start | None) -> "Run[T]":
+    """The run before its next step.
+
+    Raises:
+        ValueError: the folder is of another recipe.
+    """
+    begins = recipe.beginning(out, start)
+    samples = recipe.data.open("train")
+    before = read_config(out / RUN_FILE) if (out / RUN_FILE).is_file() else None
+    whole: Trainable[T] = begins.settled(recipe.resolved(samples, note, device, before))
+    if before is not None:
+        _refuse_differences(before, to_json(whole), out)
+    data: Json = {"samples": len(samples), "sha256": digest(samples)}
+    return Run(whole, whole.begin(samples, out, device, note, begins.start), data, out, device, note)
+
+
+def _refuse_differences(before: Json, now: Json, out: Path) -> None:
+    changed = [d for d in differences(before, now) if not f"{d[0]}.".startswith(RESUMABLE)]
+    if changed:
+        what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
+        raise ValueError(f"out: {out} holds a run of another recipe ({what}); choose another folder or the same recipe")
 
 
 @dataclass
-class Run:
-    """A run under way: its state, and what is written about it."""
+class Run(Generic[T]):
+    """A run under way: what is being trained, and what is written about it. `data`: what tells them apart."""
 
-    recipe: Recipe
+    recipe: Trainable[T]
+    work: Work[T]
+    data: Json
     out: Path
-    samples: Samples
     device: torch.device
     note: Note
-    start: Start | None = None
     id: str | None = None
     done: int = 0
     saved: int = -1
@@ -104,74 +109,57 @@ class Run:
     pending: list[tuple[int, Outcome, Json]] = field(default_factory=list[tuple[int, Outcome, Json]])
 
     def __post_init__(self) -> None:
-        config = self.recipe.train
-        codec = self.recipe.codec.build().to(self.device)
-        model = DiT(self.recipe.model, config.seed)
-        self.fitted = [] if self.start is None else take_over(self.start, model)
-        if config.adapter is not None:
-            adapt(model, config.adapter, {row.name for row in self.fitted if row.how != KEPT}, config.seed)
-            self.note(share(model))
-        model.to(self.device)
-        self.order = Order(len(self.samples), config.batch, config.seed)
-        self.step = TrainStep(model, codec, self.recipe.objective, config, self.order.positions)
-        self.pipeline = Pipeline(self.recipe, self.step.ema.module, codec)
+        config = self.recipe.loop
         self.skips = SkipCounter(config.max_skipped)
-        self.data: Json = {"samples": len(self.samples), "sha256": digest(self.samples)}
-        if config.compile:
-            compile_blocks(model)
         if config.bf16 and emulates_bf16(self.device):
             self.note("This processor has no instructions for bfloat16: --train.bf16 False is faster here.")
 
     def resume(self) -> None:
-        """Take up the newest whole checkpoint, if the folder is of this same recipe; else begin and write the recipe.
+        """Take up the newest whole checkpoint, if there is one; else write the recipe.
 
         Raises:
-            ValueError: the folder is of another recipe, or holds checkpoints without one.
+            ValueError: the folder holds checkpoints without a recipe, or none that is whole, or of other data.
         """
         root = self.out / CHECKPOINTS
         checkpoint.sweep(root)
+        frozen = self.work.frozen()
         if (self.out / RUN_FILE).is_file():
             # The id that it began with, if there were ids then, although steps and intervals may have changed.
             self.id = read_id(self.out / RUN_FILE)
-            refuse_another(self.out, self.start)
-            refuse_differences(read_config(self.out / RUN_FILE), self.recipe, self.out)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(
                 f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
             )
         else:
-            began = {} if self.start is None else {"init": self.start.origin.sha256}
-            self.id = identify(to_json(self.recipe) | began, self.step.codec.state_dict())
+            self.id = identify(to_json(self.recipe) | self.work.origin, *frozen.values())
         found = checkpoint.newest(root, self.note)
         if found is not None:
             self._load(found)
-            if self.done >= self.recipe.train.steps:
+            if self.done >= self.recipe.loop.steps:
                 self.note(
                     f"Nothing is left to do: the run in {self.out} is at step {self.done}, and train.steps is "
-                    f"{self.recipe.train.steps}."
+                    f"{self.recipe.loop.steps}."
                 )
                 return
-            self.note(f"Going on from step {self.done} of {self.recipe.train.steps} in {self.out}.")
+            self.note(f"Going on from step {self.done} of {self.recipe.loop.steps} in {self.out}.")
             self._compare_rates(found)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(f"out: got {self.out}, where no checkpoint is whole; move it away to start anew")
-        elif self.start is not None:
-            self.note(report(self.start.origin, self.fitted, self.recipe))
-            write_start(self.out, self.start, self.fitted, self.recipe.train.adapter)
-        elif (self.out / INIT_FILE).is_file():
-            raise ValueError(f"init: got none, expected it again: {self.out} was stopped before its first checkpoint")
+        due = found is None and self.work.first(self.out)
+        for name, tensors in frozen.items():
+            save_tensors(self.out / name, tensors, self.id)
         write_config(self.out / RUN_FILE, to_json(self.recipe), self.id)
         (self.out / SAMPLES).mkdir(exist_ok=True)
-        if self.start is not None and found is None:
-            self.save()  # from here on the run needs nobody else's weights
+        if due:
+            self.save()
 
     def go(self, stop: StopRequest) -> None:
         """Take the steps that are left, if any are."""
-        config = self.recipe.train
+        config = self.recipe.loop
         if self.done >= config.steps:
             return
         log = Log(self.out / LOG_FILE, self.out / "tensorboard" if config.tensorboard else None)
-        batches = read_ahead(self.samples, self.order, self.done, config.workers)
+        batches = read_ahead(self.work.samples, self.work.order, self.done, config.workers)
         self.began = perf_counter()
         try:
             with progress_bar(config.steps, self.done) as bar:
@@ -187,9 +175,9 @@ class Run:
 
     def _one(self, batches: Iterator[Batch], log: Log, bar: Bar) -> None:
         """One step, and whatever is due after it."""
-        config, step = self.recipe.train, self.done
+        config, step = self.recipe.loop, self.done
         batch = next(batches)
-        outcome = self.step(batch.to(self.device), step)
+        outcome = self.work.step(batch.to(self.device), step)
         entry: Json = {"step": step, "lr": config.rate(step), "ids": zlib.crc32(batch.ids.numpy().tobytes())}
         self.pending.append((step, outcome, entry))
         self.done += 1
@@ -207,11 +195,12 @@ class Run:
         if not self.pending:
             return
         outcomes = [(float(o.loss), float(o.grad_norm), bool(o.applied)) for _, o, _ in self.pending]
+        terms = [{name: float(term) for name, term in o.terms.items()} for _, o, _ in self.pending]
         seconds = (perf_counter() - self.began) / len(outcomes)
-        rate = self.recipe.train.batch / seconds
-        for (step, _, entry), (loss, norm, applied) in zip(self.pending, outcomes, strict=True):
+        rate = self.recipe.loop.batch / seconds
+        for (step, _, entry), (loss, norm, applied), told in zip(self.pending, outcomes, terms, strict=True):
             figures = {"loss": loss, "loss_hex": loss.hex(), "grad_norm": norm, "skipped": not applied}
-            log.step(entry | figures | {"seconds": seconds, "samples_per_second": rate})
+            log.step(entry | figures | told | {"seconds": seconds, "samples_per_second": rate})
             if not applied:
                 self.note(f"Step {step} was skipped: its loss or gradient is not finite.")
         log.flush()
@@ -228,31 +217,24 @@ class Run:
             return
         info: Json = {
             "step": self.done,
-            "lr": self.recipe.train.rate(self.done - 1),
+            "lr": self.recipe.loop.rate(self.done - 1),
             "data": self.data,
             "skipped": self.skips.total,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        checkpoint.save(self.out / CHECKPOINTS, self.done, self.step.state(), info, self.recipe.train.keep)
+        checkpoint.save(self.out / CHECKPOINTS, self.done, self.work.step.state(), info, self.recipe.loop.keep)
         self._export()
         self.saved = self.done
 
     def _export(self) -> None:
         """Write the averaged weights where `anydit.load` looks for them."""
-        average, codec = self.step.ema.module, self.step.codec.state_dict()
-        if self.recipe.train.adapter is None:
-            save_weights(self.out, average.state_dict(), codec, self.id)
-        else:
-            save_weights(self.out, trained(self.step.model, average), codec, self.id, ADAPTER_WEIGHTS)
+        for name, tensors in self.work.weights().items():
+            save_tensors(self.out / name, tensors, self.id)
 
     def finish(self) -> None:
         """The pictures of a finished run."""
-        pictures.sheet(self.pipeline, self.samples, 2 * PREVIEWS).save(self.out / FINAL)
-        cond, _ = pictures.examples(self.samples, self.recipe.model.conditions, 10)
-        frames = pictures.trajectory(self.pipeline, cond, 10, shown=10)
-        pictures.strip(self.pipeline, frames).save(self.out / STRIP)
-        self.recipe.view.animation(frames, self.out / TRAJECTORY)
+        self.work.finish(self.out)
         entries = read(self.out / LOG_FILE)
         if entries:
             pictures.loss_curve(entries, self.out / LOSS_CURVE)
@@ -262,7 +244,7 @@ class Run:
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
         try:
-            image = pictures.sheet(self.pipeline, self.samples, PREVIEWS)
+            image = self.work.sheet(PREVIEWS)
             image.save(self.out / SAMPLES / f"step-{self.done:07d}.png")
             log.picture(image, self.done)
         except (MemoryError, torch.OutOfMemoryError):
@@ -278,7 +260,8 @@ class Run:
                 f"data: got {now} from {self.recipe.data}, expected {then}, with which the run in {self.out} began; "
                 "put the data back, or choose another folder"
             )
-        self.step.load_state({name: found.tensors(name) for name in self.step.state()}, found.folder)
+        step = self.work.step
+        step.load_state({name: found.tensors(name) for name in step.state()}, found.folder)
         self.done = self.saved = int(info["step"])
         self._export()  # a kill may have come between the checkpoint and these
         self.skips.total = int(info["skipped"])
@@ -288,7 +271,7 @@ class Run:
 
     def _compare_rates(self, found: Checkpoint) -> None:
         """Say if the learning rate jumps, because the schedule follows another number of steps than before."""
-        config, last = self.recipe.train, float(found.info()["lr"])
+        config, last = self.recipe.loop, float(found.info()["lr"])
         if last != config.rate(self.done - 1):
             self.note(
                 f"The learning rate was {last:.3g} at step {self.done - 1}, and goes on with "

@@ -9,6 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from anydit.codecs import Normalize
 from anydit.inference.compile import autocast, compile_blocks
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT
@@ -62,7 +63,7 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
     if config.adapter is not None:
         adapt(model, config.adapter, set(), config.seed)
     model.to(device)
-    codec = recipe.codec.build().to(device)
+    codec = Normalize((0.0,), (1.0,)).build()  # the data of this profile are latents
     step = TrainStep(model, codec, recipe.objective, config, torch.arange(config.batch))
     batch = _batch(recipe, config.batch, device)
     kept = _kept_bytes(step, batch)

@@ -1,97 +1,39 @@
 """A recipe: everything about a run. What it leaves open is filled in from the data before anything is trained."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from anydit.codecs import Normalize, Survey
+from anydit.codecs.base import CPU
 from anydit.codecs.normalize import moments
-from anydit.config import Json, check_at_least, config, differences, to_json
-from anydit.data import Data, Digits, Facts, Samples
-from anydit.diffusion.losses import AnyWeight, Objective, Plain, VariationalBound
-from anydit.diffusion.times import AnyTrainingTimes, Discrete, Uniform
+from anydit.config import Json, config, filled
+from anydit.data import Data, Digits, Facts, Samples, View
+from anydit.diffusion.losses import Objective
+from anydit.diffusion.times import Discrete
 from anydit.inference.config import PipelineConfig
+from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
 from anydit.tensors import Batch, Tokens
-from anydit.train.lora import LoRA
-from anydit.train.optim import AdamW, AnySchedule, Constant
+from anydit.train.base import Note, Trainable, Work
+from anydit.train.config import RESUMABLE, TrainConfig
+from anydit.train.diffusion import DiffusionWork
+from anydit.train.start import Beginning, Start
+
+__all__ = ["RESUMABLE", "Recipe", "TrainConfig", "resolved", "surveyed"]
 
 
 @config
-class TrainConfig:
-    """How to train. One step is one update of the weights from `batch` samples.
-
-    `steps`: in all. `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance.
-    `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient. `ema_decay`: of
-    the averaged weights that sampling uses. `adapter`: train this beside a model to begin with, and not the model.
-    `bf16`: products in bfloat16. `compile`: each block by torch.compile. `max_skipped`: how many steps in a row may be
-    not finite. `keep`: how many checkpoints to keep.
-    """
-
-    steps: int = 10_000
-    batch: int = 128
-    seed: int = 0
-    times: AnyTrainingTimes = Uniform()
-    stratified: bool = True
-    weight: AnyWeight = Plain()
-    bound: VariationalBound = VariationalBound()
-    optimizer: AdamW = AdamW()
-    schedule: AnySchedule = Constant()
-    clip: float = 1.0
-    accumulate: int = 1
-    ema_decay: float = 0.9999
-    adapter: LoRA | None = None
-    bf16: bool = False
-    compile: bool = False
-    workers: int = 0
-    log_every: int = 10
-    sample_every: int = 1000
-    save_every: int = 1000
-    keep: int = 2
-    max_skipped: int = 20
-    tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "log_every", "sample_every", "save_every", "keep", "max_skipped"):
-            check_at_least(f"train.{name}", getattr(self, name), 1)
-        check_at_least("train.workers", self.workers, 0)
-        if self.batch % self.accumulate:
-            raise ValueError(f"train.accumulate: got {self.accumulate}, expected a divisor of train.batch {self.batch}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"train.ema_decay: got {self.ema_decay}, expected at least 0 and below 1")
-        if not self.clip > 0:
-            raise ValueError(f"train.clip: got {self.clip}, expected a number above 0 (inf for no clipping)")
-
-    def rate(self, step: int) -> float:
-        """The learning rate at `step`, the first being 0."""
-        return self.optimizer.lr * self.schedule.factor(step, self.steps)
-
-
-RESUMABLE = (
-    "train.steps.",
-    "train.max_skipped.",
-    "train.keep.",
-    "train.workers.",
-    "train.tensorboard.",
-    "train.log_every.",
-    "train.sample_every.",
-    "train.save_every.",
-    "data.cache.",
-    "data.bad_limit.",
-    "sampling.",
-    "view.",
-)
-"""Fields, with all in them, that a resumed run may change, because what was trained so far would be the same."""
-
-
-@config
-class Recipe(PipelineConfig):
+class Recipe(PipelineConfig, Trainable[Pipeline]):
     """A pipeline, the data that it learns from, and how."""
+
+    picture: ClassVar[str] = "samples.png"
 
     data: Data = field(default_factory=Digits)
     train: TrainConfig = TrainConfig()
@@ -99,7 +41,7 @@ class Recipe(PipelineConfig):
     def __post_init__(self) -> None:
         PipelineConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         size = getattr(self.data, "size", None)
-        if size is not None:
+        if size is not None and self.codec.complete:
             grid_of(self.codec.latent_size(tuple(size)), self.model.patch)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
@@ -119,43 +61,51 @@ class Recipe(PipelineConfig):
         bound = self.train.bound if self.model.learned_variance else None
         return Objective(self.path, self.prediction, self.train.weight, bound)
 
+    @property
+    def loop(self) -> TrainConfig:
+        return self.train
 
-def refuse_unbuildable(recipe: Recipe) -> None:
-    """Build the network without memory where the recipe leaves nothing to the data, so that faults show before work."""
-    if recipe.model.complete:
-        with torch.device("meta"):
-            model = DiT(recipe.model)
-        if recipe.train.adapter is not None:
-            recipe.train.adapter.products(model)
+    def refuse_unbuildable(self) -> None:
+        """Build the network without memory where the recipe leaves nothing to the data."""
+        if self.model.complete:
+            with torch.device("meta"):
+                model = DiT(self.model)
+            if self.train.adapter is not None:
+                self.train.adapter.products(model)
 
+    def beginning(self, out: Path, start: Start | None) -> Beginning:
+        return Beginning.of(self.train.adapter, out, start)
 
-def refuse_differences(saved: Json, recipe: Recipe, out: Path) -> None:
-    """Refuse to go on in `out`, whose recipe was `saved`, with one that would have trained otherwise so far."""
-    changed = [d for d in differences(saved, to_json(recipe)) if not f"{d[0]}.".startswith(RESUMABLE)]
-    if changed:
-        what = "; ".join(f"{name}: was {old!r}, is {new!r}" for name, old, new in changed[:8])
-        raise ValueError(f"out: {out} holds a run of another recipe ({what}); choose another folder or the same recipe")
+    def resolved(self, samples: Samples, note: Note, device: torch.device, before: Json | None = None) -> "Recipe":
+        recipe = self if before is None else replace(self, codec=filled(self.codec, before.get("codec")))
+        return resolved(recipe, samples, note, device)
+
+    def begin(
+        self, samples: Samples, out: Path, device: torch.device, note: Note, start: Start | None = None
+    ) -> Work[Pipeline]:
+        return DiffusionWork(self, self.objective, self.train, samples, out, device, note, start)
 
 
 R = TypeVar("R", bound=PipelineConfig)
 
 
-def resolved(recipe: R, samples: Samples, note: Callable[[str], None] = print) -> R:
+def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.device = CPU) -> R:
     """`recipe` with all that it leaves to the data filled in.
 
     A condition that leaves to the data what it is, is left out where the data has none. `note` is told of those, and of
-    what the data knows and the model is not told.
+    what the data knows and the model is not told. `device`: where a codec's network runs to be measured.
 
     Raises:
         ValueError: the recipe says something that the data contradicts.
     """
     facts = samples.facts
-    codec = recipe.codec.measured(batch.x for batch in _all(samples))
+    codec = recipe.codec.measured(surveyed(samples, recipe.view, device))
     channels, size = codec.latent_channels(facts.channels), codec.latent_size(facts.size)
     model = recipe.model
     for name, got, expected in (("channels", model.channels, channels), ("size", model.size, size)):
         if got is not None and got != expected:
-            raise ValueError(f"model.{name}: got {got}, expected {expected}, which the data has")
+            whose = "data has" if isinstance(codec, Normalize) else "latents have (None takes what they have)"
+            raise ValueError(f"model.{name}: got {got}, expected {expected}, which the {whose}")
     conditions, absent = dict[str, Condition](), list[str]()
     for name, condition in model.conditions.items():
         if name in facts.conditions:
@@ -170,8 +120,19 @@ def resolved(recipe: R, samples: Samples, note: Callable[[str], None] = print) -
         if name not in model.conditions:
             kind = _kind(name, facts).__name__
             note(f"The model is not told of {name}, which the data has; --model.conditions.{name} {kind} tells it.")
+    if size != facts.size and any(isinstance(c, Field) for c in conditions.values()):
+        raise ValueError(f"model.conditions: got a Field of size {facts.size}, expected none beside latents of {size}")
     model = replace(model, channels=channels, size=size, conditions=conditions)
     return replace(recipe, model=model, codec=codec, view=recipe.view.like(facts))
+
+
+def surveyed(samples: Samples, view: View, device: torch.device) -> Survey:
+    """What a codec is shown of the data: their bounds are those of the view."""
+
+    def batches(at_most: int | None) -> Iterator[Tensor]:
+        return (batch.x for batch in _all(samples, len(samples) if at_most is None else at_most))
+
+    return Survey(batches, view.bounds, device)
 
 
 def _kind(name: str, facts: Facts) -> type[Condition]:
@@ -226,6 +187,8 @@ def _with_widths(condition: Text, given: Tensor | Tokens | None, at: str) -> Tex
     return replace(condition, **widths)
 
 
-def _all(samples: Samples, at_once: int = 256) -> Iterator[Batch]:
-    """All samples in order, batch by batch; nothing is read until the first is asked for."""
-    return (samples.read(ids) for ids in torch.arange(len(samples)).split(at_once))
+def _all(samples: Samples, at_most: int | None = None, at_once: int = 256) -> Iterator[Batch]:
+    """All samples in order, or at most so many, evenly spread, batch by batch; none is read before it is asked for."""
+    count = len(samples)
+    n = count if at_most is None else min(count, at_most)
+    return (samples.read(ids) for ids in (torch.arange(n) * count // n).split(at_once))

@@ -18,10 +18,9 @@ from anydit.model.dit import DiT, DiTConfig
 from anydit.model.tokens import Grid, Position, Rope, SinCos, SinCosRope
 from anydit.train.fit import KEPT, LEFT, Row, fitted
 from anydit.train.lora import LoRA
-from anydit.train.recipe import Recipe
 from anydit.weights import checksum, load_strictly, read_config, write_config
 
-P = TypeVar("P", SinCos, Rope)
+P, R, T = TypeVar("P", SinCos, Rope), TypeVar("R", bound=PipelineConfig), TypeVar("T")
 
 INIT_FILE = "init.json"
 """What a run that began with other weights keeps of them: whose they were, and what became of each."""
@@ -61,7 +60,47 @@ class Start:
         return cls(Origin(str(source), checksum(tensors), model, path, prediction), tensors)
 
 
-def begun(recipe: Recipe, origin: Origin) -> Recipe:
+@dataclass(frozen=True)
+class Beginning:
+    """What a run begins or goes on with, and whose weights it began with; nothing, for most."""
+
+    start: Start | None = None
+    origin: Origin | None = None
+
+    @classmethod
+    def of(cls, adapter: LoRA | None, out: Path, start: Start | None) -> "Beginning":
+        """That of the run in `out`, told to begin with `start`. An adapter always needs its base.
+
+        Raises:
+            ValueError: the run began with other weights; or an adapter has no base, its base is none that `anydit.load`
+                could open, or it is not there any more.
+        """
+        if config_file(out).is_file():
+            refuse_another(out, start)
+        if adapter is None:
+            return cls(start, read_origin(out) if start is None else start.origin)
+        if start is not None:
+            folder = Path(start.origin.source)
+            if not config_file(folder).is_file() or is_adapter(folder):
+                form = "merge" if is_adapter(folder) else "diffusers"
+                raise ValueError(
+                    f"init: got {folder} for an adapter, expected a run or a folder with whole weights: "
+                    f"anydit convert {form} {folder} --to FOLDER"
+                )
+            return cls(start, start.origin)
+        origin = read_origin(out)
+        if origin is None or not is_adapter(out):
+            raise ValueError("train.adapter: got one without weights to begin with, expected --init FOLDER beside it")
+        return cls(Start(origin, load_adapter(out).base_weights(out)), origin)
+
+    def settled(self, recipe: T) -> T:
+        """The recipe, resolved with its data, for what it begins with."""
+        if self.origin is None or not isinstance(recipe, PipelineConfig):
+            return recipe
+        return settled(recipe, self.origin)
+
+
+def begun(recipe: R, origin: Origin) -> R:
     """`recipe` with the network of `origin`, its path and its prediction, before anything else of it is said anew.
 
     What the data and the task decide stays the recipe's: channels, size, conditions, a learned variance, and the patch
@@ -81,7 +120,7 @@ def begun(recipe: Recipe, origin: Origin) -> Recipe:
     return replace(recipe, model=model, path=path, prediction=prediction)
 
 
-def settled(recipe: Recipe, origin: Origin) -> Recipe:
+def settled(recipe: R, origin: Origin) -> R:
     """`recipe`, resolved with its data; on the grid that the weights know, positions are as they were."""
     model, old = recipe.model, origin.model
     if len(model.patch) != len(old.patch) or model.grid != old.grid or model.position != _stretched(old):
@@ -145,29 +184,6 @@ def read_origin(out: Path) -> Origin | None:
         ValueError: the record is damaged.
     """
     return from_json(Origin, read_config(out / INIT_FILE).get("origin")) if (out / INIT_FILE).is_file() else None
-
-
-def beginning(recipe: Recipe, out: Path, start: Start | None) -> tuple[Start | None, Origin | None]:
-    """What the run in `out` has to begin or to go on with, and what it began with; an adapter always needs its base.
-
-    Raises:
-        ValueError: an adapter has no base, its base is none that `anydit.load` could open, or it is not there any more.
-    """
-    if recipe.train.adapter is None:
-        return start, read_origin(out) if start is None else start.origin
-    if start is not None:
-        folder = Path(start.origin.source)
-        if not config_file(folder).is_file() or is_adapter(folder):
-            form = "merge" if is_adapter(folder) else "diffusers"
-            raise ValueError(
-                f"init: got {folder} for an adapter, expected a run or a folder with whole weights: "
-                f"anydit convert {form} {folder} --to FOLDER"
-            )
-        return start, start.origin
-    origin = read_origin(out)
-    if origin is None or not is_adapter(out):
-        raise ValueError("train.adapter: got one without weights to begin with, expected --init FOLDER beside it")
-    return Start(origin, load_adapter(out).base_weights(out)), origin
 
 
 def refuse_another(out: Path, start: Start | None) -> None:

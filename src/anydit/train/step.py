@@ -1,11 +1,13 @@
 """One training step: noise, loss, gradient, guard, update, average."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from anydit.codecs import Codec
 from anydit.diffusion.losses import Objective
@@ -14,18 +16,96 @@ from anydit.inference.compile import autocast
 from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT
 from anydit.tensors import MASK, Batch, Stream, drop, select
+from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.ema import EMA
-from anydit.train.recipe import TrainConfig
 from anydit.weights import load_strictly
+
+M = TypeVar("M", bound=nn.Module)
+
+LOSS = "loss"
+"""The term that is minimised; the others are told beside it."""
+
+Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step left, still on the device: mean loss, the gradient's norm, and whether it was applied (1 or 0)."""
+    """What a step left, still on the device: mean loss, the gradient's norm, and whether it was applied (1 or 0).
+
+    `terms`: what the log tells beside these, by name.
+    """
 
     loss: Float[Tensor, ""]
     grad_norm: Float[Tensor, ""]
     applied: Float[Tensor, ""]
+    terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict[str, Tensor])
+
+
+class Step(ABC, Generic[M]):
+    """The state that training changes (weights, their average, the optimizer's) and the step that changes it.
+
+    What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch.
+    """
+
+    def __init__(self, model: M, config: LoopConfig, positions: Int[Tensor, " b"]) -> None:
+        self.model, self.loop = model, config
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.positions = positions.to(next(model.parameters()).device)
+        self.ema = EMA(model, config.ema_decay)
+        self.optimizer = config.optimizer.build(self.trained.values())
+
+    def __call__(self, batch: Batch, step: int) -> Outcome:
+        """Update the weights from one whole batch at `step`, unless loss or gradient is not finite."""
+        self.model.train()
+        parts = torch.arange(len(batch.x), device=batch.x.device).chunk(self.loop.accumulate)
+        shares = [self._backward(batch, part, step) for part in parts]
+        terms = {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
+        loss = terms.pop(LOSS)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.loop.clip, foreach=True)
+        applied = (loss.isfinite() & norm.isfinite()).float()
+        self._update(step, applied)
+        return Outcome(loss, norm, applied, terms)
+
+    @abstractmethod
+    def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
+        """The share of some rows of a batch in its mean loss, and of what else is told of it."""
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All that training changes, as named groups of tensors; parameters that are not trained are not among them."""
+        modules, kept = {"model": self.model, "ema": self.ema.module}, self._kept
+        weights = {name: {k: v for k, v in m.state_dict().items() if k not in kept} for name, m in modules.items()}
+        return {**weights, "optimizer": moments_of(self.optimizer, self.trained)}
+
+    def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
+        """Put back what `state` gave.
+
+        Raises:
+            ValueError: the tensors are not of this model or optimizer.
+        """
+        kept = self._kept
+        load_strictly(self.model, {**kept, **groups["model"]}, f"{source}, model")
+        load_strictly(self.ema.module, {**kept, **groups["ema"]}, f"{source}, ema")
+        put_moments(self.optimizer, self.trained, groups["optimizer"], source)
+
+    @property
+    def _kept(self) -> dict[str, nn.Parameter]:
+        """The parameters that stay as they are."""
+        return {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+
+    def _backward(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
+        """Add the gradient of some rows' share of the batch's mean loss."""
+        terms = self.terms(batch, rows, step)
+        terms[LOSS].backward()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
+        """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.loop.rate(step)
+        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the fused kernel's switch that skips a step
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(step, applied)
 
 
 @dataclass(frozen=True)
@@ -53,68 +133,45 @@ class Draws:
         }
 
 
-class TrainStep:
-    """The state that training changes (weights, their average, the optimizer's) and the step that changes it.
+def moments_of(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """An optimizer's state of each parameter, as `PARAMETER:KEY`."""
+    states = {name: optimizer.state[parameter] for name, parameter in trained.items()}
+    return {f"{name}:{key}": torch.as_tensor(v) for name, state in states.items() for key, v in state.items()}
 
-    `positions`: where the samples that this process gets are in the whole batch.
+
+def put_moments(
+    optimizer: torch.optim.Optimizer,
+    trained: Mapping[str, nn.Parameter],
+    moments: Mapping[str, Tensor],
+    source: object,
+) -> None:
+    """Put back what `moments_of` gave.
+
+    Raises:
+        ValueError: they are of a parameter that is not trained.
     """
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        name, _, moment = key.rpartition(":")
+        if name not in trained:
+            raise ValueError(f"checkpoint: {source} has optimizer state for {name!r}, which the model does not have")
+        states.setdefault(name, {})[moment] = value
+    for name, state in states.items():
+        # The step counter stays where the fused kernel wants it; moments lie beside their parameter.
+        optimizer.state[trained[name]] = {k: v.to(trained[name].device) for k, v in state.items()}
+
+
+class TrainStep(Step[DiT]):
+    """A step of a diffusion model, on latents of a codec that stays as it is."""
 
     def __init__(
         self, model: DiT, codec: Codec, objective: Objective, config: TrainConfig, positions: Int[Tensor, " b"]
     ) -> None:
-        self.model, self.codec, self.objective, self.config = model, codec, objective, config
-        self.positions = positions.to(next(model.parameters()).device)
+        super().__init__(model, config, positions)
+        self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
-        self.ema = EMA(model, config.ema_decay)
-        self.optimizer = config.optimizer.build(p for p in model.parameters() if p.requires_grad)
 
-    def __call__(self, batch: Batch, step: int) -> Outcome:
-        """Update the weights from one whole batch at `step`, unless loss or gradient is not finite."""
-        self.model.train()
-        parts = torch.arange(len(batch.x), device=batch.x.device).chunk(self.config.accumulate)
-        loss = torch.stack([self._backward(batch, part, step) for part in parts]).sum()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=True)
-        applied = (loss.isfinite() & norm.isfinite()).float()
-        self._update(step, applied)
-        return Outcome(loss, norm, applied)
-
-    def state(self) -> dict[str, dict[str, Tensor]]:
-        """All that training changes, as named groups of tensors; parameters that are not trained are not among them."""
-        moments = {
-            f"{name}:{key}": torch.as_tensor(value)
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad
-            for key, value in self.optimizer.state[parameter].items()
-        }
-        kept = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
-        modules = {"model": self.model, "ema": self.ema.module}
-        weights = {name: {k: v for k, v in m.state_dict().items() if k not in kept} for name, m in modules.items()}
-        return {**weights, "optimizer": moments}
-
-    def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
-        """Put back what `state` gave.
-
-        Raises:
-            ValueError: the tensors are not of this model or optimizer.
-        """
-        kept = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
-        load_strictly(self.model, {**kept, **groups["model"]}, f"{source}, model")
-        load_strictly(self.ema.module, {**kept, **groups["ema"]}, f"{source}, ema")
-        parameters = dict(self.model.named_parameters())
-        states: dict[str, dict[str, Tensor]] = {}
-        for key, value in groups["optimizer"].items():
-            name, _, moment = key.rpartition(":")
-            if name not in parameters:
-                raise ValueError(
-                    f"checkpoint: {source} has optimizer state for {name!r}, which the model does not have"
-                )
-            states.setdefault(name, {})[moment] = value
-        for name, state in states.items():
-            # The step counter stays where the fused kernel wants it; moments lie beside their parameter.
-            self.optimizer.state[parameters[name]] = {k: v.to(parameters[name].device) for k, v in state.items()}
-
-    def _backward(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Float[Tensor, ""]:
-        """Add the gradient of some rows' share of the batch's mean loss."""
+    def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
         with torch.no_grad():
             x0 = self.codec.encode(batch.x[rows])
         # The data may know more than this model is told.
@@ -123,15 +180,4 @@ class TrainStep:
         cond = drop(select(told, rows), self.draws.dropped(step, places))
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
         with autocast(x0.device, self.config.bf16):
-            loss = self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch
-        loss.backward()
-        return loss.detach()
-
-    def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
-        """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(step)
-        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the fused kernel's switch that skips a step
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(step, applied)
+            return {LOSS: self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch}

@@ -1,0 +1,52 @@
+"""Data to latents and back, as a pipeline does it: so many samples at a time as memory allows, or in tiles."""
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from anydit.codecs import Codec, Tiles
+from anydit.codecs import tiles as tiling
+from anydit.codecs.base import in_parts
+
+MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+"""By the number of axes."""
+
+
+def encoded(codec: Codec, x: Float[Tensor, "n c *space"], device: torch.device) -> Float[Tensor, "n c_z *space_z"]:
+    """The latents of samples, on the CPU."""
+    with torch.no_grad():
+        return in_parts(lambda part: codec.encode(part.to(device)).cpu(), x)
+
+
+def decoded(
+    codec: Codec,
+    z: Float[Tensor, "n c_z *space_z"],
+    size: tuple[int, ...],
+    device: torch.device,
+    tiles: Tiles | None = None,
+) -> Float[Tensor, "n c *space"]:
+    """Data of `size` on their own scale, on the CPU."""
+    with torch.inference_mode():
+        if tiles is None:
+            return in_parts(lambda part: codec.decode(part.to(device)).float().cpu(), z, size)
+        return torch.cat([tiling.decode(codec.decode, one, size, tiles) for one in z.to(device).split(1)])
+
+
+def kept(
+    keep: Shaped[Tensor, "..."], n: int, size: tuple[int, ...], space: tuple[int, ...]
+) -> Bool[Tensor, "n 1 *space"]:
+    """Which latents to keep, those of which all places of data are kept.
+
+    Raises:
+        ValueError: `keep` does not say of each place of `n` samples of `size` whether to keep it.
+    """
+    if keep.dtype != torch.bool:
+        raise ValueError(f"keep: got {keep.dtype}, expected a boolean tensor")
+    if tuple(keep.shape) != (n, 1, *size):
+        raise ValueError(f"keep: got shape {tuple(keep.shape)}, expected {(n, 1, *size)}, as x has but for channels")
+    if size == space:
+        return keep
+    if len(size) not in MAX_POOL:
+        raise ValueError(f"keep: got samples with {len(size)} axes beside latents of {space}, expected 1 to 3 axes")
+    return MAX_POOL[len(size)]((~keep).float(), space) == 0

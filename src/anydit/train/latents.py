@@ -1,0 +1,183 @@
+"""Latents for training: encoded with each batch, or all of them once, into files that are mapped into memory."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from anydit.codecs import Codec, CodecConfig, Normalize
+from anydit.codecs.base import in_parts
+from anydit.config import Json, config, to_json, write_json
+from anydit.data import ArraySamples, Samples, cache_folder
+from anydit.data.base import digest
+from anydit.data.cache import sweep
+from anydit.data.folder import Mirrored
+from anydit.tensors import Batch
+from anydit.weights import checksum
+
+SCHEMA = 1
+"""Of the files of a cache, and of how latents are made: another number makes every cache anew."""
+
+LATENTS, KNOWN, INDEX = "latents.npy", "known-{}.npy", "index.json"
+READ_AT_ONCE = 256
+"""Samples that are in memory together while they are encoded."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What is to be encoded, and by what: samples, the codec with its config, and where it computes."""
+
+    samples: Samples
+    config: CodecConfig
+    codec: Codec
+    device: torch.device
+
+
+@config
+class Live:
+    """Each batch is encoded when it is read."""
+
+    def opened(self, encoding: Encoding) -> tuple[Samples, Codec]:
+        """What training reads, and the codec that encodes it."""
+        return encoding.samples, encoding.codec
+
+
+@config
+class Cached:
+    """All data are encoded before the first step, into a file that any run of the same data and codec uses again.
+
+    `flip`: every sample twice, the second time mirrored left to right. `half`: 16 bits for each number, which rounds
+    latents by a thousandth. `folder`: where to keep it; None is the cache folder. What nobody has used for 90 days is
+    removed when other data are encoded.
+    """
+
+    flip: bool = False
+    half: bool = False
+    folder: Path | None = None
+
+    def opened(self, encoding: Encoding) -> tuple[Samples, Codec]:
+        """What training reads, and the codec that encodes it: latents already, so one that changes nothing.
+
+        Raises:
+            ValueError: the data cannot be mirrored, or the folder has no room.
+        """
+        samples = self._mirrored(encoding.samples) if self.flip else encoding.samples
+        root = (self.folder.expanduser() if self.folder else cache_folder()) / "latents"
+        folder = root / self._key(encoding)
+        found = _read(folder, samples)
+        if found is None:
+            self._write(folder, replace(encoding, samples=samples))
+            found = _read(folder, samples)
+            assert found is not None, "it was written just now"
+        os.utime(folder)  # when it was last of use
+        return found, Normalize((0.0,), (1.0,)).build()
+
+    def _mirrored(self, samples: Samples) -> Samples:
+        if isinstance(samples, Mirrored):
+            raise ValueError("train.latents.flip: got True, but data.flip mirrors the data already; set one of them")
+        if len(samples.facts.size) < 2:
+            raise ValueError(f"train.latents.flip: got True for data of size {samples.facts.size}, which has no left")
+        return Mirrored(samples)
+
+    def _key(self, encoding: Encoding) -> str:
+        """A name for these data under this codec; see `digest` for what it can miss of the data."""
+        about = [SCHEMA, self.flip, self.half, digest(encoding.samples), to_json(encoding.config)]
+        return sha256(f"{json.dumps(about)}{checksum(encoding.codec.state_dict())}".encode()).hexdigest()[:32]
+
+    def _write(self, folder: Path, encoding: Encoding) -> None:
+        """Encode into a folder beside `folder`, then rename it, so that `folder` is whole or absent."""
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            sweep(folder.parent)
+            temporary = folder.parent / f".{uuid4().hex}"
+            temporary.mkdir()
+            try:
+                self._fill(temporary, encoding)
+                if _read(folder, encoding.samples) is None:  # else another process was faster
+                    shutil.rmtree(folder, ignore_errors=True)  # damaged
+                    temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            if _read(folder, encoding.samples) is None:
+                raise ValueError(
+                    f"train.latents.folder: got {folder.parent}, which cannot be written ({error.strerror or error}); "
+                    "expected a folder with room, by --train.latents.folder or ANYDIT_CACHE"
+                ) from None
+
+    def _fill(self, folder: Path, encoding: Encoding) -> None:
+        """Write the latents, what is known about the samples, and the index; the latents to a plain file, not to a map.
+
+        A map of a full disk would kill the process.
+        """
+        count, shape = len(encoding.samples), tuple[int, ...]()
+        known = dict[str, list[Tensor]]()
+        with (folder / LATENTS).open("wb") as file:
+            for batch, z in _encoded(encoding):
+                latents = z.numpy().astype(np.float16 if self.half else np.float32)
+                if not shape:
+                    shape = (count, *latents.shape[1:])
+                    _check_room(folder, prod(shape) * latents.itemsize, count)
+                    header = {"descr": latents.dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, cast("Any", header))
+                file.write(latents.tobytes())
+                for name, value in batch.cond.items():
+                    known.setdefault(name, []).append(value)
+            file.flush()
+            os.fsync(file.fileno())
+        for i, values in enumerate(known.values()):
+            np.save(folder / KNOWN.format(i), torch.cat(values).numpy())
+        index: Json = {"schema": SCHEMA, "shape": shape, "known": [*known], "codec": to_json(encoding.config)}
+        write_json(folder / INDEX, index)
+
+
+AnyLatents = Live | Cached
+
+
+def _encoded(encoding: Encoding) -> Iterator[tuple[Batch, Float[Tensor, "b c *space"]]]:
+    """The samples in order, batch by batch, with their latents, behind a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    ids = torch.arange(len(encoding.samples))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar, torch.inference_mode():
+        task = bar.add_task("Encoding", total=len(ids))
+        for some in ids.split(READ_AT_ONCE):
+            batch = encoding.samples.read(some)
+            yield batch, in_parts(lambda x: encoding.codec.encode(x.to(encoding.device)).float().cpu(), batch.x)
+            bar.advance(task, len(some))
+
+
+def _read(folder: Path, samples: Samples) -> ArraySamples | None:
+    """The latents of `samples` in the cache, mapped; None where they are absent or not whole."""
+    try:
+        index = cast("Json", json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        latents: np.ndarray = np.load(folder / LATENTS, mmap_mode="r", allow_pickle=False)
+        values = [np.load(folder / KNOWN.format(i), allow_pickle=False) for i in range(len(index["known"]))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if index.get("schema") != SCHEMA or latents.shape != tuple(index["shape"]) or len(latents) != len(samples):
+        return None
+    facts = replace(samples.facts, channels=latents.shape[1], size=tuple(latents.shape[2:]))
+    known = {name: torch.from_numpy(value) for name, value in zip(index["known"], values, strict=True)}
+    return ArraySamples(np.asarray(latents), facts, known)
+
+
+def _check_room(folder: Path, need: int, count: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise ValueError(
+            f"train.latents.folder: got {folder.parent} with {free / 1e9:.1f} GB free, expected {need / 1e9:.1f} GB "
+            f"for the latents of {count} samples; choose another folder by --train.latents.folder or ANYDIT_CACHE"
+        )

@@ -1,0 +1,28 @@
+"""PSNR and SSIM against their formulas."""
+
+from math import log10
+
+import pytest
+import torch
+
+from anydit.codecs.quality import psnr, ssim
+
+
+def test_psnr_is_that_of_the_mean_squared_error():
+    x = torch.rand(4, 1, 6, 6) * 255
+    y = x + torch.tensor([1.0, 3.0, 5.0, 7.0])[:, None, None, None]
+    assert psnr(y, x, 255.0) == pytest.approx(10 * log10(255**2 / 21), abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (8, 8), (3, 5), (12, 12, 12), (4, 9, 9)])
+def test_ssim_is_one_for_the_same_and_less_with_noise(shape: tuple[int, ...]):
+    x = torch.rand(3, 2, *shape)
+    assert ssim(x, x, 1.0) == pytest.approx(1.0, abs=1e-5)
+    values = [ssim(x + level * torch.randn(x.shape), x, 1.0) for level in (0.05, 0.2, 0.8)]
+    assert all(isinstance(v, float) and v == v for v in values)
+    assert 1 > values[0] > values[1] > values[2]  # type: ignore[operator]
+
+
+def test_ssim_is_of_two_or_three_axes_that_are_not_too_short():
+    assert ssim(torch.rand(2, 1, 30), torch.rand(2, 1, 30), 1.0) is None
+    assert ssim(torch.rand(2, 1, 2, 30), torch.rand(2, 1, 2, 30), 1.0) is None
