@@ -182,7 +182,11 @@ def _plain_json() -> contextlib.AbstractContextManager[Any]:
         str_from_instance=lambda value: [json.dumps(value)],
     )
     registry: Any = constructors.ConstructorRegistry()
-    registry.primitive_rule(lambda about: text if about.type == Json else None)
+
+    def rule(about: Any) -> Any:
+        return text if about.type == Json else None
+
+    registry.primitive_rule(rule)
     return registry
 
 

@@ -95,11 +95,11 @@ def test_table(width: int):
 
 def test_summary():
     assert summary(report()) == (
-        "744 samples in 2 draws, and 372 held-out ones, each against 1425 training samples, in 64 features. "
+        "744 samples in 2 draws, and 372 held-out samples, each against 1425 training samples, in 64 features. "
         "25 network calls a sample."
     )
     once = replace(report(), counts={**report().counts, "samples": 372, "draws": 1})
-    assert summary(once).startswith("372 samples, and 372 held-out ones")
+    assert summary(once).startswith("372 samples, and 372 held-out samples")
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])

@@ -17,11 +17,10 @@ from anydit.inference.adapter import (
     save_adapter,
 )
 from anydit.inference.config import PipelineConfig
-from anydit.inference.folder import WEIGHTS_FILE
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
-from anydit.weights import checksum, load_tensors, save_tensors
+from anydit.weights import WEIGHTS_FILE, checksum, load_tensors, save_tensors
 
 MODEL = DiTConfig(16, 1, 2, (2, 2), channels=1, size=(4, 4), conditions={"label": Label(3)})
 QKV, TABLE = "blocks.0.attention.qkv", "conditioner.vectors.label.table.weight"

@@ -9,6 +9,7 @@ import torch
 
 from anydit.codecs import Latents
 from anydit.data import Arrays, ArraySamples, Digits
+from anydit.data.base import Facts
 from anydit.data.folder import Mirrored
 from anydit.train import latents
 from anydit.train.latents import Cached, Encoding, Live
@@ -56,6 +57,13 @@ def test_what_is_read_is_what_would_be_encoded(encoding: Encoding, folder: Path)
         torch.testing.assert_close(identity.encode(ours.x), codec.encode(theirs.x), rtol=1e-5, atol=1e-5)
         assert ours.x.dtype == torch.float32 and torch.equal(ours.cond["label"], theirs.cond["label"])
         assert torch.equal(ours.ids, ids)
+
+
+def test_texts_are_kept(encoding: Encoding, folder: Path):
+    x = np.zeros((5, 1, 8, 8), np.float32)
+    samples = ArraySamples(x, Facts(1, (8, 8), texts=("text",)), texts={"text": ["a", "über", "", "c d", "日本"]})
+    cached, _ = Cached(flip=True).opened(replace(encoding, samples=samples))
+    assert cached.read(torch.tensor([4, 1, 6])).texts == {"text": ["日本", "über", "über"]}
 
 
 def test_training_is_the_same(codec: Path, folder: Path, tmp_path: Path):

@@ -24,6 +24,7 @@ from anydit.train.fit import KEPT
 from anydit.train.loop import train
 from anydit.train.start import INIT_FILE, Start, begun, read_origin, settled
 from tests.train.tiny import losses, state_hash, tiny, tiny_with
+from tests.train.tiny_codec import tiny_codec
 
 NAMES = tuple("0123456789")
 
@@ -189,3 +190,9 @@ def test_what_was_tuned_is_a_run_like_any_other(whole: Path) -> None:
     pipe = load(whole, "cpu")
     assert pipe.config.model.conditions == {"label": Label(10, names=NAMES)}
     assert pipe.sample(2, {"label": "7"}).shape == (2, 1, 8, 8)
+
+
+def test_an_autoencoder_begins_anew(other: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^init: got .*model, expected none"):
+        train(tiny_codec(), tmp_path, "cpu", silent, start_of(other))
+    assert not (tmp_path / "recipe.json").exists()

@@ -21,7 +21,8 @@ def run(argv: list[str]) -> int:
     if argv:
         print(json.dumps(to_json(find(argv[0])()), indent=2))
         return 0
+    width = max(map(len, RECIPES)) + 1
     for name, make in RECIPES.items():
-        print(f"{name:14}{(getdoc(make) or '').splitlines()[0]}")
+        print(f"{name:{width}}{(getdoc(make) or '').splitlines()[0]}")
     print("\nTrain one:  anydit train digits        All its fields:  anydit train digits --help")
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
+from anydit.inference.config import PipelineConfig
 from anydit.interop.source import read
 from anydit.recipes import find
 from anydit.train.guards import Interrupted
@@ -45,7 +46,9 @@ def run(argv: list[str]) -> int:
     out = known.out or Path("runs") / known.recipe.rpartition(":")[2]
     start = None if known.init is None else Start.of(known.init, *read(known.init))
     origin = read_origin(out) if start is None else start.origin
-    recipe = make() if origin is None else begun(make(), origin)
+    recipe = make()
+    if origin is not None and isinstance(recipe, PipelineConfig):
+        recipe = begun(recipe, origin)
     recipe = overridden(recipe, without_help(rest), f"anydit train {known.recipe}")
     if asks_for_help(rest):
         print(f"{getdoc(make) or known.recipe}\n\n{HELP}\n\n{LEGEND}\n\n{page(recipe)}")

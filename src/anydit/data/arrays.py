@@ -28,13 +28,17 @@ CURVES_PX = (160, 64)
 
 @dataclass(frozen=True)
 class ArraySamples:
-    """Samples that are rows of an array `[n, c, *space]` of any number type, times `unit`; labels by condition."""
+    """Samples that are rows of an array `[n, c, *space]` of any number type, times `unit`.
+
+    `cond`, `texts`: by condition, what is known about each row, in numbers and in words.
+    """
 
     x: Shaped[np.ndarray, "..."]
     facts: Facts
     cond: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     unit: float = 1.0
     rows: Tensor | None = None
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)
@@ -43,8 +47,10 @@ class ArraySamples:
         rows = ids if self.rows is None else self.rows[ids]
         x = torch.from_numpy(np.ascontiguousarray(self.x[rows.numpy()], np.float32))
         cond = {name: values[rows] for name, values in self.cond.items()}
+        places: list[int] = rows.tolist()
+        texts = {name: [each[i] for i in places] for name, each in self.texts.items()}
         # In place, for x is a copy already: another array of this size takes longer to get than to fill.
-        return Batch(x if self.unit == 1 else x.mul_(self.unit), cond, ids)
+        return Batch(x if self.unit == 1 else x.mul_(self.unit), cond, ids, texts)
 
 
 def split(count: int, held_out: float, part: Part, seed: int = 0) -> Int[Tensor, " n"]:

@@ -92,9 +92,7 @@ class Trainable(ABC, Generic[T]):
             ValueError: this run cannot begin with that.
         """
         if start is not None:
-            raise ValueError(
-                f"init: got {start.origin.source}, expected none: this recipe begins with weights of its own"
-            )
+            raise ValueError(f"init: got {start.origin.source}, expected none: this recipe begins anew")
         return Beginning()
 
     @abstractmethod

@@ -55,8 +55,8 @@ class TrainConfig(LoopConfig):
     """How to train a diffusion model. One step is one update of the weights from `batch` samples.
 
     `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `compile`: each block by
-    torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside a
-    model to begin with, and not the model.
+    torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside
+    a model to begin with, and not the model.
     """
 
     times: AnyTrainingTimes = Uniform()

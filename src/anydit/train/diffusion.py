@@ -15,7 +15,7 @@ from anydit.diffusion.losses import Objective
 from anydit.inference.adapter import ADAPTER_WEIGHTS
 from anydit.inference.compile import compile_blocks
 from anydit.inference.config import PipelineConfig
-from anydit.inference.pipeline import Pipeline
+from anydit.inference.pipeline import Pipeline, load
 from anydit.model.dit import DiT
 from anydit.train import pictures
 from anydit.train.base import Note, Work
@@ -96,6 +96,8 @@ class DiffusionWork(Work[Pipeline]):
         frames = pictures.trajectory(self.pipeline, cond, 10, shown=10)
         pictures.strip(self.pipeline, frames).save(out / STRIP)
         self.pipeline.config.view.animation(frames, out / TRAJECTORY)
+        if self.train.adapter is not None:
+            self.pipeline = load(out, self.pipeline.device)  # merged, a plain network again
 
 
 def _codec(config: CodecConfig, out: Path) -> Codec:

@@ -31,7 +31,7 @@ from anydit.weights import checksum
 SCHEMA = 1
 """Of the files of a cache, and of how latents are made: another number makes every cache anew."""
 
-LATENTS, KNOWN, INDEX = "latents.npy", "known-{}.npy", "index.json"
+LATENTS, KNOWN, TEXTS, INDEX = "latents.npy", "known-{}.npy", "texts-{}.npy", "index.json"
 READ_AT_ONCE = 256
 """Samples that are in memory together while they are encoded."""
 
@@ -124,7 +124,7 @@ class Cached:
         A map of a full disk would kill the process.
         """
         count, shape = len(encoding.samples), tuple[int, ...]()
-        known = dict[str, list[Tensor]]()
+        known, texts = dict[str, list[Tensor]](), dict[str, list[str]]()
         with (folder / LATENTS).open("wb") as file:
             for batch, z in _encoded(encoding):
                 latents = z.numpy().astype(np.float16 if self.half else np.float32)
@@ -134,13 +134,18 @@ class Cached:
                     header = {"descr": latents.dtype.str, "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, cast("Any", header))
                 file.write(latents.tobytes())
-                for name, value in batch.cond.items():
-                    known.setdefault(name, []).append(value)
+                for name in batch.cond:
+                    known.setdefault(name, []).append(batch.tensor(name))
+                for name, some in batch.texts.items():
+                    texts.setdefault(name, []).extend(some)
             file.flush()
             os.fsync(file.fileno())
         for i, values in enumerate(known.values()):
             np.save(folder / KNOWN.format(i), torch.cat(values).numpy())
-        index: Json = {"schema": SCHEMA, "shape": shape, "known": [*known], "codec": to_json(encoding.config)}
+        for i, lines in enumerate(texts.values()):
+            np.save(folder / TEXTS.format(i), np.array(lines, np.str_))
+        index: Json = {"schema": SCHEMA, "shape": shape, "known": [*known], "texts": [*texts]}
+        index["codec"] = to_json(encoding.config)
         write_json(folder / INDEX, index)
 
 
@@ -165,13 +170,15 @@ def _read(folder: Path, samples: Samples) -> ArraySamples | None:
         index = cast("Json", json.loads((folder / INDEX).read_text(encoding="utf-8")))
         latents: np.ndarray = np.load(folder / LATENTS, mmap_mode="r", allow_pickle=False)
         values = [np.load(folder / KNOWN.format(i), allow_pickle=False) for i in range(len(index["known"]))]
+        lines = [np.load(folder / TEXTS.format(i), allow_pickle=False) for i in range(len(index["texts"]))]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if index.get("schema") != SCHEMA or latents.shape != tuple(index["shape"]) or len(latents) != len(samples):
         return None
     facts = replace(samples.facts, channels=latents.shape[1], size=tuple(latents.shape[2:]))
     known = {name: torch.from_numpy(value) for name, value in zip(index["known"], values, strict=True)}
-    return ArraySamples(np.asarray(latents), facts, known)
+    texts = {name: some.tolist() for name, some in zip(index["texts"], lines, strict=True)}
+    return ArraySamples(np.asarray(latents), facts, known, texts=texts)
 
 
 def _check_room(folder: Path, need: int, count: int) -> None:

@@ -238,8 +238,6 @@ class Run(Generic[T]):
         entries = read(self.out / LOG_FILE)
         if entries:
             pictures.loss_curve(entries, self.out / LOSS_CURVE)
-        if self.recipe.train.adapter is not None:
-            self.pipeline = load(self.out, self.device)  # merged, a plain network again
 
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""

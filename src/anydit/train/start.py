@@ -20,7 +20,9 @@ from anydit.train.fit import KEPT, LEFT, Row, fitted
 from anydit.train.lora import LoRA
 from anydit.weights import checksum, load_strictly, read_config, write_config
 
-P, R, T = TypeVar("P", SinCos, Rope), TypeVar("R", bound=PipelineConfig), TypeVar("T")
+P = TypeVar("P", SinCos, Rope)
+R = TypeVar("R", bound=PipelineConfig)
+T = TypeVar("T")
 
 INIT_FILE = "init.json"
 """What a run that began with other weights keeps of them: whose they were, and what became of each."""
