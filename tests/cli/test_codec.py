@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from anydit.cli import main
 from anydit.evaluate import classifier
+from tests.codecs.tiny import saved
 from tests.train import tiny, tiny_codec
 
 CODEC, MODEL = f"{tiny_codec.__file__}:tiny_codec", f"{tiny.__file__}:tiny"
@@ -99,3 +102,34 @@ def test_help_lists_the_fields_of_a_codec(capsys: pytest.CaptureFixture[str]):
         "--train.steps INT  [2000]  in all.",
     ):
         assert words in page, words
+
+
+GREY = {"in_channels": 1, "out_channels": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")  # of diffusers' own
+@pytest.mark.parametrize(
+    ("name", "options", "key", "named"),
+    [
+        ("AutoencoderTiny", {}, None, "codec: got data of 1 channels, expected 3, as AutoencoderTiny has"),
+        (
+            "AutoencoderOobleck",
+            {"audio_channels": 1},
+            None,
+            "codec: got data with 2 axes, expected 1, as AutoencoderOobleck has",
+        ),
+        ("AutoencoderKLWan", GREY, None, "codec: got data with 2 axes, expected 3, as AutoencoderKLWan has"),
+        ("AutoencoderTiny", GREY, "extra", "does not fit the model: unexpected network.extra (2,)"),
+        ("AutoencoderTiny", GREY, "decoder.layers.0.bias", "decoder.layers.0.bias: got (2,) torch.float32, expected"),
+    ],
+)
+def test_an_autoencoder_that_does_not_fit_is_refused_before_work_starts(
+    name: str, options: dict[str, int], key: str | None, named: str, here: Path, capsys: pytest.CaptureFixture[str]
+):
+    saved(here / "published", name, **options)
+    if key is not None:
+        file = here / "published" / "diffusion_pytorch_model.safetensors"
+        save_file(load_file(file) | {key: torch.zeros(2)}, file)
+    assert main(["train", MODEL, "--device", "cpu", "--codec", "Latents", "--codec.path", "published"]) == 2
+    assert named in capsys.readouterr().err.splitlines()[-1], "one sentence, whatever diffusers said before it"
+    assert not list(Path("runs").rglob("*.safetensors")) and not list(Path("runs").rglob("recipe.json"))

@@ -64,7 +64,7 @@ def test_the_report_is_written_and_read(quick: Path, tmp_path: Path):
 def test_data_without_labels_or_bounds(tmp_path: Path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(3, 2, (200, 2, 12)).astype(np.float32))
     report = evaluate_codec(Rounded(0.5), ArrayView(), Arrays(path=tmp_path / "x.npy", held_out=0.2), CPU)
-    assert list(report.figures) == ["psnr", "frechet", "kernel", "precision", "recall"], "no SSIM of series"
+    assert list(report.figures) == ["psnr", "ssim", "frechet", "kernel", "precision", "recall"]
     assert report.features == RandomNetwork.name
     assert "no labels" in report.notes[0]
 

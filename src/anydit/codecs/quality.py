@@ -15,17 +15,19 @@ def psnr(y: Float[Tensor, "b c *space"], x: Float[Tensor, "b c *space"], extent:
 
 
 def ssim(y: Float[Tensor, "b c *space"], x: Float[Tensor, "b c *space"], extent: float) -> float | None:
-    """The mean structural similarity, at most 1; None where samples have other than 2 or 3 axes.
+    """The mean structural similarity, at most 1; None where samples have more than 3 axes, or one of fewer than 3.
 
     On samples with an axis shorter than `WINDOW` the window is as wide as that axis allows, and narrower.
     """
-    if x.ndim not in (4, 5):
+    if x.ndim not in (3, 4, 5):
         return None
     half = (min(WINDOW, *x.shape[2:]) - 1) // 2
     if half < 1:
         return None
     # torchmetrics takes a window's width from its Gaussian: to each side the whole part of 3.5 deviations and a half.
-    sigma = 1.5 if half == (WINDOW - 1) // 2 else half / 3.5
+    sigma = [1.5 if half == (WINDOW - 1) // 2 else half / 3.5] * (x.ndim - 2)
+    if x.ndim == 3:  # a series is an image of one row, and its window has no more
+        y, x, sigma = y[:, :, None], x[:, :, None], [0.1, *sigma]
     return float(_functions().structural_similarity_index_measure(y, x, data_range=extent, sigma=sigma))
 
 
