@@ -1,11 +1,13 @@
-"""Latent against pixel at equal wall-clock on Fashion-MNIST: quality, speed and memory, side by side.
+"""Latent against pixel at equal time on Fashion-MNIST: quality, speed and memory, side by side.
 
-    python benchmarks/latent.py                  # ten minutes for each model, and an autoencoder before: 40 minutes
-    python benchmarks/latent.py --seconds 120
+    anydit train fashion-codec                   # the autoencoder, in runs/fashion-codec
+    python benchmarks/latent.py                  # ten minutes for each of three models
 
-The models are the recipes `fashion` (pixels) and `fashion-latent` (latents of `fashion-codec`), each with as many steps
-as it takes in the same time; the latent one a second time with the autoencoder's training counted in. All are judged by
-the same classifier. Memory is what a training step keeps for its backward pass, and what the network's weights take.
+The models are the recipe `fashion` (pixels, in patches of 7x7), the same in patches of 4x4, which has as many tokens as
+latents have, and `fashion-latent` (latents of `fashion-codec`). How long a step takes is measured with steps of all of
+them in turns; then each is trained with as many steps as fit. With one thread the clock is the processor's own, so that
+what else runs on the machine does not count. All are judged by the same classifier. Memory is what a training step
+keeps for its backward pass, and what the network's weights take.
 """
 
 import argparse
@@ -13,45 +15,59 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
 from results import PAGES, publish, table
 from torch import Tensor
 
-from anydit.codecs import Latents
+from anydit.codecs import Latents, load
 from anydit.data import FashionMNIST, Images
+from anydit.data.loader import read_ahead
 from anydit.evaluate.classifier import Classifier, trained
 from anydit.evaluate.compare import reconstruction
 from anydit.evaluate.distances import Moments, frechet, moments
 from anydit.evaluate.features import in_parts
-from anydit.inference.pipeline import Pipeline, find_device
+from anydit.inference.pipeline import find_device
 from anydit.recipes.fashion import fashion
 from anydit.recipes.latent import fashion_codec, fashion_latent
-from anydit.train.log import read
-from anydit.train.loop import LOG_FILE, train
+from anydit.train.base import Trainable, Work
+from anydit.train.codec import reconstructed
+from anydit.train.loop import train
 from anydit.train.profile import profile
 from anydit.train.recipe import Recipe
 
-WARM = 40
-"""Steps that tell how long a step takes."""
+ROUNDS, STEPS = 8, 3
+"""Of each recipe in turns, to tell how long a step takes; the first round warms up."""
 
 
-def seconds_of(out: Path) -> float:
-    """What the steps of a run took."""
-    return sum(entry["seconds"] for entry in read(out / LOG_FILE))
+def clock() -> float:
+    """Seconds: of the processor where one thread does all the work, else of the wall."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def timed(recipe: Recipe, seconds: float, out: Path, device: torch.device) -> tuple[Pipeline, float]:
-    """The recipe, trained for about so many seconds, and how many it took."""
-
-    def with_steps(steps: int) -> Recipe:
-        return replace(recipe, train=replace(recipe.train, steps=steps, sample_every=steps, save_every=steps))
-
-    train(with_steps(WARM), out.with_name(f"{out.name}-warm"), device)
-    entries = read(out.with_name(f"{out.name}-warm") / LOG_FILE)[WARM // 2 :]
-    each = sum(entry["seconds"] for entry in entries) / len(entries)
-    pipeline = train(with_steps(max(WARM, round(seconds / each))), out, device)
-    return pipeline, seconds_of(out)
+def step_seconds(recipes: dict[str, Trainable[Any]], folder: Path, device: torch.device) -> dict[str, float]:
+    """How long a step of each recipe takes: the median, with steps of all in turns."""
+    works = dict[str, Work[Any]]()
+    for name, recipe in recipes.items():
+        samples = recipe.data.open("train")
+        works[name] = recipe.resolved(samples, print, device).begin(samples, folder / "none", device, print)
+    batches = {name: read_ahead(work.samples, work.order, 0) for name, work in works.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(ROUNDS + 1):
+        for name, work in works.items():
+            for _ in range(STEPS):
+                began = clock()
+                work.step(next(batches[name]).to(device), number)
+                if number:
+                    seconds[name].append(clock() - began)
+    for reader in batches.values():
+        reader.close()
+    return {name: median(times) for name, times in seconds.items()}
 
 
 def judged(classifier: Classifier, x: Tensor, labels: Tensor, against: Moments) -> list[object]:
@@ -61,21 +77,21 @@ def judged(classifier: Classifier, x: Tensor, labels: Tensor, against: Moments) 
 
 
 def row(
-    name: str, recipe: Recipe, seconds: float, out: Path, labels: Tensor, judge: tuple[Classifier, Moments]
+    name: str, recipe: Recipe, each: float, seconds: float, labels: Tensor, judge: tuple[Classifier, Moments], out: Path
 ) -> tuple[Tensor, list[object]]:
-    """A model trained for so many seconds: its samples, and its row."""
-    device = find_device()
-    pipeline, took = timed(recipe, seconds, out, device)
-    began = time.perf_counter()
+    """A model trained for so many seconds, at `each` a step: its samples, and its row."""
+    device, steps = find_device(), max(1, round(seconds / each))
+    loop = replace(recipe.train, steps=steps, sample_every=max(1, steps // 2), save_every=max(1, steps // 2))
+    pipeline = train(replace(recipe, train=loop), out, device)
+    began = clock()
     x = pipeline.sample(len(labels), {"label": labels}, guidance=1.0)
-    sampling = time.perf_counter() - began
-    steps = len(read(out / LOG_FILE))
-    whole = replace(recipe, model=pipeline.config.model, codec=pipeline.config.codec)
-    cost = profile(whole, device)
+    sampling = clock() - began
+    cost = profile(replace(recipe, model=pipeline.config.model, codec=pipeline.config.codec), device)
     return x, [
         name,
-        took,
-        steps * recipe.train.batch / took,
+        str(pipeline.config.model.grid[0] * pipeline.config.model.grid[1]),
+        steps * each,
+        recipe.train.batch / each,
         len(labels) / sampling,
         cost.activation_bytes / 2**20,
         cost.parameter_bytes / 2**20,
@@ -86,46 +102,49 @@ def row(
 def main() -> None:
     """Train all three, publish the table and a sheet of each one's samples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codec", type=Path, default=Path("runs/fashion-codec"), help="the run of the autoencoder")
     parser.add_argument("--seconds", type=float, default=600.0, help="of training for each model")
     parser.add_argument("--samples", type=int, default=2000)
     arguments = parser.parse_args()
-    device, data = find_device(), FashionMNIST()
+    device, data, codec = find_device(), FashionMNIST(), load(arguments.codec)
     training, held_out = data.open("train"), data.open("held_out")
     classifier = trained(data, training, "label", device, lambda done: None)
     labels = torch.arange(arguments.samples) % 10
     real = held_out.read(torch.arange(len(held_out)))
     some = training.read(torch.arange(arguments.samples))
     judge = (classifier, moments(in_parts(classifier, real.x)))
-    sheets = dict[str, Tensor]()
-    with tempfile.TemporaryDirectory() as folder:
-        codec_folder = Path(folder) / "codec"
-        recipe = fashion_codec()
-        codec = train(recipe, codec_folder, device)
-        spent = seconds_of(codec_folder)
-        with torch.inference_mode():
-            again = codec.decode(codec.encode(some.x.to(device))).cpu()
-        near = reconstruction(again.clamp(0, 255), some.x, (0.0, 255.0))
-        latent = replace(fashion_latent(), codec=Latents(path=codec_folder))
-        rows = [
-            ["real (training images)", "", "", "", "", "", *judged(classifier, some.x, some.cond["label"], judge[1])],
-            ["their reconstructions", spent, "", "", "", "", *judged(classifier, again, some.cond["label"], judge[1])],
-        ]
-        contenders = (
-            ("pixels, `fashion`", fashion(), arguments.seconds),
-            ("latents, `fashion-latent`", latent, arguments.seconds),
-            ("latents, autoencoder's time counted in", latent, max(arguments.seconds - spent, 30.0)),
-        )
-        for name, each, seconds in contenders:
-            out = Path(folder) / f"run-{len(rows)}"
-            sheets[name], line = row(name, each, seconds, out, labels, judge)
-            rows.append(line)
-    head = ["", "training s", "images/s", "samples/s", "activations MiB", "weights MiB", "Fréchet distance", "accuracy"]
+    again = reconstructed(codec.to(device), some.x, device)
+    near = reconstruction(again.clamp(0, 255), some.x, (0.0, 255.0))
+    small = fashion()
+    recipes = {
+        "pixels, patches of 7x7": small,
+        "pixels, patches of 4x4": replace(small, model=replace(small.model, patch=(4, 4))),
+        "latents, patches of 1x1": replace(fashion_latent(), codec=Latents(path=arguments.codec)),
+    }
+    sheets, runs = dict[str, Tensor](), Path(tempfile.mkdtemp())
+    each = step_seconds({"codec": fashion_codec(), **recipes}, runs, device)
+    spent = each["codec"] * fashion_codec().train.steps
+    rows = [
+        ["real (training images)", "", "", "", "", "", "", *judged(classifier, some.x, some.cond["label"], judge[1])],
+        ["their reconstructions", "", spent, "", "", "", "", *judged(classifier, again, some.cond["label"], judge[1])],
+    ]
+    for name, recipe in recipes.items():
+        out = runs / str(len(rows))
+        sheets[name], line = row(name, recipe, each[name], arguments.seconds, labels, judge, out)
+        rows.append(line)
+        print(f"{line}\nIts run: {out}", flush=True)
+    head = ["", "tokens", "training s", "images/s", "samples/s", "activations MiB", "weights MiB"]
+    head += ["Fréchet distance", "accuracy"]
+    clocked = "the processor's" if device.type == "cpu" and torch.get_num_threads() == 1 else "the wall's"
     note = (
-        f"{arguments.samples} samples without guidance in 25 steps, against 10,000 test images. The autoencoder's "
-        f"reconstructions have a PSNR of {near['psnr'].samples:.1f} dB and an SSIM of {near['ssim'].samples:.3f}."
+        f"{arguments.samples} samples without guidance in 25 steps, against 10,000 test images; seconds by {clocked} "
+        f"clock. The autoencoder's reconstructions have a PSNR of {near['psnr'].samples:.1f} dB and an SSIM of "
+        f"{near['ssim'].samples:.3f}; the seconds beside them are those of its own training."
     )
-    publish("latent", "Latents against pixels at equal time", f"{table(head, rows)}\n\n{note}")
-    for file, x in zip(("pixels", "latents"), sheets.values(), strict=False):
+    pictures = "\n\n".join(f"![{name}](latent-{name}.png)" for name in ("pixels", "same-tokens", "latents"))
+    body = f"{table(head, rows)}\n\n{note} Samples of the three models, in the order of the table:\n\n{pictures}"
+    publish("latent", "Latents against pixels at equal time", body)
+    for file, x in zip(("pixels", "same-tokens", "latents"), sheets.values(), strict=True):
         Images(low=0, high=255).picture(x[:60], columns=10).save(PAGES / f"latent-{file}.png")
 
 
