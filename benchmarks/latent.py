@@ -23,6 +23,7 @@ from results import PAGES, publish, table
 from torch import Tensor
 
 from anydit.codecs import Latents, load
+from anydit.config import from_json
 from anydit.data import FashionMNIST, Images
 from anydit.data.loader import read_ahead
 from anydit.evaluate.classifier import Classifier, trained
@@ -31,12 +32,13 @@ from anydit.evaluate.distances import Moments, frechet, moments
 from anydit.evaluate.features import in_parts
 from anydit.inference.pipeline import find_device
 from anydit.recipes.fashion import fashion
-from anydit.recipes.latent import fashion_codec, fashion_latent
+from anydit.recipes.latent import fashion_latent
 from anydit.train.base import Trainable, Work
-from anydit.train.codec import reconstructed
+from anydit.train.codec import CodecRecipe, reconstructed
 from anydit.train.loop import train
 from anydit.train.profile import profile
 from anydit.train.recipe import Recipe
+from anydit.weights import RUN_FILE, read_config
 
 ROUNDS, STEPS = 8, 3
 """Of each recipe in turns, to tell how long a step takes; the first round warms up."""
@@ -65,8 +67,6 @@ def step_seconds(recipes: dict[str, Trainable[Any]], folder: Path, device: torch
                 work.step(next(batches[name]).to(device), number)
                 if number:
                     seconds[name].append(clock() - began)
-    for reader in batches.values():
-        reader.close()
     return {name: median(times) for name, times in seconds.items()}
 
 
@@ -122,8 +122,9 @@ def main() -> None:
         "latents, patches of 1x1": replace(fashion_latent(), codec=Latents(path=arguments.codec)),
     }
     sheets, runs = dict[str, Tensor](), Path(tempfile.mkdtemp())
-    each = step_seconds({"codec": fashion_codec(), **recipes}, runs, device)
-    spent = each["codec"] * fashion_codec().train.steps
+    own = from_json(CodecRecipe, read_config(arguments.codec / RUN_FILE))
+    each = step_seconds({"codec": own, **recipes}, runs, device)
+    spent = each["codec"] * own.train.steps
     rows = [
         ["real (training images)", "", "", "", "", "", "", *judged(classifier, some.x, some.cond["label"], judge[1])],
         ["their reconstructions", "", spent, "", "", "", "", *judged(classifier, again, some.cond["label"], judge[1])],
