@@ -126,8 +126,17 @@ def main() -> None:
     each = step_seconds({"codec": own, **recipes}, runs, device)
     spent = each["codec"] * own.train.steps
     rows = [
-        ["real (training images)", "", "", "", "", "", "", *judged(classifier, some.x, some.cond["label"], judge[1])],
-        ["their reconstructions", "", spent, "", "", "", "", *judged(classifier, again, some.cond["label"], judge[1])],
+        ["real (training images)", "", "", "", "", "", "", *judged(classifier, some.x, some.tensor("label"), judge[1])],
+        [
+            "their reconstructions",
+            "",
+            spent,
+            "",
+            "",
+            "",
+            "",
+            *judged(classifier, again, some.tensor("label"), judge[1]),
+        ],
     ]
     for name, recipe in recipes.items():
         out = runs / str(len(rows))

@@ -4,20 +4,23 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from anydit.codecs import RAE, KLAutoencoder, Latents, Normalize
+from anydit.codecs import RAE, KLAutoencoder, Latents, Normalize, Tiles
 from anydit.codecs import load as load_codec
 from anydit.codecs.perceptual import Perceptual
 from anydit.config import from_json, overridden, to_json
-from anydit.data import Digits
+from anydit.data import Arrays, ArrayView, Digits
+from anydit.inference.config import Sampling
 from anydit.inference.pipeline import load
 from anydit.model.conditioning import Field
 from anydit.train.checkpoint import newest
 from anydit.train.codec import CodecRecipe, Squared
 from anydit.train.critic import CriticConfig
+from anydit.train.latents import Cached
 from anydit.train.log import read
 from anydit.train.loop import train
 from anydit.train.recipe import resolved
@@ -124,6 +127,25 @@ def test_a_representation_autoencoder(tmp_path: Path):
     torch.testing.assert_close(codec.encode(x), made.encode(x))
     assert codec.encode(x).shape == (4, 16, 2, 2)
     assert "penalty" not in read(out / "log.jsonl")[-1]
+
+
+@pytest.mark.parametrize("size", [(24,), (8, 12, 4)])
+def test_series_and_volumes_from_an_autoencoder_to_samples(size: tuple[int, ...], tmp_path: Path):
+    """The same recipes as for images, on one and on three axes, with other numbers of places on each."""
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", random.normal(3, 2, (120, 2, *size)).astype(np.float32))
+    data = Arrays(path=tmp_path / "x.npy", held_out=0.2)
+    train(replace(tiny_codec(steps=4), data=data, view=ArrayView()), tmp_path / "codec", "cpu", silent)
+    figures = read_config(tmp_path / "codec" / "reconstructions.json")
+    assert figures["psnr_db"] > 0 and -1 < figures["ssim"] < 1 and figures["samples"] == len(data.open("held_out"))
+    latent = tiny_latent(tmp_path / "codec", steps=4, latents=Cached(folder=tmp_path))
+    model = replace(latent.model, patch=(2,) * len(size), conditions={})
+    train(replace(latent, model=model, data=data, view=ArrayView()), tmp_path / "model", "cpu", silent)
+    pipeline = load(tmp_path / "model", "cpu")
+    assert pipeline.config.model.size == tuple(s // 2 for s in size) and pipeline.config.model.channels == 3
+    assert pipeline.sample(2).shape == (2, 2, *size)
+    longer = tuple(2 * s for s in size)
+    assert pipeline.sample(2, size=longer, sampling=Sampling(steps=2, tiles=Tiles(4, 2))).shape == (2, 2, *longer)
 
 
 def test_options_from_the_command_line():

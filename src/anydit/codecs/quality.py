@@ -28,7 +28,9 @@ def ssim(y: Float[Tensor, "b c *space"], x: Float[Tensor, "b c *space"], extent:
     sigma = [1.5 if half == (WINDOW - 1) // 2 else half / 3.5] * (x.ndim - 2)
     if x.ndim == 3:  # a series is an image of one row, and its window has no more
         y, x, sigma = y[:, :, None], x[:, :, None], [0.1, *sigma]
-    return float(_functions().structural_similarity_index_measure(y, x, data_range=extent, sigma=sigma))
+    # Its padding of the third axis follows the width of a window that is no Gaussian.
+    options = {"data_range": extent, "sigma": sigma, "kernel_size": 2 * half + 1}
+    return float(_functions().structural_similarity_index_measure(y, x, **options))
 
 
 def _functions() -> Any:

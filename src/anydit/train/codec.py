@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from anydit.codecs import Autoencoder, AutoencoderConfig, KLAutoencoder
+from anydit.codecs import Autoencoder, AutoencoderConfig, Codec, KLAutoencoder
 from anydit.codecs.base import in_parts
 from anydit.codecs.perceptual import Perceptual
 from anydit.codecs.quality import psnr, ssim
@@ -202,9 +202,7 @@ class CodecWork(Work[Autoencoder]):
         return self.held.read(torch.arange(n) * count // n).x
 
 
-def reconstructed(
-    codec: Autoencoder, x: Float[Tensor, "n c *space"], device: torch.device
-) -> Float[Tensor, "n c *space"]:
+def reconstructed(codec: Codec, x: Float[Tensor, "n c *space"], device: torch.device) -> Float[Tensor, "n c *space"]:
     """What comes back of samples from their latents, on the CPU."""
     codec.eval()
     with torch.inference_mode():
