@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +154,6 @@ def test_a_name_on_the_hub_is_asked_for_there_alone():
         ({"shift": (0.0,), "scale": (1.0,)}, "got only some of them, expected all or none"),
     ],
 )
-def test_half_a_config_is_refused(options: dict[str, object], message: str):
+def test_half_a_config_is_refused(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         Latents(**options)

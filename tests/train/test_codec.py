@@ -13,7 +13,7 @@ from anydit.codecs import RAE, KLAutoencoder, Latents, Normalize, Tiles
 from anydit.codecs import load as load_codec
 from anydit.codecs.perceptual import Perceptual
 from anydit.config import from_json, overridden, to_json
-from anydit.data import Arrays, ArrayView, Digits
+from anydit.data import Arrays, ArraySamples, ArrayView, Digits
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import load
 from anydit.model.conditioning import Field
@@ -23,7 +23,7 @@ from anydit.train.critic import CriticConfig
 from anydit.train.latents import Cached
 from anydit.train.log import read
 from anydit.train.loop import train
-from anydit.train.recipe import resolved
+from anydit.train.recipe import Recipe, resolved
 from anydit.weights import read_config
 from tests.codecs.test_representation import encoder
 from tests.train.tiny import losses, state_hash
@@ -226,7 +226,7 @@ def test_a_switch_on_the_command_line(codec: Path):
 
     words = ["--codec", "Latents", "--codec.path", str(codec), "--model.patch", "2", "2"]
     recipe = overridden(find("digits")(), words, "test")
-    assert recipe.codec == Latents(path=codec) and recipe.model.patch == (2, 2)
+    assert isinstance(recipe, Recipe) and recipe.codec == Latents(path=codec) and recipe.model.patch == (2, 2)
     whole = resolved(recipe, recipe.data.open("train"), silent)
     assert whole.model.channels == 3 and whole.model.size == (4, 4)
 
@@ -238,10 +238,9 @@ def test_what_does_not_fit_the_latents_is_refused(codec: Path):
         resolved(replace(recipe, model=replace(recipe.model, channels=1)), samples, silent)
     with pytest.raises(ValueError, match="got a Field of size"):
         conditions = {"near": Field(channels=1, mean=(0.0,), std=(1.0,))}
-        facts = replace(samples.facts, fields={"near": 1})
-        resolved(
-            replace(recipe, model=replace(recipe.model, conditions=conditions)), replace(samples, facts=facts), silent
-        )
+        assert isinstance(samples, ArraySamples)
+        told = replace(samples, facts=replace(samples.facts, fields={"near": 1}))
+        resolved(replace(recipe, model=replace(recipe.model, conditions=conditions)), told, silent)
 
 
 def test_a_codecs_run_is_no_model(codec: Path):

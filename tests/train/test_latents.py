@@ -55,7 +55,7 @@ def test_what_is_read_is_what_would_be_encoded(encoding: Encoding, folder: Path)
     for ids in (torch.arange(5), torch.tensor([1400, 3, 3, 77])):
         ours, theirs = cached.read(ids), live.read(ids)
         torch.testing.assert_close(identity.encode(ours.x), codec.encode(theirs.x), rtol=1e-5, atol=1e-5)
-        assert ours.x.dtype == torch.float32 and torch.equal(ours.cond["label"], theirs.cond["label"])
+        assert ours.x.dtype == torch.float32 and torch.equal(ours.tensor("label"), theirs.tensor("label"))
         assert torch.equal(ours.ids, ids)
 
 
@@ -110,7 +110,7 @@ def test_flips_are_encoded_too(encoding: Encoding, folder: Path):
     z = encoding.codec.encode(torch.cat([real.x, real.x.flip(-1)]))
     both = cached.read(torch.tensor([5, n + 5]))
     torch.testing.assert_close(both.x, z, rtol=1e-5, atol=1e-5)
-    assert both.cond["label"].tolist() == real.cond["label"].tolist() * 2
+    assert both.tensor("label").tolist() == real.tensor("label").tolist() * 2
 
 
 def test_half_the_bits(encoding: Encoding, folder: Path):
@@ -170,3 +170,10 @@ def test_what_has_no_left_or_is_mirrored_already_is_refused(encoding: Encoding, 
     series = Arrays(path=tmp_path / "a.npy").open("train")
     with pytest.raises(ValueError, match="which has no left"):
         Cached(flip=True).opened(replace(encoding, samples=series))
+
+
+def test_what_is_aligned_with_the_data_is_not_mirrored_alone(encoding: Encoding):
+    x = np.zeros((3, 1, 8, 8), np.float32)
+    samples = ArraySamples(x, Facts(1, (8, 8), fields={"low": 1}), {"low": torch.zeros(3, 1, 8, 8)})
+    with pytest.raises(ValueError, match=r"train\.latents\.flip: got True, expected False: low would not be mirrored"):
+        Cached(flip=True).opened(replace(encoding, samples=samples))

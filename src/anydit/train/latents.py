@@ -25,7 +25,7 @@ from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
 from anydit.data.cache import sweep
 from anydit.data.folder import Mirrored
-from anydit.tensors import Batch
+from anydit.tensors import MASK, Batch
 from anydit.weights import checksum
 
 SCHEMA = 1
@@ -90,6 +90,12 @@ class Cached:
             raise ValueError("train.latents.flip: got True, but data.flip mirrors the data already; set one of them")
         if len(samples.facts.size) < 2:
             raise ValueError(f"train.latents.flip: got True for data of size {samples.facts.size}, which has no left")
+        first = samples.read(torch.zeros(1, dtype=torch.long))
+        aligned = [name for name in first.cond if name in samples.facts.fields or name == MASK]
+        if aligned:
+            raise ValueError(
+                f"train.latents.flip: got True, expected False: {', '.join(aligned)} would not be mirrored"
+            )
         return Mirrored(samples)
 
     def _key(self, encoding: Encoding) -> str:
