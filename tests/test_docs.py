@@ -21,6 +21,7 @@ from anydit.train import loop
 from anydit.train.loop import train
 from anydit.train.lora import LoRA
 from anydit.train.start import Start, begun
+from tests.codecs.tiny import saved
 from tests.train.tiny import tiny
 from tests.train.tiny_codec import tiny_codec, tiny_latent
 
@@ -71,6 +72,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
     save_published(folder / "published", TimeEmbedding())
     convert.to_dit(folder / "published", folder / "DiT-XL-2-256x256.pt")
+    saved(folder / "sd-vae-ft-ema")
     save_flow(folder)
     save_adapter(folder / "runs" / "digits", folder / "runs" / "adapted")
     save_published(folder / "similar", TimeEmbedding(max_period=MAX_PERIOD))

@@ -1,6 +1,6 @@
 """Turn published weights into a folder that anydit opens, and back.
 
-anydit convert dit DiT-XL-2-256x256.pt --to models/dit-xl
+anydit convert dit DiT-XL-2-256x256.pt --to models/dit-xl --vae sd-vae-ft-ema/
 anydit convert sit SiT-XL-2-256x256.pt --to models/sit-xl
 anydit convert diffusers facebook-dit/ --to models/dit-xl
 anydit convert to-diffusers runs/digits --to exported/
@@ -25,7 +25,7 @@ class Form(NamedTuple):
     folder: bool = False
 
 
-CHECKPOINT = frozenset({"heads", "raw"})
+CHECKPOINT = frozenset({"heads", "raw", "vae"})
 """Flags of forms in one file, which may hold averaged weights beside the trained ones, and say nothing of heads."""
 
 FOR_DIFFUSERS = frozenset({"vae", "round_time"})
@@ -37,7 +37,7 @@ FORMS = {
         "a checkpoint of hustvl/LightningDiT (.pt) to a folder", flow.from_lightningdit, CHECKPOINT | {"latents"}, True
     ),
     "diffusers": Form(
-        "a folder of DiTTransformer2DModel or DiTPipeline to a folder", convert.from_diffusers, folder=True
+        "a folder of DiTTransformer2DModel or DiTPipeline to a folder", convert.from_diffusers, frozenset({"vae"}), True
     ),
     "to-dit": Form("a run or folder to a checkpoint of facebookresearch/DiT (.pt)", convert.to_dit),
     "to-sit": Form("a run or folder to a checkpoint of willisma/SiT (.pt)", flow.to_sit),
@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--heads", type=int, help="checkpoints: attention heads, of a width that was not published")
     parser.add_argument("--raw", action="store_true", help="checkpoints: the trained weights instead of their average")
     parser.add_argument("--latents", type=Path, help="form lightningdit: latents_stats.pt, mean and std by channel")
-    parser.add_argument("--vae", type=Path, help="form to-diffusers: a folder of an autoencoder to go along")
+    parser.add_argument("--vae", type=Path, help="an autoencoder's folder, of diffusers, to go along")
     parser.add_argument("--round-time", action="store_true", help="form to-diffusers: accept other time frequencies")
     known = parser.parse_args(argv)
     if known.to.exists():
@@ -83,5 +83,5 @@ def run(argv: list[str]) -> int:
     form.convert(known.source, known.to, **given)
     print(f"Wrote {known.to}")
     if form.folder:
-        print(f"Sample from it: anydit sample {known.to} -n 4 --out latents/")
+        print(f"Sample from it: anydit sample {known.to} -n 4 --out {'latents/' if known.vae is None else 'images/'}")
     return 0

@@ -1,8 +1,11 @@
 """Whole models in published formats to folders that `anydit.load` opens, and back."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from anydit.codecs import CodecConfig, Normalize
 from anydit.data import ArrayView, View
@@ -16,13 +19,14 @@ from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.folder import export
 from anydit.inference.pipeline import load
 from anydit.interop import diffusers, dit
+from anydit.interop.autoencoder import with_autoencoder
 from anydit.interop.diffusers_schedulers import told
 from anydit.model.dit import DiTConfig
 from anydit.weights import save_tensors
 
 PUBLISHED_LATENTS = Normalize(shift=(0.0,), scale=(1 / 0.18215,))
-"""What the published DiTs do to the latents of their autoencoder: multiply by 0.18215. Samples are that autoencoder's
-latents; a codec that decodes them takes this one's place."""
+"""What the published DiTs do to the latents of their autoencoder: multiply by 0.18215. Samples are these latents, or
+images with the autoencoder behind."""
 
 PUBLISHED_SAMPLING = Sampling(
     sampler=samplers.DDPM(), steps=250, grid=Respaced(1000), guidance=Guidance(4.0, legacy_channels=3)
@@ -41,17 +45,19 @@ def from_dit(
     ema: bool = True,
     codec: CodecConfig = PUBLISHED_LATENTS,
     view: View = LATENT_VIEW,
+    vae: Path | None = None,
 ) -> PipelineConfig:
     """A published checkpoint as a folder, set up to sample as published. Arguments as in `anydit.interop.dit.read`.
 
+    `vae`: a folder of diffusers with the autoencoder whose latents it makes; with it, samples are images.
+
     Raises:
-        ValueError: `source` is not such a checkpoint; nothing is written then.
+        ValueError: `source` is not such a checkpoint, or `vae` does not fit it; nothing is written then.
     """
     model, tensors = dit.read(source, heads=heads, classes=classes, ema=ema)
     sampling = possible(PUBLISHED_SAMPLING, model)
     config = PipelineConfig(model=model, path=DDPM(), prediction=Noise(), codec=codec, sampling=sampling, view=view)
-    export(to, config, tensors, config.codec.build().state_dict())
-    return config
+    return put(to, config, tensors, vae)
 
 
 def to_safetensors(source: Path, to: Path) -> None:
@@ -90,15 +96,17 @@ def from_diffusers(
     prediction: AnyPrediction | None = None,
     codec: CodecConfig | None = None,
     view: View = LATENT_VIEW,
+    vae: Path | None = None,
 ) -> PipelineConfig:
     """A folder of diffusers as a folder of anydit, set up to sample as `DiTPipeline` does: 50 steps, guidance 4.
 
     `path`, `prediction`: None reads them, and sampler and grid, from the folder's scheduler; with both of them said it
     is not looked at. `codec`: None takes the scale from the folder's autoencoder if there is one, so that samples are
-    its latents, and otherwise leaves samples as they are.
+    its latents, and otherwise leaves samples as they are. `vae`: as in `from_dit`; it may be the one in the folder.
 
     Raises:
-        ValueError: `source` is not such a folder, or has no scheduler that anydit can follow; nothing is written then.
+        ValueError: `source` is not such a folder, or has no scheduler that anydit can follow, or `vae` does not fit it;
+            nothing is written then.
     """
     model, tensors = diffusers.read(source)
     sampler, grid = samplers.DDIM(), Respaced(path.steps if isinstance(path, DDPM) else round(model.time.scale))
@@ -115,12 +123,11 @@ def from_diffusers(
         model=model,
         path=path,
         prediction=prediction,
-        codec=codec or _latents(source / "vae" / "config.json"),
+        codec=codec or _latents((vae or source / "vae") / "config.json"),
         sampling=Sampling(sampler=sampler, steps=min(50, grid.of), grid=grid, guidance=Guidance(4.0)),
         view=view,
     )
-    export(to, config, tensors, config.codec.build().state_dict())
-    return config
+    return put(to, config, tensors, vae)
 
 
 def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time: bool = False) -> None:
@@ -135,6 +142,15 @@ def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time:
     diffusers.write(
         config.model, tensors, to, path=config.path, prediction=config.prediction, vae=vae, round_time=round_time
     )
+
+
+def put(to: Path, config: PipelineConfig, tensors: Mapping[str, Tensor], vae: Path | None) -> PipelineConfig:
+    """Write a folder, with the autoencoder in `vae` if there is one; returns its config."""
+    state = config.codec.build().state_dict()
+    if vae is not None:
+        config, state = with_autoencoder(config, vae)
+    export(to, config, tensors, state)
+    return config
 
 
 def possible(sampling: Sampling, model: DiTConfig) -> Sampling:

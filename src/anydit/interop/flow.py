@@ -13,9 +13,8 @@ from anydit.diffusion.predictions import Velocity
 from anydit.diffusion.times import Even
 from anydit.inference.adapter import load_weights
 from anydit.inference.config import PipelineConfig, Sampling, load_config
-from anydit.inference.folder import export
 from anydit.interop import dit, lightningdit, sit
-from anydit.interop.convert import LATENT_VIEW, PUBLISHED_LATENTS, possible
+from anydit.interop.convert import LATENT_VIEW, PUBLISHED_LATENTS, possible, put
 from anydit.model.dit import DiTConfig
 
 SIT_SAMPLING = Sampling(sampler=samplers.Heun(), steps=50, grid=Even(), guidance=Guidance(4.0, legacy_channels=3))
@@ -39,14 +38,15 @@ def from_sit(
     ema: bool = True,
     codec: CodecConfig = PUBLISHED_LATENTS,
     view: View = LATENT_VIEW,
+    vae: Path | None = None,
 ) -> PipelineConfig:
     """A SiT's checkpoint of linear path and velocity as a folder. Arguments as in `from_dit`.
 
     Raises:
-        ValueError: `source` is not such a checkpoint; nothing is written then.
+        ValueError: `source` is not such a checkpoint, or `vae` does not fit it; nothing is written then.
     """
     model, tensors = sit.read(source, heads=heads, classes=classes, ema=ema)
-    return _flow(model, tensors, to, codec, SIT_SAMPLING, view)
+    return _flow(model, tensors, to, codec, SIT_SAMPLING, view, vae)
 
 
 def to_sit(source: Path, to: Path) -> None:
@@ -68,17 +68,18 @@ def from_lightningdit(
     ema: bool = True,
     latents: Path | None = None,
     view: View = LATENT_VIEW,
+    vae: Path | None = None,
 ) -> PipelineConfig:
     """A LightningDiT's checkpoint of linear path and velocity as a folder. Arguments as in `from_dit`.
 
     `latents`: the file `latents_stats.pt` of its latents' mean and deviation by channel; None: samples stay normalised.
 
     Raises:
-        ValueError: `source` or `latents` is not such a file; nothing is written then.
+        ValueError: `source` or `latents` is not such a file, or `vae` does not fit; nothing is written then.
     """
     model, tensors = lightningdit.read(source, heads=heads, classes=classes, ema=ema)
     codec = Normalize((0.0,), (1.0,)) if latents is None else _measured(latents, model.in_channels)
-    return _flow(model, tensors, to, codec, LIGHTNING_SAMPLING, view)
+    return _flow(model, tensors, to, codec, LIGHTNING_SAMPLING, view, vae)
 
 
 def to_lightningdit(source: Path, to: Path) -> None:
@@ -92,15 +93,20 @@ def to_lightningdit(source: Path, to: Path) -> None:
 
 
 def _flow(
-    model: DiTConfig, tensors: dit.Weights, to: Path, codec: CodecConfig, sampling: Sampling, view: View
+    model: DiTConfig,
+    tensors: dit.Weights,
+    to: Path,
+    codec: CodecConfig,
+    sampling: Sampling,
+    view: View,
+    vae: Path | None,
 ) -> PipelineConfig:
     """Write a model of linear path and velocity, set up to sample as published."""
     sampling = possible(sampling, model)
     config = PipelineConfig(
         model=model, path=Linear(), prediction=Velocity(), codec=codec, sampling=sampling, view=view
     )
-    export(to, config, tensors, config.codec.build().state_dict())
-    return config
+    return put(to, config, tensors, vae)
 
 
 def _flow_config(source: Path, form: str) -> PipelineConfig:
