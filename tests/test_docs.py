@@ -22,8 +22,10 @@ from anydit.train.loop import train
 from anydit.train.lora import LoRA
 from anydit.train.start import Start, begun
 from tests.codecs.tiny import saved
+from tests.codecs.tiny_text import save_encoder
 from tests.train.tiny import tiny
 from tests.train.tiny_codec import tiny_codec, tiny_latent
+from tests.train.tiny_text import captioned
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -78,6 +80,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_published(folder / "similar", TimeEmbedding(max_period=MAX_PERIOD))
     convert.to_diffusers(folder / "similar", folder / "DiT-XL-2-256")
     codec, latent = folder / "runs" / "fashion-codec", folder / "runs" / "fashion-latent"
+    train(captioned(save_encoder(folder / "encoder", "bert")), folder / "runs" / "captions", "cpu", lambda _: None)
     train(tiny_codec(steps=2), codec, "cpu", lambda _: None)
     train(tiny_latent(codec, steps=2), latent, "cpu", lambda _: None)
     return folder

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anydit.codecs.text import TextEncoder
     from anydit.inference.config import PipelineConfig, Sampling
     from anydit.inference.pipeline import Pipeline, load
     from anydit.model.conditioning import Field, Label, Numbers
@@ -22,12 +23,14 @@ __all__ = [
     "Recipe",
     "Sampling",
     "Text",
+    "TextEncoder",
     "TrainConfig",
     "load",
     "preset",
 ]
 
 _HOMES = {
+    "anydit.codecs.text": ("TextEncoder",),
     "anydit.inference.config": ("PipelineConfig", "Sampling"),
     "anydit.inference.pipeline": ("Pipeline", "load"),
     "anydit.model.conditioning": ("Field", "Label", "Numbers"),

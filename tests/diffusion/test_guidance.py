@@ -156,3 +156,62 @@ def test_inpainting_keeps_what_is_known():
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError, match="got"):
         Guidance(**options)
+
+
+class Sum:
+    """x0 is the sum of the numbers that are known, and 1; remembers how many samples it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def denoise(self, xt: torch.Tensor, t: torch.Tensor, cond: Cond) -> Denoised:
+        self.asked += len(xt)
+        total = torch.ones(len(xt))
+        for condition in cond.values():
+            value, present = known(condition)
+            assert isinstance(value, torch.Tensor)
+            total = total + (value if present is None else torch.where(present, value, torch.zeros_like(value)))
+        return Denoised(total[:, None, None].expand_as(xt))
+
+
+NUMBERS = {name: torch.full((3,), value) for name, value in (("a", 10.0), ("b", 100.0), ("c", 1000.0))}
+
+
+@pytest.mark.parametrize(
+    ("scale", "scales", "expected", "calls"),
+    [
+        (1.0, {"a": 3.0}, 1 + 30 + 1100, 3),
+        (2.0, {"a": 3.0, "c": 0.5}, 1 + 30 + 500 + 200, 4),
+        (2.0, {"a": 2.0}, 1 + 2 * 1110, 2),
+        (3.0, {"b": 1.0}, 1 + 100 + 3 * 1010, 2),
+        (1.0, {"z": 7.0, "b": 0.0}, 1 + 1010, 3),
+    ],
+)
+def test_each_condition_has_its_scale(scale: float, scales: dict[str, float], expected: float, calls: int):
+    """As many samples go through the network as there are differences to take, in one call."""
+    model = Sum()
+    x0 = Guidance(scale=scale, scales=scales).wrap(model).denoise(XT, at(0.1, 0.5, 0.9), NUMBERS).x0
+    torch.testing.assert_close(x0, torch.full_like(XT, expected))
+    assert model.asked == 3 * calls
+
+
+def test_a_negative_is_in_place_of_the_null():
+    model, instead = Sum(), {"b": torch.full((3,), -5.0)}
+    guided = Guidance(scale=2.0, scales={"a": 3.0}).wrap(model, negative=instead)
+    x0 = guided.denoise(XT, at(0.1, 0.5, 0.9), {name: NUMBERS[name] for name in "ab"}).x0
+    torch.testing.assert_close(x0, torch.full_like(XT, 1 - 5 + 3 * 10 + 2 * 105))
+    x0 = guided.denoise(XT, at(0.1, 0.5, 0.9), {"a": NUMBERS["a"]}).x0
+    torch.testing.assert_close(x0, torch.full_like(XT, 1 - 5 + 3 * 10 + 2 * 5)), "away from it, with nothing to go to"
+
+
+def test_scales_act_inside_the_interval_alone():
+    guided = Guidance(interval=(0.3, 0.7), scales={"a": 3.0}).wrap(Sum())
+    x0 = guided.denoise(XT, at(0.1, 0.5, 0.9), {"a": NUMBERS["a"]}).x0
+    assert x0[:, 0, 0].tolist() == [11.0, 31.0, 11.0]
+
+
+def test_all_scales_at_one_are_no_guidance():
+    model = Sum()
+    assert Guidance(scales={"a": 1.0}).wrap(model) is model
+    with pytest.raises(ValueError, match=r"scales.a: got -1"):
+        Guidance(scales={"a": -1.0})

@@ -3,12 +3,13 @@
 anydit sample runs/digits --label 3 -n 16
 anydit sample runs/digits --label 0 1 2 3 -n 4 --guidance 2 --out four.png --out four.gif --out four/
 anydit sample runs/digits --sampler Heun --steps 50
+anydit sample runs/pairs --text "a seven to the left of a two" --out seven.png
 """
 
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,7 @@ from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import Pipeline, find_device, load
-from anydit.model.conditioning import Condition, Label, Numbers
+from anydit.model.conditioning import Condition, Label, Numbers, Text
 
 FRAMES = 24
 """Pictures in a GIF of the way from noise to data."""
@@ -58,9 +59,42 @@ def run(argv: list[str]) -> int:
         pipeline.to(find_device(known.device))
     given = {name: getattr(known, f"cond.{name}", None) for name in conditions}
     cond = {name: value for name, value in given.items() if value is not None}
-    for written in draw(pipeline, known.n, cond, sampling, known.seed, known.size, outs):
+    n = _told(known, conditions, cond)
+    negative = {name: getattr(known, f"negative.{name}", None) for name in conditions}
+    negative = {name: text for name, text in negative.items() if text is not None}
+    if negative and not sampling.guidance.acts:
+        raise ValueError(f"negative-{next(iter(negative))}: got a text without guidance, expected --guidance above 1")
+    if negative:
+        sampling = replace(sampling, guidance=replace(sampling.guidance, negative=negative))
+    for written in draw(pipeline, n, cond, sampling, known.seed, known.size, outs):
         print(f"Wrote {written}")
     return 0
+
+
+def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dict[str, Given]) -> int:
+    """Put the texts of files into `cond`; returns how many samples to draw, of each text one unless it is said."""
+    n = known.n
+    for name in conditions:
+        file: Path | None = getattr(known, f"file.{name}", None)
+        if file is None:
+            continue
+        if name in cond:
+            raise ValueError(f"{name}-file: got {file} beside --{name}, expected one of them")
+        texts = _lines(name, file)
+        cond[name], n = texts, len(texts) if n is None else n
+    return 16 if n is None else n
+
+
+def _lines(name: str, file: Path) -> list[str]:
+    """The texts in a file, one on each line that is not blank."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}-file: got {file}, which cannot be read as text ({error})") from None
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{name}-file: got {file} without a text, expected one on each line")
+    return texts
 
 
 _SAMPLING_HELP = """\
@@ -73,7 +107,7 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "anydit sample RUN", usage="%(prog)s [options]", add_help=False, allow_abbrev=False
     )
-    parser.add_argument("-n", type=int, default=16, help="how many samples (16)")
+    parser.add_argument("-n", type=int, help="how many samples (16, or one of each text in a file)")
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")
     parser.add_argument("--size", type=int, nargs="+", help="another size than trained on, one number for each axis")
@@ -94,6 +128,11 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
             add(help=f"class, by index below {condition.classes} or by name")
         elif isinstance(condition, Numbers):
             add(type=float, help=", ".join(condition.names or ()))
+        elif isinstance(condition, Text):
+            add(help='a text in quotes, or one for each sample; "" is the empty text')
+            other = conditioned.add_argument
+            other(f"--{name}-file", dest=f"file.{name}", type=Path, metavar="FILE", help="texts, one on each line")
+            other(f"--negative-{name}", dest=f"negative.{name}", metavar="TEXT", help="what to guide away from")
     return parser
 
 
@@ -160,11 +199,16 @@ def _check_out(out: Path) -> None:
 
 
 def captions(conditions: dict[str, Condition], cond: dict[str, Given], x: Tensor) -> list[str]:
-    """The classes asked for, by name, one line for each sample; empty where none was asked for."""
+    """The classes asked for, by name, and the texts, for each sample; empty where none was asked for."""
     labels = {name: c for name, c in conditions.items() if isinstance(c, Label) and name in cond}
     index = prepared({name: cond[name] for name in labels}, dict(labels), len(x), tuple(x.shape[2:]))
     lines = [""] * len(x)
     for name, label in labels.items():
         chosen = [label.names[i] if label.names else str(i) for i in cast("Tensor", index[name]).tolist()]
         lines = [f"{line} {caption}".strip() for line, caption in zip(lines, chosen, strict=True)]
+    for name, value in cond.items():
+        if isinstance(conditions[name], Text):
+            texts = cast("list[str]", value)
+            chosen = texts * len(x) if len(texts) == 1 else texts
+            lines = [f"{line} {text}".strip() for line, text in zip(lines, chosen, strict=True)]
     return lines if any(lines) else []

@@ -7,6 +7,7 @@ from anydit.codecs.normalize import Normalize
 from anydit.codecs.published import Published
 from anydit.codecs.representation import RAE
 from anydit.codecs.sources import load
+from anydit.codecs.text import Mean, Own, TextEncoder
 from anydit.codecs.tiles import Tiles
 
 __all__ = [
@@ -17,9 +18,12 @@ __all__ = [
     "CodecConfig",
     "KLAutoencoder",
     "Latents",
+    "Mean",
     "Normalize",
+    "Own",
     "Published",
     "Survey",
+    "TextEncoder",
     "Tiles",
     "load",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anydit.data import Data, Images, Samples, View
 from anydit.diffusion.samplers import Step
+from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Label
@@ -142,7 +143,10 @@ def draw(
         ValueError: samples hold NaN or infinity.
     """
     told, n, steps_done, calls = {*pipeline.config.model.conditions, MASK}, sets.drawn, 0, 0
-    cond = {k: changed(v, lambda part: part[sets.rows]) for k, v in sets.real.cond.items() if k in told}
+    cond: dict[str, Given] = {
+        k: changed(v, lambda part: part[sets.rows]) for k, v in sets.real.cond.items() if k in told
+    }
+    cond |= {k: [texts[i] for i in sets.rows.tolist()] for k, texts in sets.real.texts.items() if k in told}
 
     def count(network: object, args: tuple[Tensor, Tensor, Cond]) -> None:
         nonlocal calls

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from anydit.codecs import TextEncoder
+from anydit.codecs.text import opened
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.tensors import MASK, Tokens, changed
 
@@ -41,6 +43,36 @@ def prepared(
     for name, condition in conditions.items():
         if name not in out and not condition.dropout:
             raise ValueError(f"cond: {name} is missing; this model was trained with it always present")
+    return out
+
+
+def encoded_texts(
+    given: Mapping[str, Given],
+    conditions: Mapping[str, Condition],
+    encoders: Mapping[str, TextEncoder],
+    device: torch.device,
+) -> dict[str, Given]:
+    """`given` with texts as tokens; on `device` an encoder computes.
+
+    Raises:
+        ValueError: what is given for a text is none; its encoder is unknown, not there, or another than trained with.
+    """
+    out = dict(given)
+    for name, value in given.items():
+        if not isinstance(conditions.get(name), Text) or isinstance(value, Tokens):
+            continue
+        texts: Any = [value] if isinstance(value, str) else _plain(value)
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"cond: {name}: got {value!r}, expected a text, or one for each sample")
+        if name not in encoders:
+            raise ValueError(
+                f"cond: {name}: got text, expected Tokens: the model was saved without its text encoder; "
+                f'pipeline.encoders["{name}"] = anydit.TextEncoder(FOLDER) adds one'
+            )
+        try:
+            out[name] = opened(encoders[name], device)(texts)
+        except ValueError as error:
+            raise ValueError(f"encoders.{name}.{error}") from None
     return out
 
 

@@ -1,9 +1,10 @@
 """What a saved model is: everything that sampling needs, and nothing of how it was trained."""
 
-from dataclasses import KW_ONLY, fields
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, field, fields
 from pathlib import Path
 
-from anydit.codecs import CodecConfig, Normalize, Tiles
+from anydit.codecs import CodecConfig, Normalize, TextEncoder, Tiles
 from anydit.config import Json, config, from_json, to_json
 from anydit.data import Images, View
 from anydit.diffusion.guidance import Guidance
@@ -12,6 +13,7 @@ from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
 from anydit.diffusion.times import AnyTimeGrid, Even
 from anydit.model.dit import DiTConfig
+from anydit.model.text import Text
 from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
 
 
@@ -35,17 +37,25 @@ class Sampling:
 
 @config
 class PipelineConfig:
-    """A network, the path and prediction it was trained for, its codec, and how its samples are drawn and shown."""
+    """A network, the path and prediction it was trained for, its codec, and how its samples are drawn and shown.
+
+    `encoders`: of texts, by the condition's name.
+    """
 
     _: KW_ONLY
     model: DiTConfig
     path: AnyPath = Linear()
     prediction: AnyPrediction = Velocity()
     codec: CodecConfig = Normalize()
+    encoders: dict[str, TextEncoder] = field(default_factory=dict[str, TextEncoder])
     sampling: Sampling = Sampling()
     view: View = Images()
 
     def __post_init__(self) -> None:
+        texts = [name for name, condition in self.model.conditions.items() if isinstance(condition, Text)]
+        for name in self.encoders:
+            if name not in texts:
+                raise ValueError(f"encoders: got {name}, expected {_one_of(texts)}, which are texts")
         self.check(self.sampling)
         if isinstance(self.prediction, Noise) and self.path.reaches_noise:
             raise ValueError(
@@ -60,14 +70,30 @@ class PipelineConfig:
             ValueError: steps that the grid or the path has not, or guidance that would change nothing.
         """
         sampling.grid.times(self.path, sampling.steps)
-        scale = sampling.guidance.scale
-        if weak and scale == 1:
+        guidance, conditions = sampling.guidance, self.model.conditions
+        nullable = [name for name, c in conditions.items() if c.dropout or name in guidance.negative]
+        if weak and guidance.scale == 1:
             raise ValueError("guidance.scale: got 1, which is no guidance, beside weak; expected another scale")
-        if scale != 1 and not weak and not any(c.dropout for c in self.model.conditions.values()):
+        if weak and (guidance.scales or guidance.negative):
+            raise ValueError("guidance: got scales or a negative text beside weak, which is guidance of another kind")
+        for name in guidance.negative:
+            if not isinstance(conditions.get(name), Text):
+                texts = [name for name, condition in conditions.items() if isinstance(condition, Text)]
+                raise ValueError(f"guidance.negative: got {name}, expected {_one_of(texts)}, whose condition is a text")
+        for name in guidance.scales:
+            if name not in nullable:
+                raise ValueError(
+                    f"guidance.scales: got {name}, expected {_one_of(nullable)}, which the model has a null for"
+                )
+        if guidance.scale != 1 and not weak and not nullable:
             raise ValueError(
-                f"guidance.scale: got {scale:g}, expected 1: the model has no condition with a null to be guided away "
-                "from (dropout above 0)"
+                f"guidance.scale: got {guidance.scale:g}, expected 1: the model has no condition with a null to be "
+                "guided away from (dropout above 0)"
             )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"one of: {', '.join(names)}" if names else "none"
 
 
 def exported(content: PipelineConfig) -> Json:

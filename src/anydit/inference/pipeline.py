@@ -15,12 +15,12 @@ from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
 from anydit.inference.adapter import load_weights
 from anydit.inference.coding import decoded, encoded, kept
-from anydit.inference.conditions import Given, prepared
+from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
 from anydit.inference.folder import export
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
-from anydit.tensors import MASK, Cond, Denoiser, Stream, changed, select
+from anydit.tensors import MASK, Cond, Denoiser, Stream, Tokens, changed, select
 from anydit.weights import CODEC_FILE, load_beside, load_strictly
 
 TOKENS_AT_ONCE = 2**16
@@ -40,6 +40,7 @@ class Job:
     how: Sampling
     space: tuple[int, ...]
     cond: Cond
+    negative: Cond
     seed: int
     on_step: OnStep | None = None
     weak: Denoiser | None = None
@@ -55,6 +56,7 @@ class Pipeline:
         self.config = config
         self.model = (DiT(config.model) if model is None else model).eval()
         self.codec = (config.codec.build() if codec is None else codec).frozen()
+        self.encoders = dict(config.encoders)
 
     @property
     def device(self) -> torch.device:
@@ -87,18 +89,18 @@ class Pipeline:
     ) -> Float[Tensor, "n c *space"]:
         """Draw `n` samples, on the data's own scale.
 
-        `cond`: by name, one value for all samples or one for each: `{"label": 3}`. `size`: other than trained on.
-        `sampling`: instead of the saved one; `steps` and `guidance` override single fields of it. `batch`: how many
-        at a time. `weak`: a worse model of the same data, for autoguidance. `on_step` sees each step of each batch.
-        Sample i depends on `seed`, i and its condition, not on the others.
+        `cond`: by name, one value for all samples or one for each: `{"label": 3}`, `{"text": "a nine"}`. `size`: other
+        than trained on. `sampling`: instead of the saved one; `steps` and `guidance` override single fields of it.
+        `batch`: how many at a time. `weak`: a worse model of the same data, for autoguidance. `on_step` sees each step
+        of each batch. Sample i depends on `seed`, i and its condition, not on the others.
 
         Raises:
             ValueError: an argument that the model cannot serve.
         """
         how = self._how(sampling, steps, guidance, weak is not None)
         space = self._latent_space(size)
-        conditions = prepared(cond, self.config.model.conditions, _positive("n", n), space)
-        return self._run(Job(n, how, space, conditions, seed, on_step, weak), batch)
+        conditions, instead = self._conditions(cond, how, _positive("n", n), space)
+        return self._run(Job(n, how, space, conditions, instead, seed, on_step, weak), batch)
 
     def edit(
         self,
@@ -127,9 +129,9 @@ class Pipeline:
         x = self._finite(x)
         space = self._latent_space(tuple(x.shape[2:]))
         latents_kept = None if keep is None else kept(keep, len(x), tuple(x.shape[2:]), space)
-        conditions = prepared(cond, self.config.model.conditions, len(x), space)
+        conditions, instead = self._conditions(cond, how, len(x), space)
         z = encoded(self.codec, x, self.device)
-        job = Job(len(x), how, space, conditions, seed, on_step, None, z, strength, latents_kept)
+        job = Job(len(x), how, space, conditions, instead, seed, on_step, None, z, strength, latents_kept)
         result = self._run(job, batch)
         return result if keep is None else torch.where(keep, x, result)
 
@@ -153,7 +155,7 @@ class Pipeline:
         """
         x = self._finite(x)
         space = self._latent_space(tuple(x.shape[2:]))
-        conditions = prepared(cond, self.config.model.conditions, len(x), space)
+        conditions, _ = self._conditions(cond, self.config.sampling, len(x), space)
         if MASK in conditions:
             raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
         volume, denoiser = self.codec.log_volume(tuple(x.shape[1:])), self.denoiser()
@@ -176,6 +178,16 @@ class Pipeline:
         """Write a folder that `anydit.load` opens: pipeline.json, model.safetensors, and the codec's weights if any."""
         export(Path(folder), self.config, self.model.state_dict(), self.codec.state_dict())
 
+    def _conditions(
+        self, cond: Mapping[str, Given] | None, how: Sampling, n: int, space: tuple[int, ...]
+    ) -> tuple[dict[str, Tensor | Tokens], dict[str, Tensor | Tokens]]:
+        """What the samples are told, and what they are guided away from in place of nulls; texts are encoded."""
+        known = self.config.model.conditions
+        negative = {name: [text] * n for name, text in how.guidance.negative.items()}
+        texts = {name: known[name] for name in negative}
+        told, instead = (encoded_texts(some, known, self.encoders, self.device) for some in (cond or {}, negative))
+        return prepared(told, known, n, space), prepared(instead, texts, n, space)
+
     def _how(
         self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None, weak: bool = False
     ) -> Sampling:
@@ -184,6 +196,8 @@ class Pipeline:
             how = replace(how, steps=_positive("steps", steps))
         if guidance is not None:
             with_scale = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
+            if isinstance(guidance, Guidance) and guidance.negative and not guidance.acts:
+                raise ValueError("guidance.negative: got some at a scale of 1, which is none; expected another scale")
             how = replace(how, guidance=with_scale)
         self.config.check(how, weak)
         return how
@@ -227,11 +241,14 @@ class Pipeline:
             xt = xt * path.sigma(times[:1]).to(device)
         else:
             xt = path.noised(job.start[rows].to(device), xt, times[:1].to(device).expand(len(xt)))
-        always = {name for name, condition in self.config.model.conditions.items() if not condition.dropout}
-        denoiser = how.guidance.wrap(self.denoiser(), job.weak, always)
+        cond, negative = (
+            {name: changed(value, lambda v: v.to(device)) for name, value in select(some, rows).items()}
+            for some in (job.cond, job.negative)
+        )
+        always = {n for n, c in self.config.model.conditions.items() if not c.dropout and n not in negative}
+        denoiser = how.guidance.wrap(self.denoiser(), job.weak, always, negative)
         if job.start is not None and job.keep is not None:
             denoiser = Inpaint(denoiser, job.start[rows].to(device), job.keep[rows].to(device))
-        cond = {name: changed(value, lambda v: v.to(device)) for name, value in select(job.cond, rows).items()}
         with torch.inference_mode():
             yield from how.sampler.run(
                 denoiser, path, xt, times, cond, lambda step: stream.normal(step + 1, positions, shape)

@@ -54,7 +54,8 @@ class LoopConfig:
 class TrainConfig(LoopConfig):
     """How to train a diffusion model. One step is one update of the weights from `batch` samples.
 
-    `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `compile`: each block by
+    `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `drop_all`: how often
+    all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
     torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside
     a model to begin with, and not the model.
     """
@@ -63,9 +64,15 @@ class TrainConfig(LoopConfig):
     stratified: bool = True
     weight: AnyWeight = Plain()
     bound: VariationalBound = VariationalBound()
+    drop_all: float = 0.0
     compile: bool = False
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
+        if not 0 <= self.drop_all < 1:
+            raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
 
 
 RESUMABLE = (

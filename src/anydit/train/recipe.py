@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from anydit.codecs import Normalize, Survey
+from anydit.codecs import Normalize, Survey, TextEncoder
 from anydit.codecs.base import CPU
 from anydit.codecs.normalize import moments
 from anydit.config import Json, config, filled
@@ -77,7 +77,11 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return Beginning.of(self.train.adapter, out, start)
 
     def resolved(self, samples: Samples, note: Note, device: torch.device, before: Json | None = None) -> "Recipe":
-        recipe = self if before is None else replace(self, codec=filled(self.codec, before.get("codec")))
+        if before is None:
+            return resolved(self, samples, note, device)
+        then = before.get("encoders", {})
+        encoders = {name: filled(encoder, then.get(name)) for name, encoder in self.encoders.items()}
+        recipe = replace(self, codec=filled(self.codec, before.get("codec")), encoders=encoders)
         return resolved(recipe, samples, note, device)
 
     def begin(
@@ -107,9 +111,10 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
             whose = "data has" if isinstance(codec, Normalize) else "latents have (None takes what they have)"
             raise ValueError(f"model.{name}: got {got}, expected {expected}, which the {whose}")
     conditions, absent = dict[str, Condition](), list[str]()
+    encoders = {name: _measured(name, encoder) for name, encoder in recipe.encoders.items() if name in facts.texts}
     for name, condition in model.conditions.items():
         if name in facts.conditions:
-            conditions[name] = _resolved(name, condition, samples)
+            conditions[name] = _resolved(name, condition, samples, encoders.get(name))
         elif condition == type(condition)(dropout=condition.dropout):
             absent.append(name)
         else:
@@ -123,7 +128,14 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
     if size != facts.size and any(isinstance(c, Field) for c in conditions.values()):
         raise ValueError(f"model.conditions: got a Field of size {facts.size}, expected none beside latents of {size}")
     model = replace(model, channels=channels, size=size, conditions=conditions)
-    return replace(recipe, model=model, codec=codec, view=recipe.view.like(facts))
+    return replace(recipe, model=model, codec=codec, encoders=encoders, view=recipe.view.like(facts))
+
+
+def _measured(name: str, encoder: TextEncoder) -> TextEncoder:
+    try:
+        return encoder.measured()
+    except ValueError as error:
+        raise ValueError(f"encoders.{name}.{error}") from None
 
 
 def surveyed(samples: Samples, view: View, device: torch.device) -> Survey:
@@ -142,7 +154,7 @@ def _kind(name: str, facts: Facts) -> type[Condition]:
     return Label if name in facts.classes else Numbers if name in facts.numbers else Field
 
 
-def _resolved(name: str, condition: Condition, samples: Samples) -> Condition:
+def _resolved(name: str, condition: Condition, samples: Samples, encoder: TextEncoder | None) -> Condition:
     facts, at = samples.facts, f"model.conditions.{name}"
     kind = _kind(name, facts)
     if not isinstance(condition, kind):
@@ -150,7 +162,8 @@ def _resolved(name: str, condition: Condition, samples: Samples) -> Condition:
     if isinstance(condition, Label):
         return _with_classes(condition, facts.classes[name], at)
     if isinstance(condition, Text):
-        return _with_widths(condition, samples.read(torch.zeros(1, dtype=torch.long)).cond.get(name), at)
+        given = samples.read(torch.zeros(1, dtype=torch.long)).cond.get(name) if encoder is None else None
+        return _with_widths(condition, encoder, given, at)
     if isinstance(condition, Numbers):
         names = facts.numbers[name]
         if condition.names is not None and len(condition.names) != len(names):
@@ -175,11 +188,18 @@ def _with_classes(condition: Label, names: tuple[str, ...], at: str) -> Label:
     return replace(condition, classes=len(names), names=condition.names or names)
 
 
-def _with_widths(condition: Text, given: Tensor | Tokens | None, at: str) -> Text:
-    """A text whose encoder has been at work already has its widths."""
-    if not isinstance(given, Tokens):
-        return condition
-    widths = {"width": given.values.shape[2], "pooled": None if given.pooled is None else given.pooled.shape[1]}
+def _with_widths(condition: Text, encoder: TextEncoder | None, given: Tensor | Tokens | None, at: str) -> Text:
+    """A text has the widths of its encoder, or of the tokens that its data have."""
+    if encoder is not None:
+        widths = {"width": encoder.width, "pooled": encoder.pooled}
+    elif isinstance(given, Tokens):
+        widths = {"width": given.values.shape[2], "pooled": None if given.pooled is None else given.pooled.shape[1]}
+    else:
+        name = at.rpartition(".")[2]
+        raise ValueError(
+            f"{at}: got a text without an encoder, expected one: --encoders.{name} TextEncoder "
+            f"--encoders.{name}.source FOLDER"
+        )
     for side, width in widths.items():
         own = getattr(condition, side)
         if own not in (None, width):

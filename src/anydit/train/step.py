@@ -126,8 +126,9 @@ class Draws:
 
     def dropped(self, step: int, positions: Int[Tensor, " b"]) -> dict[str, Bool[Tensor, " b"]]:
         """Which conditions to make null."""
+        every = Stream(self.config.seed, "drop all").uniform(step, positions) <= self.config.drop_all
         return {
-            name: Stream(self.config.seed, f"drop {name}").uniform(step, positions) <= condition.dropout
+            name: every | (Stream(self.config.seed, f"drop {name}").uniform(step, positions) <= condition.dropout)
             for name, condition in self.conditions.items()
             if condition.dropout
         }
