@@ -11,7 +11,6 @@ keeps for its backward pass, and what the network's weights take.
 """
 
 import argparse
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from anydit.evaluate.classifier import Classifier, trained
 from anydit.evaluate.compare import reconstruction
 from anydit.evaluate.distances import Moments, frechet, moments
 from anydit.evaluate.features import in_parts
-from anydit.inference.pipeline import find_device
+from anydit.inference.pipeline import Pipeline, find_device
 from anydit.recipes.fashion import fashion
 from anydit.recipes.latent import fashion_latent
 from anydit.train.base import Trainable, Work
@@ -38,9 +37,9 @@ from anydit.train.codec import CodecRecipe, reconstructed
 from anydit.train.loop import train
 from anydit.train.profile import profile
 from anydit.train.recipe import Recipe
-from anydit.weights import RUN_FILE, read_config
+from anydit.weights import RUN_FILE, read_config, write_config
 
-ROUNDS, STEPS = 8, 3
+ROUNDS, STEPS = 5, 3
 """Of each recipe in turns, to tell how long a step takes; the first round warms up."""
 
 
@@ -76,21 +75,33 @@ def judged(classifier: Classifier, x: Tensor, labels: Tensor, against: Moments) 
     return [frechet(moments(in_parts(classifier, x)), against), float((classifier.predict(x) == labels).float().mean())]
 
 
-def row(
-    name: str, recipe: Recipe, each: float, seconds: float, labels: Tensor, judge: tuple[Classifier, Moments], out: Path
-) -> tuple[Tensor, list[object]]:
-    """A model trained for so many seconds, at `each` a step: its samples, and its row."""
-    device, steps = find_device(), max(1, round(seconds / each))
+def speeds(recipes: dict[str, Trainable[Any]], runs: Path, device: torch.device) -> dict[str, float]:
+    """What `step_seconds` found, now or when `runs` was begun."""
+    file = runs / "seconds.json"
+    if not file.is_file():
+        runs.mkdir(parents=True, exist_ok=True)
+        write_config(file, step_seconds(recipes, runs, device))
+    return {name: read_config(file)[name] for name in recipes}
+
+
+def made(recipe: Recipe, each: float, seconds: float, out: Path) -> Pipeline:
+    """A model trained for so many seconds, at `each` a step, or what is there of it trained further."""
+    steps = max(1, round(seconds / each))
     loop = replace(recipe.train, steps=steps, sample_every=max(1, steps // 2), save_every=max(1, steps // 2))
-    pipeline = train(replace(recipe, train=loop), out, device)
+    return train(replace(recipe, train=loop), out, find_device())
+
+
+def row(
+    name: str, recipe: Recipe, pipeline: Pipeline, each: float, labels: Tensor, judge: tuple[Classifier, Moments]
+) -> tuple[Tensor, list[object]]:
+    """A trained model's samples, and its row but for the seconds of its training."""
     began = clock()
     x = pipeline.sample(len(labels), {"label": labels}, guidance=1.0)
     sampling = clock() - began
-    cost = profile(replace(recipe, model=pipeline.config.model, codec=pipeline.config.codec), device)
+    cost = profile(replace(recipe, model=pipeline.config.model, codec=pipeline.config.codec), pipeline.device)
     return x, [
         name,
         str(pipeline.config.model.grid[0] * pipeline.config.model.grid[1]),
-        steps * each,
         recipe.train.batch / each,
         len(labels) / sampling,
         cost.activation_bytes / 2**20,
@@ -105,8 +116,23 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, default=Path("runs/fashion-codec"), help="the run of the autoencoder")
     parser.add_argument("--seconds", type=float, default=600.0, help="of training for each model")
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--runs", type=Path, default=Path("runs/latent"), help="keep them here, and go on with them")
+    parser.add_argument("--train", type=int, choices=range(3), help="train this one alone, for others to go on")
     arguments = parser.parse_args()
-    device, data, codec = find_device(), FashionMNIST(), load(arguments.codec)
+    device, small = find_device(), fashion()
+    own = from_json(CodecRecipe, read_config(arguments.codec / RUN_FILE))
+    recipes = {
+        "pixels, patches of 7x7": small,
+        "pixels, patches of 4x4": replace(small, model=replace(small.model, patch=(4, 4))),
+        "latents, patches of 2x2": replace(fashion_latent(), codec=Latents(path=arguments.codec)),
+    }
+    each = speeds({"codec": own, **recipes}, arguments.runs, device)
+    for i, (name, recipe) in enumerate(recipes.items()):
+        if arguments.train in (None, i):
+            made(recipe, each[name], arguments.seconds, arguments.runs / str(i))
+    if arguments.train is not None:
+        return
+    data, codec = FashionMNIST(), load(arguments.codec)
     training, held_out = data.open("train"), data.open("held_out")
     classifier = trained(data, training, "label", device, lambda done: None)
     labels = torch.arange(arguments.samples) % 10
@@ -115,41 +141,24 @@ def main() -> None:
     judge = (classifier, moments(in_parts(classifier, real.x)))
     again = reconstructed(codec.to(device), some.x, device)
     near = reconstruction(again.clamp(0, 255), some.x, (0.0, 255.0))
-    small = fashion()
-    recipes = {
-        "pixels, patches of 7x7": small,
-        "pixels, patches of 4x4": replace(small, model=replace(small.model, patch=(4, 4))),
-        "latents, patches of 1x1": replace(fashion_latent(), codec=Latents(path=arguments.codec)),
-    }
-    sheets, runs = dict[str, Tensor](), Path(tempfile.mkdtemp())
-    own = from_json(CodecRecipe, read_config(arguments.codec / RUN_FILE))
-    each = step_seconds({"codec": own, **recipes}, runs, device)
     spent = each["codec"] * own.train.steps
     rows = [
-        ["real (training images)", "", "", "", "", "", "", *judged(classifier, some.x, some.tensor("label"), judge[1])],
-        [
-            "their reconstructions",
-            "",
-            spent,
-            "",
-            "",
-            "",
-            "",
-            *judged(classifier, again, some.tensor("label"), judge[1]),
-        ],
+        [name, *[""] * 5, *judged(classifier, x, some.tensor("label"), judge[1])]
+        for name, x in (("real (training images)", some.x), ("their reconstructions", again))
     ]
-    for name, recipe in recipes.items():
-        out = runs / str(len(rows))
-        sheets[name], line = row(name, recipe, each[name], arguments.seconds, labels, judge, out)
+    sheets = dict[str, Tensor]()
+    for i, (name, recipe) in enumerate(recipes.items()):
+        pipeline = made(recipe, each[name], arguments.seconds, arguments.runs / str(i))
+        sheets[name], line = row(name, recipe, pipeline, each[name], labels, judge)
         rows.append(line)
-        print(f"{line}\nIts run: {out}", flush=True)
-    head = ["", "tokens", "training s", "images/s", "samples/s", "activations MiB", "weights MiB"]
+        print(line, flush=True)
+    head = ["", "tokens", "training images/s", "samples/s", "activations MiB", "weights MiB"]
     head += ["Fréchet distance", "accuracy"]
     clocked = "the processor's" if device.type == "cpu" and torch.get_num_threads() == 1 else "the wall's"
     note = (
-        f"{arguments.samples} samples without guidance in 25 steps, against 10,000 test images; seconds by {clocked} "
-        f"clock. The autoencoder's reconstructions have a PSNR of {near['psnr'].samples:.1f} dB and an SSIM of "
-        f"{near['ssim'].samples:.3f}; the seconds beside them are those of its own training."
+        f"{arguments.seconds:.0f} s of training for each model, by {clocked} clock; {spent:.0f} s for the autoencoder "
+        f"before that. {arguments.samples} samples without guidance in 25 steps, against 10,000 test images. "
+        f"Reconstructions have a PSNR of {near['psnr'].samples:.1f} dB and an SSIM of {near['ssim'].samples:.3f}."
     )
     pictures = "\n\n".join(f"![{name}](latent-{name}.png)" for name in ("pixels", "same-tokens", "latents"))
     body = f"{table(head, rows)}\n\n{note} Samples of the three models, in the order of the table:\n\n{pictures}"

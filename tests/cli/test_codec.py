@@ -99,7 +99,7 @@ def test_help_lists_the_fields_of_a_codec(capsys: pytest.CaptureFixture[str]):
     for words in (
         "--codec.latent INT  [4]",
         "--train.error Absolute|Squared  [Absolute]",
-        "--train.steps INT  [2000]  in all.",
+        "--train.steps INT  [1000]  in all.",
     ):
         assert words in page, words
 

@@ -16,16 +16,16 @@ from anydit.train.recipe import Recipe
 
 
 def fashion_codec() -> CodecRecipe:
-    """An autoencoder of Fashion-MNIST, 28x28 pixels to 7x7 latents of 4 channels, in a size for two CPU cores.
+    """An autoencoder of Fashion-MNIST, 28x28 pixels to 14x14 latents of 2 channels, in a size for two CPU cores.
 
     anydit train fashion-codec
     """
     return CodecRecipe(
-        codec=KLAutoencoder(widths=(16, 32, 64), latent=4, blocks=1, groups=8, attention=False),
+        codec=KLAutoencoder(widths=(16, 32), latent=2, blocks=1, groups=8, attention=False),
         view=Images(low=0, high=255),
         data=FashionMNIST(),
         train=CodecTrainConfig(
-            steps=2000,
+            steps=1000,
             batch=64,
             optimizer=AdamW(lr=2e-3),
             schedule=LinearDecay(warmup=100, decay=0.5),
@@ -42,7 +42,7 @@ def fashion_latent() -> Recipe:
     anydit train fashion-latent
     """
     return Recipe(
-        model=DiTConfig(width=192, depth=6, heads=6, patch=(1, 1), conditions={"label": Label(10)}),
+        model=DiTConfig(width=192, depth=6, heads=6, patch=(2, 2), conditions={"label": Label(10)}),
         codec=Latents(path=Path("runs/fashion-codec")),
         sampling=Sampling(steps=25),
         view=Images(low=0, high=255),
