@@ -97,7 +97,7 @@ def test_help_lists_the_fields_of_a_codec(capsys: pytest.CaptureFixture[str]):
     assert main(["train", "fashion-codec", "--help"]) == 0
     page = capsys.readouterr().out
     for words in (
-        "--codec.latent INT  [4]",
+        "--codec.latent INT  [2]",
         "--train.error Absolute|Squared  [Absolute]",
         "--train.steps INT  [1000]  in all.",
     ):
