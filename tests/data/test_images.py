@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from anydit.data import ArrayView, Images
-from anydit.data.images import CAPTION_PX, MARGIN_PX
+from anydit.data.images import CAPTION_LINES, CAPTION_PX, MARGIN_PX
 
 
 def image_of(sheet: Image.Image) -> np.ndarray:
@@ -97,6 +97,20 @@ def test_captions_are_whole_or_cut_but_never_run_into_each_other(captions: Seque
     for i in range(4):
         assert ink[MARGIN_PX + i * cell : (i + 1) * cell].any()
         assert not ink[i * cell : i * cell + MARGIN_PX].any()
+
+
+def test_a_long_caption_has_several_lines_and_the_next_row_begins_below_them() -> None:
+    long = "seven, and to the right of it a three, in grey on black, the one above the other"
+    sheet = Images().picture(torch.zeros(4, 1, 48, 48), [long, "a", "b", long], columns=2)
+    assert sheet.height == MARGIN_PX + 2 * (48 + MARGIN_PX + CAPTION_LINES * CAPTION_PX)
+    left = image_of(sheet)[:, : sheet.width // 2, 0] < 128
+    for line in range(CAPTION_LINES):
+        top = MARGIN_PX + 48 + line * CAPTION_PX
+        assert left[top : top + CAPTION_PX].any(), line
+    second = MARGIN_PX + 48 + CAPTION_LINES * CAPTION_PX + MARGIN_PX
+    assert left[second : second + 48, MARGIN_PX : MARGIN_PX + 48].all()
+    short = Images().picture(torch.zeros(4, 1, 48, 48), ["a", "b", "c", "d"], columns=2)
+    assert short.height == MARGIN_PX + 2 * (48 + MARGIN_PX + CAPTION_PX)
 
 
 def test_captions_that_cannot_be_drawn_are_drawn_as_well_as_may_be() -> None:

@@ -62,6 +62,27 @@ class Samples(Protocol):
         ...
 
 
+@runtime_checkable
+class Checkable(Samples, Protocol):
+    """Samples whose texts can be checked: each text says what `k` parts of its sample show.
+
+    `cut` takes any sample, drawn or real, apart as the text of sample `id` tells; a classifier of `parts` judges those.
+    """
+
+    @property
+    def parts(self) -> "Data":
+        """Single parts of real samples as `cut` makes them, with one label."""
+        ...
+
+    def cut(self, x: Float[Tensor, "b c *space"], ids: Int[Tensor, " b"]) -> Float[Tensor, "b k c_k *space_k"]:
+        """The parts of each sample that the text of the id beside it speaks of."""
+        ...
+
+    def shows(self, ids: Int[Tensor, " b"]) -> Int[Tensor, "b k"]:
+        """The class of each part, as the text says."""
+        ...
+
+
 def digest(samples: Samples) -> str:
     """A sha256 that tells data apart: of their facts, how many there are, and up to 64 of them, evenly spread.
 

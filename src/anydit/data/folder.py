@@ -2,12 +2,13 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os import R_OK, access, fsencode, walk
 from pathlib import Path
 from stat import S_ISREG
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +24,8 @@ from anydit.tensors import Batch
 
 PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Names of folders that are parts of a data set, not classes."""
+
+NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @config
@@ -52,8 +55,15 @@ class ImageData(Data):
     def _decoded(self, sources: Sources) -> Decoded:
         return Cache(self.cache, self.size, self.channels, self.fit, self.bad_limit).get(sources)
 
-    def _samples(self, decoded: Decoded, classes: Sequence[str], part: Part, rows: Int[Tensor, " n"] | None) -> Samples:
-        """The samples of one part: `rows` of all that were decoded, with their labels where there are classes."""
+    def _samples(
+        self,
+        decoded: Decoded,
+        classes: Sequence[str],
+        part: Part,
+        rows: Int[Tensor, " n"] | None,
+        texts: Mapping[str, Sequence[str]] = NO_TEXTS,
+    ) -> Samples:
+        """The samples of one part: `rows` of all that were decoded, with their texts and labels, if any."""
         if part == "train" and decoded.skipped:
             print(decoded.told(), file=sys.stderr)
         if rows is not None and not len(rows):
@@ -66,8 +76,8 @@ class ImageData(Data):
                 raise ValueError(
                     f"data: got no readable image of the class {classes[min(missing)]}, expected at least one"
                 )
-        facts = Facts(self.channels, self.size, {"label": tuple(classes)} if cond else {})
-        samples = ArraySamples(decoded.pixels, facts, cond, unit=1 / 255, rows=rows)
+        facts = Facts(self.channels, self.size, {"label": tuple(classes)} if cond else {}, texts=tuple(texts))
+        samples = ArraySamples(decoded.pixels, facts, cond, unit=1 / 255, rows=rows, texts=texts)
         return Mirrored(samples) if self.flip and part == "train" else samples
 
 

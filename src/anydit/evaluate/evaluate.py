@@ -14,7 +14,7 @@ from anydit.codecs.base import in_parts as in_codec_parts
 from anydit.config import Json, to_json
 from anydit.data import Data, View
 from anydit.data.images import side_by_side
-from anydit.evaluate import classifier, compare, pictures
+from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.features import AT_ONCE, Features, RandomNetwork, in_parts
@@ -102,10 +102,13 @@ def evaluate(
     figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
     clock.lap("neighbours")
     judged = _judged(judge, sets, x)
+    followed = texts.followed(sets, x, pipeline.device, progress)
+    if followed:
+        clock.lap("judge of texts")
     shown = pictures.shown(sets, x, near) | judged.pictures
     counts = {"samples": len(x), "draws": len(sets.sizes), "held_out": sets.count, "training": len(sets.train)}
     return Report(
-        figures=judged.figures | figures,
+        figures=judged.figures | followed | figures,
         features=space.name,
         counts=counts | used,
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},

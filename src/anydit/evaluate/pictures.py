@@ -38,6 +38,9 @@ def shown(sets: Sets, x: Float[Tensor, "n c *space"], near: Neighbours) -> dict[
 def _arranged(sets: Sets) -> tuple[Int[Tensor, " k"], int | None, list[str]]:
     """Which held-out conditions to show, in how many columns, and captions: each class its own where they are few."""
     rows, columns = torch.arange(min(SHOWN, sets.count)), None
+    if sets.told:
+        said = zip(*sets.real.texts.values(), strict=True)
+        return rows, columns, [" / ".join(texts) for texts, _ in zip(said, rows, strict=False)]
     if not sets.asked:
         return rows, columns, []
     labels = sets.labels

@@ -34,16 +34,18 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Sets:
-    """Training data; `real`, as many held-out samples as there are in a draw; `drawn`, samples in all; the label.
+    """Training data, held-out data; `real`, as many of the latter as there are in a draw; `drawn`, samples in all.
 
-    `asked`: whether the pipeline is conditioned on that label, by which samples are judged.
+    `label`: by which samples are judged; `asked`: whether the pipeline is conditioned on it; `told`: on a text.
     """
 
     train: Samples
+    held: Samples
     real: Batch
     drawn: int
     label: str | None
     asked: bool
+    told: bool
     view: View
 
     @property
@@ -102,8 +104,10 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
     labels = [name for name, classes in facts.classes.items() if len(classes) > 1]
     asked = [n for n in labels if isinstance(config.model.conditions.get(n), Label)]
     label = (asked + labels)[0] if labels else None
+    told = any(name in config.model.conditions for name in facts.texts)
     real = held.read(spread(len(held), count))
-    return Sets(train, replace(real, x=as_written(config.view, real.x)), drawn, label, bool(asked), config.view)
+    real = replace(real, x=as_written(config.view, real.x))
+    return Sets(train, held, real, drawn, label, bool(asked), told, config.view)
 
 
 def of_codec(view: View, data: Data, samples: int | None) -> Sets:
@@ -120,7 +124,8 @@ def of_codec(view: View, data: Data, samples: int | None) -> Sets:
     count = samples or most
     label = next((name for name, classes in facts.classes.items() if len(classes) > 1), None)
     real = held.read(spread(len(held), count))
-    return Sets(train, replace(real, x=as_written(view, real.x)), count, label, label is not None, view)
+    real = replace(real, x=as_written(view, real.x))
+    return Sets(train, held, real, count, label, label is not None, told=False, view=view)
 
 
 def _parts(data: Data) -> tuple[Samples, Samples]:
@@ -159,7 +164,7 @@ def draw(
 
     hook = pipeline.model.register_forward_pre_hook(count)
     try:
-        x = pipeline.sample(n, cond, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
+        x = pipeline.sample(n, given, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
     finally:
         hook.remove()
     bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())
