@@ -81,6 +81,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     convert.to_diffusers(folder / "similar", folder / "DiT-XL-2-256")
     codec, latent = folder / "runs" / "fashion-codec", folder / "runs" / "fashion-latent"
     train(captioned(save_encoder(folder / "encoder", "bert")), folder / "runs" / "captions", "cpu", lambda _: None)
+    (folder / "runs" / "pairs").symlink_to("captions")
     train(tiny_codec(steps=2), codec, "cpu", lambda _: None)
     train(tiny_latent(codec, steps=2), latent, "cpu", lambda _: None)
     return folder

@@ -51,7 +51,7 @@ def test_a_text_says_what_the_canvas_shows(part: str) -> None:
         found = []
         for k in range(2):
             across = x[k * DIGIT :][:DIGIT] if relation == "above" else x[:, k * DIGIT :][:, :DIGIT]
-            pieces = [across.narrow(int(relation == "above"), at, DIGIT) for at in (0, 4, 8)]
+            pieces = [across.narrow(int(relation == "above"), at, DIGIT) for at in (2, 4, 6)]
             (whole,) = {by_image[p.numpy().tobytes()] for p in pieces if p.numpy().tobytes() in by_image}
             found.append(whole)
             assert float(across.sum()) == max(float(p.sum()) for p in pieces), "nothing else is there"
@@ -77,7 +77,7 @@ def test_what_is_held_out_is_never_seen_in_training() -> None:
     for i, what in enumerate(new):
         assert what in unseen or int(told.phrasing[i]) == phrasing
     share_of_new_pairs = sum(what in unseen for what in new) / len(new)
-    assert 0.5 < share_of_new_pairs < 0.6
+    assert 0.55 < share_of_new_pairs < 0.67
     for axis in ("above", "left of"):
         for place in (1, 2):
             assert {what[place] for what in seen if what[0] == axis} == set(range(10))

@@ -34,14 +34,14 @@ def sets(quick: Path, monkeypatch: pytest.MonkeyPatch) -> Sets:
 def test_figures(sets: Sets) -> None:
     stages: dict[str, float] = {}
     real = sets.real.x
-    assert sets.draws == 2
+    assert sets.sizes == [300, 300]
     drawn = torch.cat([real, torch.zeros_like(real)])
     found = followed(sets, drawn, CPU, stages.__setitem__)
     assert list(found) == ["text", "shuffled"]
     text, shuffled = found["text"], found["shuffled"]
     assert text.floor > 0.4 > 0.1 > shuffled.floor
-    assert text.samples == pytest.approx(text.floor / 2), "half of the samples are real, half are black"
-    assert shuffled.samples == pytest.approx(shuffled.floor / 2)
+    assert text.samples == pytest.approx(text.floor / 2, abs=0.02), "half of the samples are real, half are black"
+    assert shuffled.samples == pytest.approx(shuffled.floor / 2, abs=0.02)
     assert text.error == pytest.approx((text.samples * (1 - text.samples) / 600) ** 0.5)
     assert stages == {"judge of texts": 1}
 

@@ -18,7 +18,7 @@ from anydit.tensors import Batch, Stream, per_sample
 DIGIT, CANVAS = 8, 16
 """Pixels along a side."""
 
-PLACES = ((0, 0), (0, 4), (4, 0), (4, 4), (4, 8), (8, 4), (8, 8))
+PLACES = ((4, 4), (2, 4), (4, 2), (4, 6), (6, 4))
 """Of the two digits, along the axis that the text does not speak of; in opposite corners both axes would be told."""
 
 HELD_OUT_SHARE = 0.15
@@ -33,10 +33,12 @@ PHRASINGS = (
     "{A} {r} {B}",
     "{b}, and {r} it {a}",
     "{a} {r} {b}",
-    "the {a} is {r} the {b}",
     "there is {B}, and {r} it there is {A}",
     "{r} the {b} there is {A}",
-    "{B} with {A} {r} it",
+    "the {a} is {r} the {b}",
+    "here is {A} {r} {B}",
+    "{A} placed {r} {B}",
+    "{A} is {r} {B}",
 )
 """What is said of `a`, which stands in relation `r` to `b`; the last one is held out of training."""
 
@@ -117,6 +119,11 @@ class PairSamples:
         """What the text of each sample says."""
         table = _table(self.part)
         return Told(*table[self._drawn("told", ids, len(table))].unbind(1))
+
+    @property
+    def pairs(self) -> Int[Tensor, "n 3"]:
+        """The axes and ordered pairs of digits that this part's texts may tell of."""
+        return _table(self.part)[:, :3].unique(dim=0)
 
     @property
     def parts(self) -> Data:

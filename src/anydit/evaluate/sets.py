@@ -164,7 +164,7 @@ def draw(
 
     hook = pipeline.model.register_forward_pre_hook(count)
     try:
-        x = pipeline.sample(n, given, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
+        x = pipeline.sample(n, cond, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
     finally:
         hook.remove()
     bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())

@@ -11,6 +11,7 @@ from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
+from anydit.recipes.pairs import emoji, pairs
 from anydit.train.base import Trainable
 
 AnyRecipe = Trainable[Any]
@@ -21,6 +22,8 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "fashion-gpu": fashion_gpu,
     "fashion-codec": fashion_codec,
     "fashion-latent": fashion_latent,
+    "pairs": pairs,
+    "emoji": emoji,
     "images": images,
     "huggingface": huggingface,
     "arrays": arrays,

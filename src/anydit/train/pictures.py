@@ -26,8 +26,10 @@ def examples(
 
     `columns`: of a sheet, of which each class gets as many of its own.
     """
-    cond = {k: v for k, v in samples.read(torch.arange(n) % len(samples)).cond.items() if k in conditions}
-    captions = [""] * n
+    first = samples.read(torch.arange(n) % len(samples))
+    cond = {k: v for k, v in first.cond.items() if k in conditions}
+    captions = [" / ".join(said) for said in zip(*(first.texts[k] for k in cond if k in first.texts), strict=True)]
+    captions = captions or [""] * n
     for name, condition in conditions.items():
         if isinstance(condition, Label):
             classes, place = condition.classes or 1, torch.arange(n)

@@ -1,0 +1,110 @@
+"""Do samples show what they are told in words: two digits, which, and where; by the ways in which text enters.
+
+    python benchmarks/pairs.py
+
+The recipe `pairs` is trained with each way in, then drawn from under texts that training never had: of pairs of digits
+that it never had, or in a phrasing that it never had. A classifier of single digits, trained on halves of real
+canvases, looks at both halves of each sample; both must be right, in the right places. The last columns but one are the
+same with the texts shuffled among the samples. Runs are kept in --runs, and go on where they were.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from results import PAGES, publish, table
+from torch import Tensor
+
+from anydit.data.pairs import NEW_PHRASING, DigitPairs, PairSamples
+from anydit.evaluate.texts import judge_of, right
+from anydit.model.text import Cross, Joint, Pooled, Text
+from anydit.recipes.pairs import pairs
+from anydit.train.log import read
+from anydit.train.loop import train
+from anydit.train.recipe import Recipe
+
+ENTRIES = {
+    "cross-attention, pooled beside": Cross(pooled=Pooled()),
+    "joint attention, pooled beside": Joint(pooled=Pooled()),
+    "pooled alone": Pooled(),
+}
+SHOWN = 40
+
+
+def recipe(entry: Cross | Joint | Pooled, steps: int | None) -> Recipe:
+    """`pairs` with a way in."""
+    whole = pairs()
+    model = replace(whole.model, conditions={"text": Text(entry=entry)})
+    config = whole.train if steps is None else replace(whole.train, steps=steps)
+    return replace(whole, model=model, train=config)
+
+
+def shares(ok: Float[Tensor, " n"], held: PairSamples, ids: Tensor) -> list[str]:
+    """In percent: of all texts, of those with a new pair in an old phrasing, and of those in the new phrasing."""
+    told, seen = held.told(ids), {tuple(row) for row in PairSamples("train", 1, held.digits).pairs.tolist()}
+    rows = torch.stack([told.axis, told.first, told.second], dim=1).tolist()
+    known = torch.tensor([tuple(row) in seen for row in rows])
+    phrased = told.phrasing == NEW_PHRASING
+    parts = (torch.ones_like(known), ~known & ~phrased, known & phrased, ~known & phrased)
+    return [f"{100 * float(ok[part].mean()):.1f}" for part in parts]
+
+
+def main() -> None:
+    """Train, draw, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--steps", type=int, help="of training, instead of the recipe's")
+    parser.add_argument("--train-only", choices=[name.split()[0].split("-")[0] for name in ENTRIES])
+    parser.add_argument("--only", nargs="+", help="so many of the ways in, by the first letters of their names")
+    given = parser.parse_args()
+    held = DigitPairs().open("held_out")
+    assert isinstance(held, PairSamples)
+    ids = torch.arange(given.samples)
+    real = held.read(ids)
+    judge = None if given.train_only else judge_of(held, torch.device("cpu"), lambda stage, done: None)
+    rows = list[list[object]]()
+    for name, entry in ENTRIES.items():
+        short = name.split()[0].split("-")[0]
+        if given.train_only not in (None, short) or (given.only and not name.startswith(tuple(given.only))):
+            continue
+        out = given.runs / f"pairs-{short}"
+        pipe = train(recipe(entry, given.steps), out, "cpu")
+        if judge is None:
+            continue
+        spent = sum(e["seconds"] for e in read(out / "log.jsonl")) / 60
+        for scale in (1.0, 2.0, 4.0):
+            x = pipe.sample(len(ids), {"text": list(real.texts["text"])}, guidance=scale).clamp(0, 16)
+            ok, shuffled = right(judge, held, x, ids), right(judge, held, x, ids.roll(1))
+            rows.append([name, scale, *shares(ok, held, ids), f"{100 * float(shuffled.mean()):.1f}", f"{spent:.0f}"])
+            print(*rows[-1], flush=True)
+            if scale == pipe.config.sampling.guidance.scale:
+                sheet = pipe.config.view.picture(x[:SHOWN], real.texts["text"][:SHOWN], 8)
+                sheet.save(PAGES / f"pairs-{short}.png")
+    if judge is None:
+        return
+    own, other = right(judge, held, real.x, ids), right(judge, held, real.x, ids.roll(1))
+    rows.append(["real held-out canvases", "", *shares(own, held, ids), f"{100 * float(other.mean()):.1f}", ""])
+    header = [
+        "text enters by",
+        "guidance",
+        "both right, %",
+        "new pair",
+        "new phrasing",
+        "both new",
+        "shuffled, %",
+    ]
+    publish("pairs", "Digit pairs told in words", f"{table([*header, 'minutes'], rows)}\n\n{pictures(rows)}")
+
+
+def pictures(rows: list[list[object]]) -> str:
+    """The sheets."""
+    names = dict.fromkeys(str(row[0]) for row in rows[:-1])
+    shorts = {name: name.split()[0].split("-")[0] for name in names}
+    return "\n\n".join(f"![{name}](pairs-{short}.png)" for name, short in shorts.items())
+
+
+if __name__ == "__main__":
+    main()
