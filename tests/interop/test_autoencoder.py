@@ -54,6 +54,16 @@ def test_a_pipeline_of_diffusers_brings_its_own(checkpoint: Path, tmp_path: Path
     torch.testing.assert_close(sampled(tmp_path / "images"), expected, rtol=1e-4, atol=1e-3)
 
 
+def test_latents_that_diffusers_would_scale_otherwise_are_refused(checkpoint: Path, tmp_path: Path):
+    saved(tmp_path / "vae", "AutoencoderKL")
+    from_dit(checkpoint, tmp_path / "own", heads=4, vae=tmp_path / "vae")
+    to_diffusers(tmp_path / "own", tmp_path / "theirs", vae=tmp_path / "vae", round_time=True)
+    saved(tmp_path / "other", "AutoencoderKL", scaling_factor=0.3)
+    with pytest.raises(ValueError, match=r"^codec: .* expected 0 and 3\.33333 for every channel: DiTPipeline"):
+        to_diffusers(tmp_path / "own", tmp_path / "new", vae=tmp_path / "other", round_time=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_from_the_command_line_to_pictures(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     saved(tmp_path / "vae", "AutoencoderTiny")
     to, vae = str(tmp_path / "images"), str(tmp_path / "vae")

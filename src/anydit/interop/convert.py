@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isclose
 from pathlib import Path
 
 from torch import Tensor
 
-from anydit.codecs import CodecConfig, Normalize
+from anydit.codecs import CodecConfig, Latents, Normalize
 from anydit.data import ArrayView, View
 from anydit.diffusion import samplers
 from anydit.diffusion.guidance import Guidance
@@ -136,9 +137,12 @@ def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time:
     The codec is not part of it: the model's samples there are what this one's codec decodes.
 
     Raises:
-        ValueError: diffusers has no such model, path or prediction; nothing is written then.
+        ValueError: diffusers has no such model, path or prediction, or would scale the latents of `vae` otherwise;
+            nothing is written then.
     """
     config, tensors = load_config(source), load_weights(source)
+    if vae is not None and isinstance(config.codec, Latents):
+        _refuse_scales(config.codec, vae)
     diffusers.write(
         config.model, tensors, to, path=config.path, prediction=config.prediction, vae=vae, round_time=round_time
     )
@@ -161,6 +165,18 @@ def possible(sampling: Sampling, model: DiTConfig) -> Sampling:
     elif model.in_channels <= (guidance.legacy_channels or 0):
         guidance = replace(guidance, legacy_channels=None)
     return replace(sampling, guidance=guidance)
+
+
+def _refuse_scales(codec: Latents, vae: Path) -> None:
+    """Refuse latents that are not as `DiTPipeline` takes them: multiplied by one number, and not shifted."""
+    factor = 1 / (_latents(vae / "config.json").scale or (1.0,))[0]
+    shift, scale = codec.shift or (0.0,), codec.scale or (1.0,)
+    if any(shift) or not all(isclose(factor * each, 1, rel_tol=1e-5) for each in scale):
+        raise ValueError(
+            f"codec: got latents with a shift of {shift} and a scale of {scale}, expected 0 and {1 / factor:.6g} for "
+            f"every channel: DiTPipeline multiplies the latents of {vae} by {factor:.6g} and does nothing else; leave "
+            "out --vae, and bring the samples to its scale yourself"
+        )
 
 
 def _latents(vae: Path) -> Normalize:
