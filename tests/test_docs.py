@@ -11,12 +11,16 @@ import torch
 
 from anydit import Label, Pipeline, PipelineConfig, Recipe, preset
 from anydit.cli import COMMANDS, main
-from anydit.diffusion.paths import DDPM
-from anydit.diffusion.predictions import Noise
+from anydit.diffusion.paths import DDPM, Linear
+from anydit.diffusion.predictions import Noise, Velocity
 from anydit.interop import convert, flow, sit
 from anydit.interop.diffusers import MAX_PERIOD
 from anydit.interop.source import read
+from anydit.model.dit import DiTConfig
+from anydit.model.modulation import Shared
+from anydit.model.text import Cross, Joint, Text
 from anydit.model.time import TimeEmbedding
+from anydit.model.tokens import SinCos
 from anydit.train import loop
 from anydit.train.loop import train
 from anydit.train.lora import LoRA
@@ -59,6 +63,21 @@ def save_flow(folder: Path) -> None:
     torch.save({"mean": torch.zeros(1, 5, 1, 1), "std": torch.ones(1, 5, 1, 1)}, folder / "latents_stats.pt")
 
 
+def save_worded(folder: Path) -> None:
+    """Small models of text in diffusers' formats."""
+    model = DiTConfig(32, 1, 2, (2, 2), channels=4, size=(4, 4), position=SinCos(interpolate=True))
+    cross, joint = ({"text": Text(8, 6, entry, dropout=0.0)} for entry in (Cross(), Joint()))
+    models = (
+        ("PixArt-Sigma-XL-2-512-MS", convert.to_pixart, replace(model, conditions=cross, modulation=Shared()), DDPM()),
+        ("stable-diffusion-3.5-medium", convert.to_sd3, replace(model, conditions=joint), Linear()),
+    )
+    for place, write, own, path in models:
+        prediction = Noise() if isinstance(path, DDPM) else Velocity()
+        config = PipelineConfig(model=own, path=path, prediction=prediction, codec=convert.PUBLISHED_LATENTS)
+        Pipeline(config).save(folder / "worded" / place)
+        write(folder / "worded" / place, folder / place)
+
+
 def save_adapter(base: Path, out: Path) -> None:
     """An adapter beside a run, trained for a step."""
     start, recipe = Start.of(base, *read(base)), tiny()
@@ -76,6 +95,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     convert.to_dit(folder / "published", folder / "DiT-XL-2-256x256.pt")
     saved(folder / "sd-vae-ft-ema")
     save_flow(folder)
+    save_worded(folder)
     save_adapter(folder / "runs" / "digits", folder / "runs" / "adapted")
     save_published(folder / "similar", TimeEmbedding(max_period=MAX_PERIOD))
     convert.to_diffusers(folder / "similar", folder / "DiT-XL-2-256")

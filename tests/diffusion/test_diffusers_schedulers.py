@@ -17,7 +17,7 @@ from anydit.diffusion.multistep import SDE, DPMSolverPP, UniPC  # noqa: E402
 from anydit.diffusion.paths import Linear  # noqa: E402
 from anydit.diffusion.predictions import noise_in, velocity_in  # noqa: E402
 from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Large, Small  # noqa: E402
-from anydit.diffusion.times import FlowMatching, Leading, Respaced, Trailing  # noqa: E402
+from anydit.diffusion.times import FlowMatching, Leading, Linspace, Respaced, Trailing  # noqa: E402
 from anydit.tensors import Denoised  # noqa: E402
 from tests.diffusion.analytic import Arbitrary  # noqa: E402
 
@@ -138,6 +138,21 @@ def test_where_schedulers_stop(grid, options, count: int):
     times = grid.times(PATH, count)
     assert times[-1] == 0
     assert [round(t * 1000) - 1 for t in times[:-1].tolist()] == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20, 28, 64, 500, 999])
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_where_multistep_schedulers_stop(spacing: str, count: int):
+    scheduler = diffusers.DPMSolverMultistepScheduler(**BETAS, timestep_spacing=spacing)
+    scheduler.set_timesteps(count)
+    times = (Linspace() if spacing == "linspace" else Trailing()).times(PATH, count)
+    assert times[-1] == 0
+    assert [round(t * 1000) - 1 for t in times[:-1].tolist()] == scheduler.timesteps.tolist()
+
+
+def test_a_grid_without_index_0_has_one_step_less():
+    with pytest.raises(ValueError, match="steps: got 1000, expected at most 999, as index 0 is left out"):
+        Linspace().times(PATH, 1000)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])

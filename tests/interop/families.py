@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anydit.interop import diffusers, dit, lightningdit, sit
+from anydit.interop import diffusers, dit, lightningdit, pixart, sd3, sit
 from anydit.model.dit import DiT, DiTConfig
+from tests.interop.diffusers_text import draw, ours, text
 from tests.interop.references import lightning_forward, published_forward, random_lightning_state, random_state
 
 Pair = tuple[Tensor, Tensor]
@@ -87,6 +88,32 @@ def _diffusers(write: bool) -> Pair:
     return outputs(config, dict(tensors), theirs, torch.float32)
 
 
+def _pixart(write: bool) -> Pair:
+    from tests.interop import test_pixart as there
+
+    theirs = there.theirs(interpolation_scale=2)
+    config, tensors = pixart.from_diffusers(there.about_of(theirs), theirs.state_dict())
+    if write:
+        about, state = pixart.to_diffusers(config, tensors)
+        theirs = there.PixArtTransformer2DModel.from_config(about)
+        theirs.load_state_dict(state)
+    x = draw(config)
+    return ours(config, tensors, x, (there.INDEX + 1) / 1000, text(there.WIDTH)), there.their_output(theirs, x)
+
+
+def _sd3(write: bool) -> Pair:
+    from tests.interop import test_sd3 as there
+
+    theirs = there.theirs(qk_norm="rms_norm", dual_attention_layers=(0,))
+    config, tensors = sd3.from_diffusers(there.about_of(theirs), theirs.state_dict())
+    if write:
+        about, state = sd3.to_diffusers(config, tensors)
+        theirs = there.SD3Transformer2DModel.from_config(about)
+        theirs.load_state_dict(state)
+    x, given = draw(config), text(there.WIDTH, there.POOLED, padded=False)
+    return ours(config, tensors, x, there.T, given), there.their_output(theirs, x)
+
+
 FAMILIES = {
     "DiT": Family("facebookresearch/DiT, .pt", "its equations", lambda: _dit(False), lambda: _dit(True)),
     "SiT": Family("willisma/SiT, .pt", "its equations", lambda: _sit(False), lambda: _sit(True)),
@@ -95,5 +122,11 @@ FAMILIES = {
     ),
     "DiT in diffusers": Family(
         "DiTTransformer2DModel, folder", "diffusers", lambda: _diffusers(False), lambda: _diffusers(True)
+    ),
+    "PixArt in diffusers": Family(
+        "PixArtTransformer2DModel, folder", "diffusers", lambda: _pixart(False), lambda: _pixart(True)
+    ),
+    "Stable Diffusion 3.5 in diffusers": Family(
+        "SD3Transformer2DModel, folder", "diffusers", lambda: _sd3(False), lambda: _sd3(True)
     ),
 }

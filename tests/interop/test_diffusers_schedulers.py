@@ -13,11 +13,12 @@ from torch import Tensor
 
 import anydit
 from anydit.codecs import Normalize
+from anydit.diffusion.multistep import DPMSolverPP
 from anydit.diffusion.paths import DDPM as DDPMPath
 from anydit.diffusion.paths import Linear
-from anydit.diffusion.predictions import V, Velocity
+from anydit.diffusion.predictions import X0, V, Velocity
 from anydit.diffusion.samplers import DDIM, DDPM, Euler
-from anydit.diffusion.times import FlowMatching, Leading, Respaced, Trailing
+from anydit.diffusion.times import FlowMatching, Leading, Linspace, Respaced, Trailing
 from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline
 from anydit.interop.convert import from_diffusers, to_diffusers
@@ -25,12 +26,15 @@ from anydit.interop.diffusers import MAX_PERIOD
 from anydit.interop.diffusers_schedulers import (
     FIXED,
     FIXED_BY_FLOW,
+    FIXED_BY_MULTISTEP,
     MOOT,
     MOOT_BY_FLOW,
+    MOOT_BY_MULTISTEP,
     OF_DDIM,
     OF_DDPM,
     TAKEN,
     TAKEN_BY_FLOW,
+    TAKEN_BY_MULTISTEP,
     schedule_of,
 )
 from anydit.model.conditioning import Label
@@ -45,6 +49,7 @@ with warnings.catch_warnings():
         DDIMScheduler,
         DDPMScheduler,
         DiTTransformer2DModel,
+        DPMSolverMultistepScheduler,
         FlowMatchEulerDiscreteScheduler,
     )
 
@@ -114,10 +119,51 @@ def test_every_fault_is_named_at_once() -> None:
         schedule_of({**about(), "thresholding": True, "prediction_type": "x", "timestep_spacing": "y"})
 
 
-@pytest.mark.parametrize("kind", [None, "DPMSolverMultistepScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize("kind", [None, "UniPCMultistepScheduler", "PNDMScheduler"])
 def test_other_schedulers_are_refused(kind: str | None) -> None:
-    with pytest.raises(ValueError, match=f"_class_name: got {kind!r}, expected DDIMScheduler, DDPMScheduler or Flow"):
+    with pytest.raises(
+        ValueError, match=f"_class_name: got {kind!r}, expected DDIMScheduler, DDPMScheduler, DPMSolverMulti"
+    ):
         schedule_of({**about(), "_class_name": kind})
+
+
+def test_the_multistep_scheduler_is_followed_and_its_defaults_are_theirs() -> None:
+    parameters = inspect.signature(DPMSolverMultistepScheduler.__init__).parameters
+    theirs = {name: p.default for name, p in parameters.items() if name != "self" and name not in MOOT_BY_MULTISTEP}
+    assert theirs == {**TAKEN_BY_MULTISTEP, **FIXED_BY_MULTISTEP}
+    assert parameters.keys() >= MOOT_BY_MULTISTEP
+    changes = {"num_train_timesteps": 500, "beta_end": 1e-2, "prediction_type": "sample", "solver_order": 3}
+    found = schedule_of(about_multistep(**changes))
+    assert (found.path, found.prediction) == (DDPMPath(500, beta_end=1e-2), X0())
+    assert (found.sampler, found.grid) == (DPMSolverPP(3), Linspace(500))
+    assert schedule_of(about_multistep(timestep_spacing="trailing")).grid == Trailing()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm_type": "sde-dpmsolver++"}, r"algorithm_type: got 'sde-dpmsolver\+\+', expected 'dpmsolver\+\+'"),
+        ({"final_sigmas_type": "sigma_min"}, "final_sigmas_type: got 'sigma_min', expected 'zero'"),
+        ({"lambda_min_clipped": -5.1}, r"lambda_min_clipped: got -5\.1, expected -inf"),
+        ({"solver_type": "heun", "euler_at_final": True}, "euler_at_final: got True.*solver_type: got 'heun'"),
+        ({"solver_order": 4}, "solver_order: got 4, expected one of 1, 2, 3"),
+        ({"timestep_spacing": "leading"}, "timestep_spacing: got 'leading', expected one of linspace, trailing"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas: got True, expected False"),
+        (
+            {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+            "use_flow_sigmas: .*prediction_type: got",
+        ),
+        ({"new_option": 1}, "new_option: got 1, expected none"),
+        ({"beta_start": 0.0}, r"beta_start, beta_end: got 0\.0"),
+    ],
+)
+def test_what_would_be_another_multistep_sample_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^scheduler: .*{message}"):
+        schedule_of(about_multistep(**change))
+
+
+def about_multistep(**changes: Any) -> dict[str, Any]:
+    return {"_class_name": "DPMSolverMultistepScheduler", **changes}
 
 
 def own(folder: Path, steps: int = 1000, **model: Any) -> Pipeline:

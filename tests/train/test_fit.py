@@ -10,6 +10,8 @@ from torch import Tensor
 
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
+from anydit.model.modulation import PerBlock, Shared
+from anydit.model.text import Cross, Joint, Text
 from anydit.model.tokens import patchify, unpatchify
 from anydit.train.fit import KEPT, LEFT, NEW, PART, RESIZED, Row, fitted
 
@@ -193,3 +195,69 @@ def test_half_precision_becomes_the_models_own() -> None:
     model = DiT(replace(OLD, conditions={"label": Label(5)}))
     tensors, _ = fitted(OLD, {k: v.bfloat16() for k, v in randomised(OLD).state_dict().items()}, model)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def worded(entry: Cross | Joint, **changes: Any) -> DiTConfig:
+    return replace(OLD, conditions={"text": Text(10, 6, entry)}, **changes)
+
+
+STREAMS = {"attention.qkv", "attention.out", "mlp.up", "mlp.down"}
+
+
+@pytest.mark.parametrize("modulation", [PerBlock(), Shared()])
+@pytest.mark.parametrize("dual", [0, 1])
+def test_blocks_are_kept_where_text_enters_in_another_way(modulation: Any, dual: int) -> None:
+    """A text with a stream of its own leaves the sample's part of each block, and what modulates it, as it was."""
+    alone, joint = replace(OLD, modulation=modulation), worded(Joint(dual=dual), modulation=modulation)
+    for a, b in ((alone, joint), (joint, alone)):
+        before, after, rows = fit(a, conditions=b.conditions)
+        old, new = before.state_dict(), after.state_dict()
+        at, to = ("sample." if c is joint else "" for c in (a, b))
+        for n in range(2):
+            for name in STREAMS:
+                assert torch.equal(new[f"blocks.{n}.{to}{name}.weight"], old[f"blocks.{n}.{at}{name}.weight"])
+                assert rows[f"blocks.{n}.{to}{name}.weight"].how == KEPT
+        c = draw(3, 24)
+        (sets, out), (same, same_out) = before.modulation(c), after.modulation(c)
+        for x, y in zip(sets, same, strict=True):
+            assert torch.equal(x[:, :6], y[:, :6])
+        assert torch.equal(out, same_out)
+        if b is joint and modulation == PerBlock():
+            assert not any(y[:, 6:].any() for y in same)
+
+
+def test_of_a_joint_model_without_its_text_the_sample_is_left() -> None:
+    before, after, rows = fit(worded(Joint(None)), conditions={"label": Label(3)})
+    left = {name for name, row in rows.items() if row.how == LEFT}
+    assert {name.split(".")[2] for name in left if name.startswith("blocks.")} == {"context"}
+    assert after.config.text is None and before.config.text is not None
+
+
+def test_another_width_of_the_texts_is_new_and_nothing_else() -> None:
+    _, _, rows = fit(worded(Cross()), conditions={"text": Text(14, 6, Cross())})
+    assert others(rows) == {"conditioner.texts.text.up.weight": NEW}
+    _, _, rows = fit(worded(Joint()), conditions={"text": Text(14, 7, Joint(), dropout=0.0)})
+    kinds = {"up.weight": NEW, "unknown": LEFT}
+    assert others(rows) == {
+        f"conditioner.{at}.text.{name}": how for at in ("texts", "vectors") for name, how in kinds.items()
+    }
+
+
+def test_a_model_that_learns_to_read_keeps_all_it_had() -> None:
+    before, after, rows = fit(conditions={**OLD.conditions, "text": Text(10, entry=Cross())})
+    assert {row.how for row in rows.values()} == {KEPT, NEW}
+    assert {name.split(".")[2] for name, row in rows.items() if row.how == NEW and name[0] == "b"} == {"cross"}
+    x, t, label = draw(3, 3, 4, 6), torch.tensor([0.1, 0.5, 0.9]), {"label": torch.tensor([0, 1, 2])}
+    with torch.no_grad():  # the new attention's product begins at zero
+        torch.testing.assert_close(after(x, t, label), before(x, t, label))
+
+
+@pytest.mark.parametrize("modulation", [PerBlock(), Shared()])
+def test_another_depth_keeps_the_blocks_that_both_have(modulation: Any) -> None:
+    before, after, rows = fit(replace(OLD, modulation=modulation), depth=3)
+    (*_, last), out = after.modulation(c := draw(2, 24))
+    sets, same_out = before.modulation(c)
+    assert torch.equal(out, same_out)
+    assert all(torch.equal(x, y) for x, y in zip(sets, after.modulation(c)[0], strict=False))
+    assert modulation == Shared() or not last.any()
+    assert rows["modulation.blocks" if modulation == Shared() else "modulation.linear.weight"].how == PART

@@ -1,6 +1,7 @@
 """Low-rank adapters by peft: what they train, what they leave alone, and what is saved of them."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 
 from anydit.inference.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, load_weights, merged
 from anydit.inference.pipeline import load
-from anydit.interop.convert import merge
+from anydit.interop.convert import merge, to_diffusers
+from anydit.interop.diffusers import MAX_PERIOD
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.train.checkpoint import newest
 from anydit.train.loop import train
 from anydit.train.lora import LoRA, adapt, share, trained
@@ -20,6 +23,10 @@ from anydit.train.start import begun, read_origin
 from anydit.weights import load_tensors
 from tests.train.test_start import saved, silent, start_of
 from tests.train.tiny import losses, state_hash, tiny_with
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of diffusers' own imports
+    from diffusers import DiTTransformer2DModel
 
 CONFIG = DiTConfig(24, 2, 2, (2, 2), channels=3, size=(4, 6), conditions={"label": Label(5)})
 TABLE = "conditioner.vectors.label.table.weight"
@@ -160,6 +167,26 @@ def test_opens_as_a_plain_network_and_merges_into_a_folder(whole: Path, tmp_path
     again = load(tmp_path / "merged", "cpu")
     assert {f.name for f in (tmp_path / "merged").iterdir()} == {"pipeline.json", "model.safetensors"}
     assert torch.equal(again.sample(2, {"label": [1, 9]}), pipe.sample(2, {"label": [1, 9]}))
+
+
+def test_an_adapter_goes_to_diffusers(tmp_path: Path) -> None:
+    """As it is, or merged into a folder before."""
+    torch.manual_seed(4)
+    start, out = start_of(saved(tmp_path / "base", time=TimeEmbedding(max_period=MAX_PERIOD))), tmp_path / "run"
+    fast = replace(tiny_with().train.optimizer, lr=0.05)
+    train(begun(tiny_with(adapter=TUNED, steps=3, optimizer=fast), start.origin), out, "cpu", silent, start)
+    merge(out, tmp_path / "merged")
+    x, index = torch.randn(3, 1, 8, 8), torch.tensor([0, 400, 999])
+    label = torch.tensor([0, 5, 9])
+    with torch.no_grad():
+        expected = load(out, "cpu").model(x, (index + 1) / 1000, {"label": label})
+        before = load(tmp_path / "base", "cpu").model(x, (index + 1) / 1000, {"label": label})
+        for source in (out, tmp_path / "merged"):
+            to_diffusers(source, tmp_path / f"{source.name}-theirs")
+            model: Any = DiTTransformer2DModel.from_pretrained(tmp_path / f"{source.name}-theirs" / "transformer")
+            got = model(x, timestep=index, class_labels=label).sample
+            assert (got - expected).norm() <= 1e-5 * expected.norm()
+    assert (before - expected).norm() > 1e-2 * expected.norm()
 
 
 def test_what_train_returns_is_what_is_saved(base: Path, tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ def test_other_weights_than_it_began_with_are_refused(other: Path, whole: Path, 
 
 def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
     start = start_of(saved(tmp_path / "wide", width=32))
-    with pytest.raises(ValueError, match=r"init: got .*wide of width 32, expected width 16: none of its blocks fits"):
+    message = "init: got .*wide with blocks of width 32, 2 heads .*expected width 16, 2 heads .*: none of them fits"
+    with pytest.raises(ValueError, match=message):
         train(tiny(), tmp_path / "run", "cpu", silent, start)
 
 

@@ -3,6 +3,7 @@
 anydit convert dit DiT-XL-2-256x256.pt --to models/dit-xl --vae sd-vae-ft-ema/
 anydit convert sit SiT-XL-2-256x256.pt --to models/sit-xl
 anydit convert diffusers facebook-dit/ --to models/dit-xl
+anydit convert pixart PixArt-Sigma-XL-2-512-MS/ --to models/pixart
 anydit convert to-diffusers runs/digits --to exported/
 anydit convert merge runs/adapted --to models/adapted
 anydit convert safetensors inception.pth --to inception.safetensors
@@ -25,10 +26,12 @@ class Form(NamedTuple):
     folder: bool = False
 
 
-CHECKPOINT = frozenset({"heads", "raw", "vae"})
+VAE = frozenset({"vae"})
+CHECKPOINT = frozenset({"heads", "raw"}) | VAE
 """Flags of forms in one file, which may hold averaged weights beside the trained ones, and say nothing of heads."""
 
 FOR_DIFFUSERS = frozenset({"vae", "round_time"})
+PARTS = frozenset({"parts"})
 
 FORMS = {
     "dit": Form("a checkpoint of facebookresearch/DiT (.pt) to a folder", convert.from_dit, CHECKPOINT, True),
@@ -37,14 +40,18 @@ FORMS = {
         "a checkpoint of hustvl/LightningDiT (.pt) to a folder", flow.from_lightningdit, CHECKPOINT | {"latents"}, True
     ),
     "diffusers": Form(
-        "a folder of DiTTransformer2DModel or DiTPipeline to a folder", convert.from_diffusers, frozenset({"vae"}), True
+        "a folder of DiTTransformer2DModel or DiTPipeline to a folder", convert.from_diffusers, VAE, True
     ),
+    "pixart": Form("a folder of diffusers' PixArt (-alpha, -Sigma) to a folder", convert.from_pixart, VAE, True),
+    "sd3": Form("a folder of diffusers' Stable Diffusion 3 to a folder", convert.from_sd3, VAE, True),
     "to-dit": Form("a run or folder to a checkpoint of facebookresearch/DiT (.pt)", convert.to_dit),
     "to-sit": Form("a run or folder to a checkpoint of willisma/SiT (.pt)", flow.to_sit),
     "to-lightningdit": Form("a run or folder to a checkpoint of hustvl/LightningDiT (.pt)", flow.to_lightningdit),
     "to-diffusers": Form(
         "a run or folder to a folder that diffusers' DiTPipeline loads", convert.to_diffusers, FOR_DIFFUSERS
     ),
+    "to-pixart": Form("a run or folder to a folder of diffusers' PixArtSigmaPipeline", convert.to_pixart, PARTS),
+    "to-sd3": Form("a run or folder to a folder of diffusers' StableDiffusion3Pipeline", convert.to_sd3, PARTS),
     "merge": Form("a run, or an adapter and its base, to a folder that needs neither", convert.merge),
     "safetensors": Form("a file of plain tensors (.pt, .pth, .bin) to .safetensors", convert.to_safetensors),
 }
@@ -64,7 +71,8 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--heads", type=int, help="checkpoints: attention heads, of a width that was not published")
     parser.add_argument("--raw", action="store_true", help="checkpoints: the trained weights instead of their average")
     parser.add_argument("--latents", type=Path, help="form lightningdit: latents_stats.pt, mean and std by channel")
-    parser.add_argument("--vae", type=Path, help="an autoencoder's folder, of diffusers, to go along")
+    parser.add_argument("--vae", type=Path, help="a folder of diffusers' autoencoder: for images in place of latents")
+    parser.add_argument("--parts", type=Path, help="to-pixart, to-sd3: a pipeline whose encoders and vae go along")
     parser.add_argument("--round-time", action="store_true", help="form to-diffusers: accept other time frequencies")
     known = parser.parse_args(argv)
     if known.to.exists():

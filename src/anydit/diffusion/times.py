@@ -202,6 +202,26 @@ class Trailing(TimeGrid):
 
 
 @config
+class Linspace(TimeGrid):
+    """Equal strides over N discrete steps from the noisiest on, rounded, to where the next would be the first of them.
+
+    So are the times of diffusers' multistep schedulers; index 0 is left out.
+    """
+
+    of: int = 1000
+
+    def __post_init__(self) -> None:
+        check_at_least("of", self.of, 2)
+
+    def times(self, path: Path, steps: int) -> Tensor:
+        _check_discrete(path, steps, self.of)
+        if steps == self.of:
+            raise ValueError(f"steps: got {steps}, expected at most {self.of - 1}, as index 0 is left out")
+        stride = (self.of - 1) / steps
+        return torch.tensor([(round(i * stride) + 1) / self.of for i in range(steps, 0, -1)] + [0.0])
+
+
+@config
 class FlowMatching(TimeGrid):
     """Equal steps from 1 to 1 / N, then to 0; `shift` acts as in `Even`, and on 1 / N already once before.
 
@@ -243,4 +263,4 @@ def _down_to_data(path: Path, log_snr: Tensor) -> Tensor:
     return times
 
 
-AnyTimeGrid = Even | Karras | LogSNR | Respaced | Leading | Trailing | FlowMatching
+AnyTimeGrid = Even | Karras | LogSNR | Respaced | Leading | Trailing | Linspace | FlowMatching

@@ -1,7 +1,6 @@
 """Whole models in published formats to folders that `anydit.load` opens, and back."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
 from pathlib import Path
@@ -9,20 +8,23 @@ from pathlib import Path
 from torch import Tensor
 
 from anydit.codecs import CodecConfig, Latents, Normalize
+from anydit.config import Json
 from anydit.data import ArrayView, View
 from anydit.diffusion import samplers
 from anydit.diffusion.guidance import Guidance
-from anydit.diffusion.paths import DDPM, AnyPath
+from anydit.diffusion.paths import DDPM, AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise
 from anydit.diffusion.times import Respaced
 from anydit.inference.adapter import load_weights
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.folder import export
 from anydit.inference.pipeline import load
-from anydit.interop import diffusers, dit
+from anydit.interop import diffusers, dit, pixart, sd3
 from anydit.interop.autoencoder import with_autoencoder
-from anydit.interop.diffusers_schedulers import told
+from anydit.interop.diffusers_schedulers import schedule_for, told
+from anydit.interop.folders import copy_parts, other_parts, read_json, write_pipeline
 from anydit.model.dit import DiTConfig
+from anydit.model.time import TimeEmbedding
 from anydit.weights import save_tensors
 
 PUBLISHED_LATENTS = Normalize(shift=(0.0,), scale=(1 / 0.18215,))
@@ -35,6 +37,16 @@ PUBLISHED_SAMPLING = Sampling(
 """How the published samples were made: 250 respaced steps, and guidance on the first three of four channels."""
 
 LATENT_VIEW = ArrayView(low=-20.0, high=20.0)
+
+PIXART_PARTS = ("text_encoder", "tokenizer", "vae")
+SD3_PARTS = (
+    *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
+    *("feature_extractor", "image_encoder", "vae"),
+)
+"""What the pipelines have beside network and scheduler."""
+
+ToDiffusers = Callable[[DiTConfig, Mapping[str, Tensor], TimeEmbedding], tuple[Json, Mapping[str, Tensor]]]
+"""Config and weights of a network, to diffusers'."""
 
 
 def from_dit(
@@ -110,25 +122,50 @@ def from_diffusers(
             nothing is written then.
     """
     model, tensors = diffusers.read(source)
-    sampler, grid = samplers.DDIM(), Respaced(path.steps if isinstance(path, DDPM) else round(model.time.scale))
-    if path is None or prediction is None:
-        own = diffusers.read_schedule(source)
-        path, prediction, sampler, grid = path or own.path, prediction or own.prediction, own.sampler, own.grid
-        if isinstance(sampler, samplers.DDPM) and model.learned_variance:
-            raise ValueError(
-                "scheduler: got DDPMScheduler beside a learned variance, which DiTPipeline leaves unused and anydit "
-                "would use; expected DDIMScheduler"
-            )
-    model = replace(model, time=told(model.time, path, path.steps if isinstance(path, DDPM) else grid.of))
-    config = PipelineConfig(
-        model=model,
-        path=path,
-        prediction=prediction,
-        codec=codec or _latents((vae or source / "vae") / "config.json"),
-        sampling=Sampling(sampler=sampler, steps=min(50, grid.of), grid=grid, guidance=Guidance(4.0)),
-        view=view,
-    )
-    return put(to, config, tensors, vae)
+    how = Sampling(steps=50, guidance=Guidance(4.0))
+    return _as_there(source, to, model, tensors, how, path, prediction, codec, view, vae)
+
+
+def from_pixart(
+    source: Path,
+    to: Path,
+    *,
+    path: AnyPath | None = None,
+    prediction: AnyPrediction | None = None,
+    codec: CodecConfig | None = None,
+    view: View = LATENT_VIEW,
+    vae: Path | None = None,
+) -> PipelineConfig:
+    """A PixArt of diffusers as a folder of anydit, to sample in 20 steps. Arguments as in `from_diffusers`.
+
+    Its text encoder is not part of it: a condition is `Tokens` that the encoder made.
+
+    Raises:
+        ValueError: as `from_diffusers`.
+    """
+    model, tensors = pixart.read(source)
+    return _as_there(source, to, model, tensors, Sampling(steps=20), path, prediction, codec, view, vae)
+
+
+def from_sd3(
+    source: Path,
+    to: Path,
+    *,
+    path: AnyPath | None = None,
+    prediction: AnyPrediction | None = None,
+    codec: CodecConfig | None = None,
+    view: View = LATENT_VIEW,
+    vae: Path | None = None,
+) -> PipelineConfig:
+    """A Stable Diffusion 3 of diffusers as a folder of anydit, to sample in 28 steps. Arguments as in `from_diffusers`.
+
+    Its text encoders are not part of it: a condition is `Tokens` that they made, of which all exist, padding too.
+
+    Raises:
+        ValueError: as `from_diffusers`.
+    """
+    model, tensors = sd3.read(source)
+    return _as_there(source, to, model, tensors, Sampling(steps=28), path, prediction, codec, view, vae)
 
 
 def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time: bool = False) -> None:
@@ -146,6 +183,76 @@ def to_diffusers(source: Path, to: Path, *, vae: Path | None = None, round_time:
     diffusers.write(
         config.model, tensors, to, path=config.path, prediction=config.prediction, vae=vae, round_time=round_time
     )
+
+
+def to_pixart(source: Path, to: Path, *, parts: Path | None = None) -> None:
+    """A run or an exported folder as a `PixArtSigmaPipeline` folder.
+
+    `parts`: a pipeline's folder whose autoencoder and text encoder go along; None leaves them out.
+
+    Raises:
+        ValueError: diffusers has no such model, path or prediction, or `parts` is not whole; nothing is written then.
+    """
+    _to_pipeline(source, to, pixart.to_diffusers, "PixArtSigmaPipeline", PIXART_PARTS, parts)
+
+
+def to_sd3(source: Path, to: Path, *, parts: Path | None = None) -> None:
+    """A run or an exported folder as a `StableDiffusion3Pipeline` folder. Arguments as in `to_pixart`.
+
+    Raises:
+        ValueError: as `to_pixart`.
+    """
+    _to_pipeline(source, to, sd3.to_diffusers, "StableDiffusion3Pipeline", SD3_PARTS, parts)
+
+
+def _as_there(
+    source: Path,
+    to: Path,
+    model: DiTConfig,
+    tensors: Mapping[str, Tensor],
+    how: Sampling,
+    path: AnyPath | None,
+    prediction: AnyPrediction | None,
+    codec: CodecConfig | None,
+    view: View,
+    vae: Path | None,
+) -> PipelineConfig:
+    """Write a model of diffusers as a folder that samples as the folder's scheduler does, in the steps of `how`."""
+    sampler, grid = samplers.DDIM(), Respaced(path.steps if isinstance(path, DDPM) else round(model.time.scale))
+    if path is None or prediction is None:
+        own = diffusers.read_schedule(source)
+        path, prediction, sampler, grid = path or own.path, prediction or own.prediction, own.sampler, own.grid
+        if isinstance(sampler, samplers.DDPM) and model.learned_variance:
+            raise ValueError(
+                "scheduler: got DDPMScheduler beside a learned variance, which diffusers' pipelines leave unused and "
+                "anydit would use; expected DDIMScheduler"
+            )
+    model = replace(model, time=told(model.time, path, path.steps if isinstance(path, DDPM) else grid.of))
+    config = PipelineConfig(
+        model=model,
+        path=path,
+        prediction=prediction,
+        codec=codec or _latents(vae or source / "vae"),
+        sampling=replace(how, sampler=sampler, steps=min(how.steps, grid.of), grid=grid),
+        view=view,
+    )
+    return put(to, config, tensors, vae)
+
+
+def _to_pipeline(
+    source: Path, to: Path, network: ToDiffusers, kind: str, names: Sequence[str], parts: Path | None
+) -> None:
+    config, tensors = load_config(source), load_weights(source)
+    scheduler = schedule_for(config.path, config.prediction)
+    model, state = config.model, tensors
+    if isinstance(config.path, Linear):
+        model, state = diffusers.told_as(0.0, model, tensors)
+    time = told(TimeEmbedding(), config.path, scheduler["num_train_timesteps"])
+    both = network(model, state, time)
+    others = {name: [None, None] for name in names} if parts is None else other_parts(parts)
+    write_pipeline(to, kind, both, scheduler, others)
+    if parts is not None:
+        copy_parts(others, parts, to)
 
 
 def put(to: Path, config: PipelineConfig, tensors: Mapping[str, Tensor], vae: Path | None) -> PipelineConfig:
@@ -169,7 +276,7 @@ def possible(sampling: Sampling, model: DiTConfig) -> Sampling:
 
 def _refuse_scales(codec: Latents, vae: Path) -> None:
     """Refuse latents that are not as `DiTPipeline` takes them: multiplied by one number, and not shifted."""
-    factor = 1 / (_latents(vae / "config.json").scale or (1.0,))[0]
+    factor = 1 / (_latents(vae).scale or (1.0,))[0]
     shift, scale = codec.shift or (0.0,), codec.scale or (1.0,)
     if any(shift) or not all(isclose(factor * each, 1, rel_tol=1e-5) for each in scale):
         raise ValueError(
@@ -180,8 +287,7 @@ def _refuse_scales(codec: Latents, vae: Path) -> None:
 
 
 def _latents(vae: Path) -> Normalize:
-    """What diffusers does to an autoencoder's latents."""
-    if not vae.is_file():
-        return Normalize(shift=(0.0,), scale=(1.0,))
-    about = json.loads(vae.read_text(encoding="utf-8"))
+    """What diffusers does to the latents of an autoencoder in a folder, or of a pipeline's; nothing without one."""
+    file = next((f / "config.json" for f in (vae / "vae", vae) if (f / "config.json").is_file()), None)
+    about = {"scaling_factor": 1.0} if file is None else read_json(file)
     return Normalize(shift=(about.get("shift_factor") or 0.0,), scale=(1 / about.get("scaling_factor", 0.18215),))

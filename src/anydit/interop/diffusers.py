@@ -11,15 +11,13 @@ Where diffusers' network is not the published one:
 linear paths is one that it cannot step by; others, with `use_flow_sigmas`, can take its place and round times off.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from anydit.config import Json
@@ -28,12 +26,13 @@ from anydit.diffusion.predictions import AnyPrediction
 from anydit.interop.diffusers_names import diffusers_names, published_names
 from anydit.interop.diffusers_schedulers import FILE, Schedule, schedule_for, schedule_of, told
 from anydit.interop.dit import Weights, expressible, from_published, load_pickle, plain, refuse_options, to_published
+from anydit.interop.folders import CONFIG, WEIGHTS, read_json, write_pipeline
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
 from anydit.model.norms import LayerNorm
 from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import coordinates, frequencies, sincos_table
-from anydit.weights import load_tensors, write_atomically
+from anydit.weights import load_tensors
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0 ** (FREQUENCIES / (FREQUENCIES - 2))
@@ -41,7 +40,7 @@ MAX_PERIOD = 10_000.0 ** (FREQUENCIES / (FREQUENCIES - 2))
 
 TIME_WEIGHT = "conditioner.time.up.weight"
 
-CONFIG, WEIGHTS, PICKLE = "config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+PICKLE = "diffusion_pytorch_model.bin"
 FIXED: Json = {
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
@@ -61,7 +60,7 @@ def read(folder: Path) -> tuple[DiTConfig, Weights]:
         ValueError: a file is missing or damaged, or the model is not one that anydit's network computes.
     """
     inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    about = _json(inner / CONFIG)
+    about = read_json(inner / CONFIG)
     state = (
         load_tensors(inner / WEIGHTS)
         if (inner / WEIGHTS).is_file()
@@ -78,7 +77,7 @@ def read_schedule(folder: Path) -> Schedule:
     Raises:
         ValueError: there is none, or one that does something else than anydit's samplers.
     """
-    return schedule_of(_json(folder / FILE), folder / FILE)
+    return schedule_of(read_json(folder / FILE), folder / FILE)
 
 
 def write(
@@ -101,22 +100,16 @@ def write(
     """
     scheduler = schedule_for(path, prediction)
     if isinstance(path, Linear) and config.time.shift != 0:
-        config, tensors = _told_as(0.0, config, tensors)
+        config, tensors = told_as(0.0, config, tensors)
     time = told(config.time, path, scheduler["num_train_timesteps"])
     about, state = to_diffusers(config, tensors, time=time, round_time=round_time)
-    for part, name, content in (("transformer", CONFIG, about), ("scheduler", "scheduler_config.json", scheduler)):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        _write_json(folder / part / name, content)
-    write_atomically(folder / "transformer" / WEIGHTS, lambda to: save_file(state, to, metadata={"format": "pt"}))
+    others: Json = {"vae": [None, None] if vae is None else ["diffusers", "AutoencoderKL"]}
+    names = cast("Label", config.conditions["label"]).names
+    if names:
+        others["id2label"] = {str(i): name for i, name in enumerate(names)}
+    write_pipeline(folder, "DiTPipeline", (about, state), scheduler, others)
     if vae is not None:
         shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
-    names = cast("Label", config.conditions["label"]).names
-    parts = {"scheduler": scheduler["_class_name"], "transformer": about["_class_name"]}
-    index: Json = {"_class_name": "DiTPipeline", **{part: ["diffusers", name] for part, name in parts.items()}}
-    index["vae"] = [None, None] if vae is None else ["diffusers", "AutoencoderKL"]
-    if names:
-        index["id2label"] = {str(i): name for i, name in enumerate(names)}
-    _write_json(folder / "model_index.json", index)
 
 
 def from_diffusers(about: Json, state: Mapping[str, Tensor], source: object = "model") -> tuple[DiTConfig, Weights]:
@@ -175,6 +168,7 @@ def to_diffusers(
         mlp_norm=config.mlp_norm if isinstance(config.mlp_norm, LayerNorm) else None,
         conditions={"label": replace(label, dropout=null) if isinstance(label, Label) else Label()},
     )
+    refuse_options(replace(config, time=nearest.time), nearest, "diffusers")
     if config.time.max_period == TimeEmbedding().max_period and not round_time:
         hint = "train with it (anydit.interop.diffusers.MAX_PERIOD) or accept other time frequencies with round_time"
         raise ValueError(f"time.max_period: got {config.time.max_period}, expected {MAX_PERIOD} for diffusers; {hint}")
@@ -219,7 +213,7 @@ def _checked(about: Json, source: object) -> Json:
 
 def _class_names(file: Path, label: Label) -> Label:
     """`label` with the names that a pipeline's index gives the classes, if it gives any."""
-    names = _json(file).get("id2label") if file.is_file() else None
+    names = read_json(file).get("id2label") if file.is_file() else None
     if not names:
         return label
     if {str(key) for key in names} != {str(i) for i in range(label.classes or 0)}:
@@ -227,7 +221,7 @@ def _class_names(file: Path, label: Label) -> Label:
     return replace(label, names=tuple(str(names[key]) for key in sorted(names, key=int)))
 
 
-def _told_as(shift: float, config: DiTConfig, tensors: Mapping[str, Tensor]) -> tuple[DiTConfig, Mapping[str, Tensor]]:
+def told_as(shift: float, config: DiTConfig, tensors: Mapping[str, Tensor]) -> tuple[DiTConfig, Mapping[str, Tensor]]:
     """The same network for a time that is told with another shift.
 
     cos w(s + d) and sin w(s + d) are sums of cos ws and sin ws, so that the weights that read them take the change.
@@ -238,21 +232,3 @@ def _told_as(shift: float, config: DiTConfig, tensors: Mapping[str, Tensor]) -> 
     a, b = weight.double().chunk(2, dim=1)
     turned = torch.cat([a * cos + b * sin, b * cos - a * sin], dim=1).to(weight.dtype)
     return replace(config, time=replace(config.time, shift=shift)), {**tensors, TIME_WEIGHT: turned}
-
-
-def _json(file: Path) -> Json:
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"path: got {file.parent}, which has no {file.name}; expected a folder of diffusers") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: got a {type(content).__name__}, expected an object")
-    return cast("Json", content)
-
-
-def _write_json(file: Path, content: Json) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write: Callable[[Path], object] = lambda to: to.write_text(text, encoding="utf-8")  # noqa: E731
-    write_atomically(file, write)

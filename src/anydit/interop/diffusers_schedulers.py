@@ -3,15 +3,18 @@
 Whatever changes a sample is either taken over or refused by name, also where a file leaves it to diffusers' defaults.
 """
 
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from anydit.config import Json
+from anydit.diffusion.multistep import DPMSolverPP
 from anydit.diffusion.paths import DDPM as DDPMPath
 from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import X0, AnyPrediction, Noise, V, Velocity
 from anydit.diffusion.samplers import DDIM, DDPM, Euler
-from anydit.diffusion.times import FlowMatching, Leading, Trailing
+from anydit.diffusion.times import FlowMatching, Leading, Linspace, Trailing
 from anydit.model.time import TimeEmbedding
 
 FILE = Path("scheduler") / "scheduler_config.json"
@@ -47,6 +50,35 @@ OF_DDPM: Json = {"variance_type": "fixed_small"}
 MOOT = frozenset({"dynamic_thresholding_ratio", "sample_max_value"})
 """Options that act together with thresholding only."""
 
+MULTISTEP = "DPMSolverMultistepScheduler"
+TAKEN_BY_MULTISTEP: Json = {
+    "beta_end": 2e-2,
+    "beta_start": 1e-4,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "solver_order": 2,
+    "timestep_spacing": "linspace",
+}
+FIXED_BY_MULTISTEP: Json = {
+    **FIXED,
+    "algorithm_type": "dpmsolver++",
+    "euler_at_final": False,
+    "final_sigmas_type": "zero",
+    "lambda_min_clipped": -inf,
+    "lower_order_final": True,
+    "solver_type": "midpoint",
+    "use_beta_sigmas": False,
+    "use_dynamic_shifting": False,
+    "use_exponential_sigmas": False,
+    "use_flow_sigmas": False,
+    "use_karras_sigmas": False,
+    "use_lu_lambdas": False,
+    "variance_type": None,
+}
+"""The same as above, of DPM-Solver++. Below 15 steps it also lowers the order of the last but one."""
+
+MOOT_BY_MULTISTEP = MOOT | {"flow_shift", "steps_offset", "time_shift_type"}
+"""Options that act together with thresholding, flows, leading spacing and dynamic shifting only."""
 
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKEN_BY_FLOW: Json = {"num_train_timesteps": 1000, "shift": 1.0}
@@ -71,8 +103,8 @@ class Schedule:
 
     path: DDPMPath | Linear
     prediction: AnyPrediction
-    sampler: DDIM | DDPM | Euler
-    grid: Leading | Trailing | FlowMatching
+    sampler: DDIM | DDPM | DPMSolverPP | Euler
+    grid: Leading | Trailing | Linspace | FlowMatching
 
 
 def told(time: TimeEmbedding, path: AnyPath, steps: int) -> TimeEmbedding:
@@ -89,18 +121,18 @@ def schedule_of(about: Json, source: object = "scheduler") -> Schedule:
     kind = about.get("_class_name")
     if kind == FLOW:
         return _flow(about, source)
+    if kind == MULTISTEP:
+        return _multistep(about, source)
     if kind not in ("DDIMScheduler", "DDPMScheduler"):
-        raise ValueError(f"{source}: _class_name: got {kind!r}, expected DDIMScheduler, DDPMScheduler or {FLOW}")
+        known = f"DDIMScheduler, DDPMScheduler, {MULTISTEP} or {FLOW}"
+        raise ValueError(f"{source}: _class_name: got {kind!r}, expected {known}")
     path = _path(about, source)
     own = OF_DDIM if kind == "DDIMScheduler" else OF_DDPM
     got, fixed = {**TAKEN, **FIXED, **own, "clip_sample": True, **about}, {**FIXED, **own}
-    faults = [f"{key}: got {got[key]!r}, expected {value!r}" for key, value in fixed.items() if got[key] != value]
-    known = {*TAKEN, *fixed, *MOOT}
-    faults += [f"{k}: got {v!r}, expected none" for k, v in got.items() if k not in known and k[0] != "_" and v]
     spacings = {"leading": Leading(path.steps, got["steps_offset"]), "trailing": Trailing(path.steps)}
-    for key, choices in (("prediction_type", PREDICTIONS), ("timestep_spacing", spacings)):
-        if got[key] not in choices:
-            faults.append(f"{key}: got {got[key]!r}, expected one of {', '.join(choices)}")
+    faults = _faults(
+        got, fixed, {*TAKEN, *fixed, *MOOT}, {"prediction_type": PREDICTIONS, "timestep_spacing": spacings}
+    )
     if faults:
         raise ValueError(f"{source}: {'; '.join(faults)}")
     limit = got["clip_sample_range"]
@@ -141,9 +173,7 @@ def schedule_for(path: AnyPath, prediction: AnyPrediction) -> Json:
 def _flow(about: Json, source: object) -> Schedule:
     """What the scheduler for linear paths says."""
     got = {**TAKEN_BY_FLOW, **FIXED_BY_FLOW, **about}
-    faults = [f"{k}: got {got[k]!r}, expected {v!r}" for k, v in FIXED_BY_FLOW.items() if got[k] != v]
-    known = {*TAKEN_BY_FLOW, *FIXED_BY_FLOW, *MOOT_BY_FLOW}
-    faults += [f"{k}: got {v!r}, expected none" for k, v in got.items() if k not in known and k[0] != "_" and v]
+    faults = _faults(got, FIXED_BY_FLOW, {*TAKEN_BY_FLOW, *FIXED_BY_FLOW, *MOOT_BY_FLOW}, {})
     if faults:
         raise ValueError(f"{source}: {'; '.join(faults)}")
     try:
@@ -151,6 +181,30 @@ def _flow(about: Json, source: object) -> Schedule:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return Schedule(Linear(), Velocity(), Euler(), grid)
+
+
+def _multistep(about: Json, source: object) -> Schedule:
+    """What the scheduler of DPM-Solver++ says."""
+    path = _path(about, source)
+    got = {**TAKEN_BY_MULTISTEP, **FIXED_BY_MULTISTEP, **about}
+    spacings = {"linspace": Linspace(path.steps), "trailing": Trailing(path.steps)}
+    known = {*TAKEN_BY_MULTISTEP, *FIXED_BY_MULTISTEP, *MOOT_BY_MULTISTEP}
+    choices = {"prediction_type": PREDICTIONS, "solver_order": (1, 2, 3), "timestep_spacing": spacings}
+    faults = _faults(got, FIXED_BY_MULTISTEP, known, choices)
+    if faults:
+        raise ValueError(f"{source}: {'; '.join(faults)}")
+    sampler = DPMSolverPP(got["solver_order"])
+    return Schedule(path, PREDICTIONS[got["prediction_type"]], sampler, spacings[got["timestep_spacing"]])
+
+
+def _faults(got: Json, fixed: Json, known: Set[str], choices: Mapping[str, Collection[object]]) -> list[str]:
+    """Every option that is another than its one value, is not known, or is none of its choices."""
+    faults = [f"{key}: got {got[key]!r}, expected {value!r}" for key, value in fixed.items() if got[key] != value]
+    faults += [f"{k}: got {v!r}, expected none" for k, v in got.items() if k not in known and k[0] != "_" and v]
+    for key, several in choices.items():
+        if got[key] not in several:
+            faults.append(f"{key}: got {got[key]!r}, expected one of {', '.join(map(str, several))}")
+    return faults
 
 
 def _path(about: Json, source: object) -> DDPMPath:

@@ -1,6 +1,7 @@
-"""A model's folder as diffusers writes it: `config.json` beside safetensors, in one file or several with an index."""
+"""Folders as diffusers writes them: a model's, with its weights in one file or several, and a pipeline's of such."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,8 @@ from anydit.weights import load_tensors, write_atomically
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+OWN = ("scheduler", "transformer")
+"""The parts of a pipeline that anydit writes itself."""
 
 
 def read_model(folder: Path) -> tuple[Json, dict[str, Tensor], Path]:
@@ -41,6 +44,40 @@ def write_model(about: Json, state: Mapping[str, Tensor], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, about)
     write_atomically(folder / WEIGHTS, lambda to: save_file(dict(state), to, metadata={"format": "pt"}))
+
+
+def write_pipeline(
+    folder: Path, kind: str, network: tuple[Json, Mapping[str, Tensor]], scheduler: Json, others: Json
+) -> None:
+    """Write a pipeline's folder: its network, its scheduler, and an index in which `others` stand too."""
+    about, state = network
+    write_model(about, state, folder / "transformer")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    own = {"scheduler": scheduler["_class_name"], "transformer": about["_class_name"]}
+    index: Json = {"_class_name": kind, **{part: ["diffusers", name] for part, name in own.items()}, **others}
+    write_json(folder / "model_index.json", index)
+
+
+def other_parts(folder: Path) -> Json:
+    """What a pipeline's index says of its parts beside network and scheduler, which all have to be there.
+
+    Raises:
+        ValueError: there is no index, or a part of it is not there.
+    """
+    index = read_json(folder / "model_index.json")
+    parts = {name: said for name, said in index.items() if isinstance(said, list) and name not in OWN}
+    for name, said in parts.items():
+        if said != [None, None] and (Path(name).name != name or not (folder / name).is_dir()):
+            raise ValueError(f"{folder / 'model_index.json'}: {name}: expected a folder of that name beside it")
+    return parts
+
+
+def copy_parts(parts: Json, source: Path, to: Path) -> None:
+    """Copy a pipeline's parts, as `other_parts` tells of them."""
+    for name, said in parts.items():
+        if said != [None, None]:
+            shutil.copytree(source / name, to / name)
 
 
 def read_json(file: Path) -> Json:

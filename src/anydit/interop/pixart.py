@@ -50,6 +50,9 @@ OTHER: Json = {
     "out_channels": 8,
     "use_additional_conditions": None,
 }
+TIME = TimeEmbedding()
+"""What the network is told: the index of one of 1,000 steps."""
+
 OUTER = {
     "embed": "pos_embed.proj",
     "conditioner.time.up": "adaln_single.emb.timestep_embedder.linear_1",
@@ -106,14 +109,16 @@ def from_diffusers(about: Json, state: Mapping[str, Tensor], source: object = "m
     return config, tensors
 
 
-def to_diffusers(config: DiTConfig, tensors: Mapping[str, Tensor]) -> tuple[Json, Weights]:
+def to_diffusers(config: DiTConfig, tensors: Mapping[str, Tensor], time: TimeEmbedding = TIME) -> tuple[Json, Weights]:
     """Config and state dict of the `PixArtTransformer2DModel` that computes the same: the inverse of `from_diffusers`.
+
+    `time`: what a scheduler tells the network.
 
     Raises:
         ValueError: there is none; names each field that stands in the way.
     """
     about = _about(config)
-    nearest = _config({**FIXED, **OTHER, **about}, "the model")
+    nearest = replace(_config({**FIXED, **OTHER, **about}, "the model"), time=time)
     text = config.conditions.get("text")
     if isinstance(text, Text):  # the width of a vector that does not enter says nothing
         own = Text(text.width, text.pooled, Cross(), dropout=0.0)
@@ -161,7 +166,7 @@ def _config(got: Json, source: object) -> DiTConfig:
         conditions={"text": Text(width=got["caption_channels"], entry=Cross(), dropout=0.0)},
         position=SinCos(interpolate=True, extent=None if extent == grid else (extent, extent)),
         modulation=Shared(),
-        time=TimeEmbedding(),
+        time=TIME,
         learned_variance=outputs != channels,
     )
 

@@ -42,6 +42,9 @@ OTHER: Json = {"dual_attention_layers": (), "out_channels": 16, "qk_norm": None}
 """Options of diffusers' class, with its defaults."""
 QK_NORMS: dict[str | None, Norm | None] = {None: None, "rms_norm": RMSNorm(), "layer_norm": LayerNorm()}
 
+TIME = TimeEmbedding(shift=0.0)
+"""What the network is told: 1,000 t."""
+
 OUTER = {
     "embed": "pos_embed.proj",
     "conditioner.time.up": "time_text_embed.timestep_embedder.linear_1",
@@ -110,8 +113,10 @@ def from_diffusers(about: Json, state: Mapping[str, Tensor], source: object = "m
     return config, tensors
 
 
-def to_diffusers(config: DiTConfig, tensors: Mapping[str, Tensor]) -> tuple[Json, Weights]:
+def to_diffusers(config: DiTConfig, tensors: Mapping[str, Tensor], time: TimeEmbedding = TIME) -> tuple[Json, Weights]:
     """Config and state dict of the `SD3Transformer2DModel` that computes the same: the inverse of `from_diffusers`.
+
+    `time`: what a scheduler tells the network.
 
     Raises:
         ValueError: there is none; names each field that stands in the way.
@@ -120,7 +125,7 @@ def to_diffusers(config: DiTConfig, tensors: Mapping[str, Tensor]) -> tuple[Json
         table = sincos_table(coordinates(config.grid, config.position.extent), config.width, config.position.max_period)
         config, tensors = replace(config, position=Learned(config.grid)), {**tensors, "positions": table}
     about = _about(config)
-    refuse_options(config, _config(about, "the model"), "diffusers' SD3")
+    refuse_options(config, replace(_config(about, "the model"), time=time), "diffusers' SD3")
     check_fit(config, tensors, "the model")
     state = theirs(tensors, _names(config), _rows(config))
     state[POSITIONS] = state[POSITIONS][None]
@@ -210,7 +215,7 @@ def _config(got: Json, source: object) -> DiTConfig:
         conditions={"text": text},
         position=Learned((got["pos_embed_max_size"],) * 2),
         qk_norm=QK_NORMS[got["qk_norm"]],
-        time=TimeEmbedding(shift=0.0),
+        time=TIME,
     )
 
 

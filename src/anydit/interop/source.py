@@ -1,5 +1,6 @@
 """A model wherever it stands: in a run, in an exported folder, or in a folder of diffusers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +9,11 @@ from anydit.diffusion.paths import AnyPath
 from anydit.diffusion.predictions import AnyPrediction
 from anydit.inference.adapter import load_weights
 from anydit.inference.config import config_file, load_config
-from anydit.interop import diffusers
+from anydit.interop import diffusers, pixart, sd3
 from anydit.interop.diffusers_schedulers import FILE as SCHEDULER
 from anydit.interop.diffusers_schedulers import told
 from anydit.interop.dit import Weights
+from anydit.interop.folders import CONFIG, read_json
 from anydit.model.dit import DiTConfig
 
 
@@ -38,9 +40,18 @@ def read(folder: Path | str) -> Source:
     if config_file(source).is_file():
         config = load_config(source)
         return Source(config.model, load_weights(source), config.path, config.prediction)
-    model, tensors = diffusers.read(source)
+    model, tensors = _reader(source)(source)
     if not (source / SCHEDULER).is_file():
         return Source(model, tensors)
     schedule = diffusers.read_schedule(source)
     model = replace(model, time=told(model.time, schedule.path, schedule.grid.of))
     return Source(model, tensors, schedule.path, schedule.prediction)
+
+
+def _reader(folder: Path) -> Callable[[Path], tuple[DiTConfig, Weights]]:
+    """What reads the model of diffusers in a folder, by its class."""
+    about = read_json((folder / "transformer" if (folder / "transformer").is_dir() else folder) / CONFIG)
+    if about.get("_class_name") == sd3.KIND:
+        return sd3.read
+    shared = about.get("norm_type", pixart.FIXED["norm_type"]) == pixart.FIXED["norm_type"]
+    return pixart.read if about.get("_class_name") in pixart.KINDS and shared else diffusers.read

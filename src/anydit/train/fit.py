@@ -8,13 +8,16 @@ The rules, by tensor:
   another patch it is resized by the pseudo-inverse of linear interpolation (Beyer 2022, arXiv 2212.08013): a sample
   enlarged with its patches gives the tokens that it gave;
 - output: channels likewise, and another patch is interpolated, so that the output is enlarged with the sample;
+- blocks: a block keeps its weights whether the sample has a stream of its own beside a text's or not, and so does the
+  modulation of what both have; more of that begins at zero, as in a new model;
 - whatever else is missing, or of another shape, is new, as in a model that begins with nothing.
 Positions are computed from coordinates and have no weights; `anydit.train.start` says what becomes of them.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import torch
@@ -22,8 +25,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from anydit.model.blocks import MODULATIONS, OUTPUT_ROWS, JointBlock
 from anydit.model.conditioning import Field, Label
 from anydit.model.dit import DiT, DiTConfig
+from anydit.model.modulation import Shared
+from anydit.model.text import Joint
 
 Weights = dict[str, Tensor]
 
@@ -47,6 +53,9 @@ class Row:
     why: str = ""
 
 
+ALONE = re.compile(r"^(blocks\.\d+\.)(attention\.|mlp\.)")
+STREAM = re.compile(r"^(blocks\.\d+\.)sample\.(attention\.|mlp\.)")
+
 Fitted = tuple[Tensor, str, str]
 """A tensor, what became of it, and why."""
 
@@ -55,6 +64,7 @@ Fitted = tuple[Tensor, str, str]
 def fitted(old: DiTConfig, tensors: Mapping[str, Tensor], model: DiT) -> tuple[Weights, list[Row]]:
     """First weights for `model`, made of those of a model of the config `old`; and a row for each tensor of either."""
     out, rows = Weights(), list[Row]()
+    tensors = {_place(name, old, model.config): tensor for name, tensor in tensors.items()}
     for name, fresh in model.state_dict().items():
         given = tensors.get(name)
         tensor, how, why = (fresh, NEW, "") if given is None else _rule(name)(given, fresh, old, model.config)
@@ -72,7 +82,16 @@ def _rule(name: str) -> Rule:
     if label is not None:
         return lambda given, fresh, old, new: _classes(label[1], given, fresh, old, new)
     rules: dict[str, Rule] = {"embed.weight": _embed, "output.linear.weight": _output, "output.linear.bias": _output}
+    rules |= dict.fromkeys(("modulation.linear.weight", "modulation.linear.bias", "modulation.blocks"), _modulation)
     return rules.get(name, _same)
+
+
+def _place(name: str, old: DiTConfig, new: DiTConfig) -> str:
+    """What an old tensor is called in the new model: beside a text's stream, the sample's has a name of its own."""
+    had, has = (isinstance(config.text, Joint) for config in (old, new))
+    if had == has:
+        return name
+    return STREAM.sub(r"\1\2", name) if had else ALONE.sub(r"\1sample.\2", name)
 
 
 def _same(given: Tensor, fresh: Tensor, old: DiTConfig, new: DiTConfig) -> Fitted:
@@ -137,6 +156,38 @@ def _output(given: Tensor, fresh: Tensor, old: DiTConfig, new: DiTConfig) -> Fit
     there = (*(slice(None),) * axes, slice(both), slice(kept))
     whole[there] = rows[there]
     return whole.flatten(0, axes + 1), RESIZED if had == has else PART, _changes(old, new, had, has)
+
+
+def _modulation(given: Tensor, fresh: Tensor, old: DiTConfig, new: DiTConfig) -> Fitted:
+    """Rows that condition or table set in each block, and after the blocks' those of the output."""
+    if (old.width, type(old.modulation)) != (new.width, type(new.modulation)):
+        return fresh, NEW, "another width or kind"
+    had, has = _rows(old), _rows(new)
+    if had == has:
+        return given, KEPT, ""
+    whole, blocks = fresh.clone(), min(old.depth, new.depth)
+    if isinstance(old.modulation, Shared):  # of each block the first rows, which are the sample's
+        there = (slice(blocks), slice(MODULATIONS)) if given.ndim == 3 else (slice(MODULATIONS * old.width),)
+        whole[there] = given[there].to(whole.dtype)
+    else:
+        for a, b in zip(_places(had, old.width), _places(has, new.width), strict=False):
+            kept = min(a.stop - a.start, b.stop - b.start)
+            whole[b.start : b.start + kept] = given[a.start : a.start + kept].to(whole.dtype)
+        ends = slice(-OUTPUT_ROWS * old.width, None)
+        whole[ends] = given[ends].to(whole.dtype)
+    return whole, PART, f"of {blocks} blocks, what both have; more begins at zero"
+
+
+def _rows(config: DiTConfig) -> list[int]:
+    """Rows of modulation of each part of each block: the sample's, those of a second attention, the text's."""
+    with torch.device("meta"):
+        blocks = list(DiT(config).blocks)
+    return [n for block in blocks for n in (block.parts if isinstance(block, JointBlock) else (MODULATIONS, 0, 0))]
+
+
+def _places(rows: Sequence[int], width: int) -> list[slice]:
+    ends = [width * end for end in accumulate(rows)]
+    return [slice(end - width * count, end) for end, count in zip(ends, rows, strict=True)]
 
 
 def _sections(config: DiTConfig) -> dict[str, int]:

@@ -14,7 +14,9 @@ from anydit.diffusion.paths import AnyPath
 from anydit.diffusion.predictions import AnyPrediction
 from anydit.inference.adapter import Adapter, is_adapter, load_adapter, save_adapter
 from anydit.inference.config import PipelineConfig, config_file
+from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT, DiTConfig
+from anydit.model.text import Text
 from anydit.model.tokens import Grid, Position, Rope, SinCos, SinCosRope
 from anydit.train.fit import KEPT, LEFT, Row, fitted
 from anydit.train.lora import LoRA
@@ -106,7 +108,8 @@ def begun(recipe: R, origin: Origin) -> R:
     """`recipe` with the network of `origin`, its path and its prediction, before anything else of it is said anew.
 
     What the data and the task decide stays the recipe's: channels, size, conditions, a learned variance, and the patch
-    where the number of axes is another. Positions keep the extent of the grid that the weights know.
+    where the number of axes is another. Positions keep the extent of the grid that the weights know, and
+    texts enter as theirs do.
     """
     own, same_axes = recipe.model, len(recipe.model.patch) == len(origin.model.patch)
     model = replace(
@@ -114,7 +117,7 @@ def begun(recipe: R, origin: Origin) -> R:
         patch=origin.model.patch if same_axes else own.patch,
         channels=own.channels,
         size=own.size,
-        conditions=own.conditions,
+        conditions=_entering(own.conditions, origin.model.conditions),
         position=_stretched(origin.model) if same_axes else own.position,
         learned_variance=own.learned_variance,
     )
@@ -140,8 +143,8 @@ def take_over(start: Start, model: DiT) -> list[Row]:
     tensors, rows = fitted(origin.model, start.tensors, model)
     if not any(row.how == KEPT and row.name.startswith("blocks.") for row in rows):
         raise ValueError(
-            f"init: got {origin.source} of width {origin.model.width}, expected width {model.config.width}: none of "
-            "its blocks fits the recipe's"
+            f"init: got {origin.source} with blocks of {_blocks(origin.model)}, expected {_blocks(model.config)}: none "
+            "of them fits the recipe's"
         )
     load_strictly(model, tensors, origin.source)
     return rows
@@ -199,6 +202,18 @@ def refuse_another(out: Path, start: Start | None) -> None:
         )
 
 
+def _entering(own: dict[str, Condition], known: Mapping[str, Condition]) -> dict[str, Condition]:
+    """A recipe's conditions, whose texts enter as that of the same name which the weights know, or else the first."""
+    texts = {name: condition for name, condition in known.items() if isinstance(condition, Text)}
+    if not texts:
+        return own
+    first = next(iter(texts.values()))
+    return {
+        name: replace(condition, entry=texts.get(name, first).entry) if isinstance(condition, Text) else condition
+        for name, condition in own.items()
+    }
+
+
 def _stretched(model: DiTConfig) -> Position | None:
     """A model's position, with the extent of the grid that it was trained on."""
     position, grid = model.position, model.grid
@@ -211,6 +226,10 @@ def _stretched(model: DiTConfig) -> Position | None:
 
 def _extended(part: P, grid: Grid) -> P:
     return replace(part, interpolate=True, extent=part.extent or grid)
+
+
+def _blocks(model: DiTConfig) -> str:
+    return f"width {model.width}, {model.heads} heads and {model.mlp}"
 
 
 def _changes(origin: Origin, recipe: PipelineConfig) -> list[tuple[str, object, object]]:
