@@ -127,11 +127,14 @@ def test_we_read_what_diffusers_writes_in_one_file_or_in_several(tmp_path: Path)
         read(tmp_path / "several")
 
 
-def test_reads_the_older_class_with_its_unset_options() -> None:
+def test_reads_the_older_class_with_its_unset_options_and_unused_weight() -> None:
     model = theirs()
     older = {"double_self_attention": False, "num_vector_embeds": None, "_class_name": "Transformer2DModel"}
-    config, _ = from_diffusers({**about_of(model), **older}, model.state_dict())
-    assert config == from_diffusers(about_of(model), model.state_dict())[0]
+    published = {**model.state_dict(), "caption_projection.y_embedding": torch.ones(120, WIDTH)}
+    config, tensors = from_diffusers({**about_of(model), **older}, published)
+    expected, same = from_diffusers(about_of(model), model.state_dict())
+    assert config == expected
+    assert tensors.keys() == same.keys()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ INNER = {
     "mlp.down": ("ff.net.2",),
 }
 TABLES, TABLE = "modulation.blocks", "scale_shift_table"
+DROPPED = "caption_projection.y_embedding"
+"""What stood for dropped texts in the training of the published weights; diffusers leaves it unused, and so do we."""
 KERNEL = "pos_embed.proj.weight"
 
 
@@ -101,7 +103,7 @@ def from_diffusers(about: Json, state: Mapping[str, Tensor], source: object = "m
     """
     config = _config(checked(about, KINDS, FIXED, SIZES, OTHER, source), source)
     names = _names(config.depth)
-    refuse_keys(state.keys(), {name for several in names.values() for name in several}, source)
+    refuse_keys(state.keys() - {DROPPED}, {name for several in names.values() for name in several}, source)
     # A table of each block, stacked; the patch embedding is a convolution's kernel.
     shaped = {name: value[None] if name.endswith(f".{TABLE}") else value for name, value in state.items()}
     tensors = ours({**shaped, KERNEL: state[KERNEL].flatten(1)}, names)
