@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from anydit.inference.conditions import prepared
 from anydit.model.conditioning import Field, Label, Numbers, Text
@@ -63,6 +64,20 @@ def test_tokens_hold_for_one_sample_or_for_all():
         prepared({"text": three}, conditions, 2, (4, 4))
     with pytest.raises(ValueError, match="text: got 'a cat', expected Tokens"):
         prepared({"text": "a cat"}, conditions, 2, (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("exists", "got"),
+    [
+        (torch.ones(1, 3, dtype=torch.long), r"exists \(1, 3\) of torch.int64"),  # as a tokenizer's attention mask is
+        (torch.ones(1, 2, dtype=torch.bool), r"exists \(1, 2\) of torch.bool"),
+        (torch.ones(1, 0, dtype=torch.bool), r"values \(1, 0, 5\)"),
+    ],
+)
+def test_tokens_that_do_not_say_which_exist_are_refused(exists: Tensor, got: str):
+    given = Tokens(torch.randn(1, 3 if exists.shape[1] else 0, 5), exists)
+    with pytest.raises(ValueError, match=f"cond: text: got .*{got}.*, expected .* booleans"):
+        prepared({"text": given}, {"text": Text(5)}, 2, (4, 4))
 
 
 @pytest.mark.parametrize(
