@@ -126,7 +126,7 @@ def _text(name: str, value: Given, config: Text, n: int, space: tuple[int, ...])
     if not isinstance(value, Tokens):
         raise ValueError(f"cond: {name}: got {value!r}, expected Tokens, as the model's text encoder makes them")
     values, exists = value.values, value.exists
-    if exists.dtype != torch.bool or exists.shape != values.shape[:2] or not values.shape[1]:
+    if values.ndim != 3 or exists.dtype != torch.bool or exists.shape != values.shape[:2] or not values.shape[1]:
         got = f"values {tuple(values.shape)} with exists {tuple(exists.shape)} of {exists.dtype}"
         raise ValueError(f"cond: {name}: got {got}, expected values [b n d], n at least 1, and booleans [b n]")
     return changed(value, lambda part: _for_all(name, part, n, part.ndim - 1))
