@@ -22,7 +22,7 @@ from anydit.data.loader import Order
 from anydit.evaluate.classifier import Classifier, trained
 from anydit.evaluate.distances import frechet, moments
 from anydit.evaluate.features import in_parts
-from anydit.inference.pipeline import find_device
+from anydit.inference.device import find_device
 from anydit.recipes import find
 from anydit.train.ema import EMA
 from anydit.train.log import read

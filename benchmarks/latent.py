@@ -29,7 +29,8 @@ from anydit.evaluate.classifier import Classifier, trained
 from anydit.evaluate.compare import reconstruction
 from anydit.evaluate.distances import Moments, frechet, moments
 from anydit.evaluate.features import in_parts
-from anydit.inference.pipeline import Pipeline, find_device
+from anydit.inference.device import find_device
+from anydit.inference.pipeline import Pipeline
 from anydit.recipes.fashion import fashion
 from anydit.recipes.latent import fashion_latent
 from anydit.train.base import Trainable, Work

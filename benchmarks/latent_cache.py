@@ -28,7 +28,7 @@ from anydit.data.loader import Order, read_ahead
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.paths import Linear
 from anydit.diffusion.predictions import Velocity
-from anydit.inference.pipeline import find_device
+from anydit.inference.device import find_device
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.tensors import Batch

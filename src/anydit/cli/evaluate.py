@@ -20,7 +20,8 @@ from anydit.data import Data
 from anydit.evaluate import report as reports
 from anydit.evaluate.evaluate import Report, evaluate, evaluate_codec
 from anydit.evaluate.pretrained import KINDS, named
-from anydit.inference.pipeline import find_device, load
+from anydit.inference.device import find_device
+from anydit.inference.pipeline import load
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
 from anydit.train.recipe import Recipe

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anydit.config import TYPE, Json, from_json, overridden, to_json
-from anydit.inference.pipeline import find_device
+from anydit.inference.device import find_device
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
 from anydit.train.profile import Profile, over_sizes, plot, profile

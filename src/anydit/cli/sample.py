@@ -22,7 +22,8 @@ from anydit.config import overridden
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
-from anydit.inference.pipeline import Pipeline, find_device, load
+from anydit.inference.device import find_device
+from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Label, Numbers, Text
 
 FRAMES = 24

@@ -101,11 +101,9 @@ def evaluate(
     near = compare.nearest(torch.cat([x, sets.real.x]), sets.train, lambda done: progress("neighbours", done))
     figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
     clock.lap("neighbours")
-    judged = _judged(judge, sets, x)
-    followed = texts.followed(sets, x, pipeline.device, progress)
+    judged, followed = _judged(judge, sets, x), texts.followed(sets, x, pipeline.device, progress)
     if followed:
         clock.lap("judge of texts")
-    shown = pictures.shown(sets, x, near) | judged.pictures
     counts = {"samples": len(x), "draws": len(sets.sizes), "held_out": sets.count, "training": len(sets.train)}
     return Report(
         figures=judged.figures | followed | figures,
@@ -117,7 +115,7 @@ def evaluate(
         notes=(*notes, *_one_of_several(sets), *_few(sets.count, used["features"])),
         classes=judged.classes,
         confusion=judged.confusion,
-        pictures=shown,
+        pictures=pictures.shown(sets, x, near) | judged.pictures,
     )
 
 

@@ -17,6 +17,7 @@ from anydit.inference.adapter import load_weights
 from anydit.inference.coding import decoded, encoded, kept
 from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
+from anydit.inference.device import find_device
 from anydit.inference.folder import export
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
@@ -281,27 +282,6 @@ def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline
     if pipeline.codec.state_dict():
         load_strictly(pipeline.codec, load_beside(file, CODEC_FILE), folder / CODEC_FILE)
     return pipeline.to(find_device(device))
-
-
-def find_device(name: torch.device | str | None = None) -> torch.device:
-    """The device called `name`; None takes the accelerator that PyTorch finds, else the CPU.
-
-    Apple's GPUs ("mps") are never taken unasked: nobody has tried anydit on one yet, and they cannot train (see
-    `anydit.train.loop.train`). What is computed in doubles, which they have not, is computed on the CPU then.
-
-    Raises:
-        ValueError: this machine has no such device.
-    """
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if name is None:
-        return torch.device("cpu") if found is None or found.type == "mps" else found
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        names = "cpu" if found is None else f"cpu or {found.type}"
-        raise ValueError(f"device: got {str(name)!r}, expected one that this machine has: {names}") from None
-    return device
 
 
 def _positive(name: str, value: int) -> int:

@@ -13,7 +13,7 @@ from anydit.config import Json, differences, to_json
 from anydit.data.base import digest
 from anydit.data.loader import read_ahead
 from anydit.inference.compile import emulates_bf16
-from anydit.inference.pipeline import find_device
+from anydit.inference.device import find_device
 from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
 from anydit.train.base import Note, Trainable, Work
