@@ -11,7 +11,7 @@ small for a CPU, and only to show what a cache saves.
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -31,7 +31,7 @@ from anydit.diffusion.predictions import Velocity
 from anydit.inference.device import find_device
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
-from anydit.tensors import Batch
+from anydit.tensors import Batch, Tokens, select
 from anydit.train.config import TrainConfig
 from anydit.train.latents import Cached, Encoding
 from anydit.train.step import TrainStep
@@ -48,14 +48,14 @@ class InMemory:
 
     x: Tensor
     facts: Facts
-    cond: dict[str, Tensor]
+    cond: Mapping[str, Tensor | Tokens]
 
     def __len__(self) -> int:
         return len(self.x)
 
     def read(self, ids: Tensor) -> Batch:
         """The samples of these ids."""
-        return Batch(self.x[ids], {name: value[ids] for name, value in self.cond.items()}, ids)
+        return Batch(self.x[ids], select(self.cond, ids), ids)
 
 
 @dataclass
@@ -97,7 +97,10 @@ def main() -> None:
         ways += [("mapped file, 16 bits", halves, identity), ("encoded with each batch", live, codec)]
         order = Order(arguments.images, arguments.batch, 0)
         readers = [Reader(name, read_ahead(some, order, 0), by) for name, some, by in ways]
-        measure(readers, arguments.batch, arguments.rounds, arguments.steps, device)
+        config = DiTConfig(
+            width=192, depth=6, heads=6, patch=(4, 4), channels=4, size=(32, 32), conditions={"label": Label(10)}
+        )
+        measure(readers, config, arguments.batch, arguments.rounds, arguments.steps, device)
         for reader in readers:
             reader.batches.close()  # type: ignore[attr-defined]
     wall, processor = [median(r.wall) for r in readers], [median(r.processor) for r in readers]
@@ -114,11 +117,10 @@ def main() -> None:
     publish("latent_cache", "The latent cache", f"{table(head, rows)}\n\n{note}")
 
 
-def measure(readers: list[Reader], batch: int, rounds: int, steps: int, device: torch.device) -> None:
+def measure(
+    readers: list[Reader], config: DiTConfig, batch: int, rounds: int, steps: int, device: torch.device
+) -> None:
     """Let the readers take turns with a training step of one model."""
-    config = DiTConfig(
-        width=192, depth=6, heads=6, patch=(4, 4), channels=4, size=(32, 32), conditions={"label": Label(10)}
-    )
     model = DiT(config).to(device)
     train = TrainConfig(batch=batch)
     step = TrainStep(model, readers[0].codec, Objective(Linear(), Velocity()), train, torch.arange(batch))

@@ -1,5 +1,6 @@
 """One step's parts: its randomness, the average, the learning rate."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
 
@@ -9,13 +10,15 @@ from torch import nn
 
 from anydit.codecs import Normalize
 from anydit.data.loader import Order
+from anydit.diffusion.denoiser import NetworkDenoiser
+from anydit.diffusion.guidance import Guidance
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.paths import Linear
 from anydit.diffusion.predictions import Velocity
-from anydit.model.conditioning import Label
+from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT
-from anydit.model.text import Joint, Text
-from anydit.tensors import Batch, Tokens
+from anydit.model.text import Cross, Joint, Pooled, Text
+from anydit.tensors import Batch, Tokens, select
 from anydit.train.ema import EMA
 from anydit.train.optim import AdamW, Constant, CosineDecay, LinearDecay
 from anydit.train.recipe import TrainConfig
@@ -140,6 +143,60 @@ def test_a_text_goes_along_when_a_batch_is_cut_into_parts():
     outcomes = [step(batch, 0) for step, batch in (text_step(), text_step(accumulate=4))]
     torch.testing.assert_close(outcomes[0].loss, outcomes[1].loss)
     torch.testing.assert_close(outcomes[0].grad_norm, outcomes[1].grad_norm)
+
+
+def test_nulls_of_training_are_those_of_sampling():
+    """Each combination of conditions that guidance asks for was trained, and means the same there, to the network."""
+    conditions = {
+        "label": Label(3, dropout=0.5),
+        "size": Numbers(("width in mm", "height in mm"), (5.0, 5.0), (2.0, 2.0), dropout=0.5),
+        "text": Text(5, 4, Cross(pooled=Pooled()), dropout=0.5),
+        "low": Field(1, (0.0,), (1.0,), dropout=0.5),
+    }
+    recipe, n, g = tiny_with(batch=64, drop_all=0.1), 64, torch.Generator().manual_seed(0)
+    model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions=conditions))
+    for p in model.parameters():  # at their start the blocks do nothing
+        p.requires_grad_(False).normal_(std=0.2, generator=g)
+    tokens = Tokens(torch.randn(n, 3, 5, generator=g), torch.ones(n, 3).bool(), torch.randn(n, 4, generator=g))
+    fields = {"size": torch.rand(n, 2, generator=g) * 10, "low": torch.randn(n, 1, 8, 8, generator=g)}
+    told = {"label": torch.arange(n) % 3, "text": tokens, **fields}
+    step = TrainStep(
+        model, Normalize((0.0,), (1.0,)).build(), Objective(Linear(), Velocity()), recipe.train, torch.arange(n)
+    )
+    xt, t, velocity = seen_by(
+        model, lambda: step.terms(Batch(fields["low"], told, torch.arange(n)), torch.arange(n), 0)
+    )
+    x0, dropped = Velocity().x0(Linear(), xt, velocity, t), step.draws.dropped(0, batch.ids)
+    ways = {tuple(bool(dropped[name][i]) for name in conditions) for i in range(n)}
+    assert len(ways) == 16, "every combination"
+    for way in ways:
+        rows = torch.tensor([tuple(bool(dropped[name][i]) for name in conditions) == way for i in range(n)])
+        kept = {name: 1.0 for name, gone in zip(conditions, way, strict=True) if not gone}
+        # Those that were not dropped count as much as ever, the others nothing at all.
+        guided = Guidance(0.0, scales=kept).wrap(NetworkDenoiser(model, Linear(), Velocity()))
+        made = guided.denoise(xt[rows], t[rows], select(told, rows)).x0
+        torch.testing.assert_close(made, x0[rows], rtol=1e-3, atol=1e-4)
+    assert (x0 - NetworkDenoiser(model, Linear(), Velocity()).denoise(xt, t, told).x0).abs().max() > 0.1, "the control"
+
+
+def seen_by(model: nn.Module, run: Callable[[], object]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What goes into a network, its times, and what comes out of it, in the one call of it that `run` makes."""
+    seen = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]()
+    hook = model.register_forward_hook(lambda _, given, out: seen.append((given[0], given[1], out)))
+    run()
+    hook.remove()
+    (one,) = seen
+    return one
+
+
+def test_all_conditions_are_dropped_together_beside_each_alone():
+    conditions = {"a": Label(3, dropout=0.1), "b": Label(3, dropout=0.2), "kept": Label(3, dropout=0.0)}
+    draws, places = Draws(TrainConfig(batch=64, drop_all=0.3), conditions), torch.arange(64)
+    steps = [draws.dropped(step, places) for step in range(200)]
+    a, b = (torch.cat([each[name] for each in steps]) for name in "ab")
+    assert all(set(each) == {"a", "b"} for each in steps)
+    for dropped, expected in ((a, 1 - 0.7 * 0.9), (b, 1 - 0.7 * 0.8), (a & b, 0.3 + 0.7 * 0.1 * 0.2)):
+        assert abs(float(dropped.float().mean()) - expected) < 0.02
 
 
 def test_clipping_bounds_the_gradient_but_reports_it_whole():
