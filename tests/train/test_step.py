@@ -145,6 +145,7 @@ def test_a_text_goes_along_when_a_batch_is_cut_into_parts():
     torch.testing.assert_close(outcomes[0].grad_norm, outcomes[1].grad_norm)
 
 
+@torch.no_grad()
 def test_nulls_of_training_are_those_of_sampling():
     """Each combination of conditions that guidance asks for was trained, and means the same there, to the network."""
     conditions = {
@@ -153,10 +154,10 @@ def test_nulls_of_training_are_those_of_sampling():
         "text": Text(5, 4, Cross(pooled=Pooled()), dropout=0.5),
         "low": Field(1, (0.0,), (1.0,), dropout=0.5),
     }
-    recipe, n, g = tiny_with(batch=64, drop_all=0.1), 64, torch.Generator().manual_seed(0)
+    recipe, n, g = tiny_with(batch=256, drop_all=0.1), 256, torch.Generator().manual_seed(0)
     model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions=conditions))
     for p in model.parameters():  # at their start the blocks do nothing
-        p.requires_grad_(False).normal_(std=0.2, generator=g)
+        p.normal_(std=0.2, generator=g)
     tokens = Tokens(torch.randn(n, 3, 5, generator=g), torch.ones(n, 3).bool(), torch.randn(n, 4, generator=g))
     fields = {"size": torch.rand(n, 2, generator=g) * 10, "low": torch.randn(n, 1, 8, 8, generator=g)}
     told = {"label": torch.arange(n) % 3, "text": tokens, **fields}
@@ -175,7 +176,7 @@ def test_nulls_of_training_are_those_of_sampling():
         # Those that were not dropped count as much as ever, the others nothing at all.
         guided = Guidance(0.0, scales=kept).wrap(NetworkDenoiser(model, Linear(), Velocity()))
         made = guided.denoise(xt[rows], t[rows], select(told, rows)).x0
-        torch.testing.assert_close(made, x0[rows], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(made, x0[rows], rtol=1e-3, atol=1e-3)
     assert (x0 - NetworkDenoiser(model, Linear(), Velocity()).denoise(xt, t, told).x0).abs().max() > 0.1, "the control"
 
 
