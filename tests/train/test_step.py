@@ -164,9 +164,8 @@ def test_nulls_of_training_are_those_of_sampling():
     step = TrainStep(
         model, Normalize((0.0,), (1.0,)).build(), Objective(Linear(), Velocity()), recipe.train, torch.arange(n)
     )
-    xt, t, velocity = seen_by(
-        model, lambda: step.terms(Batch(fields["low"], told, torch.arange(n)), torch.arange(n), 0)
-    )
+    batch = Batch(fields["low"], told, torch.arange(n))
+    xt, t, velocity = seen_by(model, lambda: step.terms(batch, batch.ids, 0))
     x0, dropped = Velocity().x0(Linear(), xt, velocity, t), step.draws.dropped(0, batch.ids)
     ways = {tuple(bool(dropped[name][i]) for name in conditions) for i in range(n)}
     assert len(ways) == 16, "every combination"
