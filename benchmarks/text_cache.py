@@ -26,7 +26,7 @@ from anydit.codecs import Normalize, TextEncoder
 from anydit.codecs.text import Encoder, opened
 from anydit.data import Facts, Samples
 from anydit.data.loader import Order, read_ahead
-from anydit.inference.pipeline import find_device
+from anydit.inference.device import find_device
 from anydit.model.dit import DiTConfig
 from anydit.model.text import Cross, Pooled, Text
 from anydit.tensors import Batch
