@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anydit.cli._fields import page, taken
+from anydit.cli._fields import Block, _wrapped, page, taken
 from anydit.config import config
 from anydit.data import Data
 
@@ -88,3 +88,11 @@ def test_long_lines_are_broken(monkeypatch: pytest.MonkeyPatch):
     lines = page(Drawing(width=3)).splitlines()
     assert max(map(len, lines)) <= 50
     assert "        what is on it; None is nothing." in lines
+
+
+def test_many_choices_are_wrapped_between_two():
+    rows = [(f"--data {'|'.join(f'Choice{i}' for i in range(20))}", "Choice3", "what it is")]
+    lines = list(_wrapped(Block("Recipe", "all of it", rows), 60))
+    assert max(map(len, lines)) <= 60
+    assert "".join(line.strip() for line in lines[1:-1]).endswith("|Choice18|Choice19  [Choice3]")
+    assert all(line.endswith("|") for line in lines[1:-2])

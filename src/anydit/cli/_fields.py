@@ -111,10 +111,12 @@ def _wrapped(block: Block, width: int) -> Iterator[str]:
     yield from textwrap.wrap(f"{block.title}: {block.about}", width)
     for flag, value, meaning in block.rows:
         line = f"  {flag}  [{value}]"
-        if not meaning:
-            yield line
-        elif len(line) + 2 + len(meaning) <= width:
+        if meaning and len(line) + 2 + len(meaning) <= width:
             yield f"{line}  {meaning}"
-        else:
-            yield line
-            yield from textwrap.wrap(meaning, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            continue
+        while len(line) > width and "|" in line[10:width]:  # between two choices
+            end = line.rindex("|", 10, width) + 1
+            yield line[:end]
+            line = " " * 8 + line[end:]
+        yield line
+        yield from textwrap.wrap(meaning, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
