@@ -86,7 +86,7 @@ class TextEncoder:
         folder = Path(self.source).expanduser()
         return replace(
             self,
-            source=str(folder.resolve()) if folder.is_dir() else self.source,
+            source=str(folder.resolve()) if folder.is_dir() and self.source != MINILM else self.source,
             width=made.values.shape[2],
             pooled=made.pooled.shape[1],
             sha256=encoder.sha256,
@@ -229,9 +229,6 @@ def _opened(source: str) -> tuple[Any, Any, str]:
 
 def _place(source: str) -> tuple[str, bool]:
     """Where an encoder is, for transformers, and whether that is on this machine."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return str(folder), True
     if source == MINILM:
         spec = find_spec(MINILM_PACKAGE)
         if spec is None or spec.origin is None:
@@ -240,6 +237,9 @@ def _place(source: str) -> tuple[str, bool]:
                 "or give the folder of another encoder"
             )
         return str(Path(spec.origin).parent / "model"), True
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return str(folder), True
     if not HUB_NAME.fullmatch(source):
         raise ValueError(
             f"source: got {source}, which is not a folder; expected one with a text encoder, or a name on the hub"
