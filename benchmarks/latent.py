@@ -40,6 +40,9 @@ from anydit.train.profile import profile
 from anydit.train.recipe import Recipe
 from anydit.weights import RUN_FILE, read_config, write_config
 
+FILES = ("pixels", "same-tokens", "latents")
+"""The sheets of samples, by model."""
+
 ROUNDS, STEPS = 5, 3
 """Of each recipe in turns, to tell how long a step takes; the first round warms up."""
 
@@ -112,13 +115,14 @@ def row(
 
 
 def main() -> None:
-    """Train all three, publish the table and a sheet of each one's samples."""
+    """Train the models, publish the table and a sheet of each one's samples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codec", type=Path, default=Path("runs/fashion-codec"), help="the run of the autoencoder")
     parser.add_argument("--seconds", type=float, default=600.0, help="of training for each model")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--runs", type=Path, default=Path("runs/latent"), help="keep them here, and go on with them")
-    parser.add_argument("--train", type=int, choices=range(3), help="train this one alone, for others to go on")
+    parser.add_argument("--models", type=int, nargs="+", choices=range(3), default=range(3), help="these alone")
+    parser.add_argument("--train", action="store_true", help="train them and stop, so that one can go on later")
     arguments = parser.parse_args()
     device, small = find_device(), fashion()
     own = from_json(CodecRecipe, read_config(arguments.codec / RUN_FILE))
@@ -128,10 +132,11 @@ def main() -> None:
         "latents, patches of 2x2": replace(fashion_latent(), codec=Latents(path=arguments.codec)),
     }
     each = speeds({"codec": own, **recipes}, arguments.runs, device)
-    for i, (name, recipe) in enumerate(recipes.items()):
-        if arguments.train in (None, i):
-            made(recipe, each[name], arguments.seconds, arguments.runs / str(i))
-    if arguments.train is not None:
+    some_of = {i: name for i, name in enumerate(recipes) if i in arguments.models}
+    pipelines = {
+        i: made(recipes[name], each[name], arguments.seconds, arguments.runs / str(i)) for i, name in some_of.items()
+    }
+    if arguments.train:
         return
     data, codec = FashionMNIST(), load(arguments.codec)
     training, held_out = data.open("train"), data.open("held_out")
@@ -148,9 +153,8 @@ def main() -> None:
         for name, x in (("real (training images)", some.x), ("their reconstructions", again))
     ]
     sheets = dict[str, Tensor]()
-    for i, (name, recipe) in enumerate(recipes.items()):
-        pipeline = made(recipe, each[name], arguments.seconds, arguments.runs / str(i))
-        sheets[name], line = row(name, recipe, pipeline, each[name], labels, judge)
+    for i, name in some_of.items():
+        sheets[FILES[i]], line = row(name, recipes[name], pipelines[i], each[name], labels, judge)
         rows.append(line)
         print(line, flush=True)
     head = ["", "tokens", "training images/s", "samples/s", "activations MiB", "weights MiB"]
@@ -161,11 +165,11 @@ def main() -> None:
         f"before that. {arguments.samples} samples without guidance in 25 steps, against 10,000 test images. "
         f"Reconstructions have a PSNR of {near['psnr'].samples:.1f} dB and an SSIM of {near['ssim'].samples:.3f}."
     )
-    pictures = "\n\n".join(f"![{name}](latent-{name}.png)" for name in ("pixels", "same-tokens", "latents"))
-    body = f"{table(head, rows)}\n\n{note} Samples of the three models, in the order of the table:\n\n{pictures}"
+    pictures = "\n\n".join(f"![{name}](latent-{name}.png)" for name in sheets)
+    body = f"{table(head, rows)}\n\n{note} Samples of the models, in the order of the table:\n\n{pictures}"
     publish("latent", "Latents against pixels at equal time", body)
-    for file, x in zip(("pixels", "same-tokens", "latents"), sheets.values(), strict=True):
-        Images(low=0, high=255).picture(x[:60], columns=10).save(PAGES / f"latent-{file}.png")
+    for name, x in sheets.items():
+        Images(low=0, high=255).picture(x[:60], columns=10).save(PAGES / f"latent-{name}.png")
 
 
 if __name__ == "__main__":
