@@ -15,7 +15,7 @@ from anydit.diffusion.guidance import Guidance
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.paths import Linear
 from anydit.diffusion.predictions import Velocity
-from anydit.model.conditioning import Field, Label, Numbers
+from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.model.dit import DiT
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.tensors import Batch, Tokens, select
@@ -181,16 +181,20 @@ def test_nulls_of_training_are_those_of_sampling():
 
 def seen_by(model: nn.Module, run: Callable[[], object]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What goes into a network, its times, and what comes out of it, in the one call of it that `run` makes."""
-    seen = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]()
-    hook = model.register_forward_hook(lambda _, given, out: seen.append((given[0], given[1], out)))
+    seen = list[torch.Tensor]()
+    hook = model.register_forward_hook(lambda _, given, out: seen.extend([given[0], given[1], out]))  # pyright: ignore
     run()
     hook.remove()
-    (one,) = seen
-    return one
+    xt, t, made = seen
+    return xt, t, made
 
 
 def test_all_conditions_are_dropped_together_beside_each_alone():
-    conditions = {"a": Label(3, dropout=0.1), "b": Label(3, dropout=0.2), "kept": Label(3, dropout=0.0)}
+    conditions: dict[str, Condition] = {
+        "a": Label(3, dropout=0.1),
+        "b": Label(3, dropout=0.2),
+        "kept": Label(3, dropout=0.0),
+    }
     draws, places = Draws(TrainConfig(batch=64, drop_all=0.3), conditions), torch.arange(64)
     steps = [draws.dropped(step, places) for step in range(200)]
     a, b = (torch.cat([each[name] for each in steps]) for name in "ab")
