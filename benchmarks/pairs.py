@@ -4,8 +4,9 @@
 
 The recipe `pairs` is trained with each way in, then drawn from under texts that training never had: of pairs of digits
 that it never had, or in a phrasing that it never had. A classifier of single digits, trained on halves of real
-canvases, looks at both halves of each sample; both must be right, in the right places. The last columns but one are the
-same with the texts shuffled among the samples. Runs are kept in --runs, and go on where they were.
+canvases, looks at both halves of each sample; both must be right, in the right places. `swapped`: of the texts that
+tell of two different digits, those whose digits are in each other's place. `shuffled`: both right, with the texts
+shuffled among the samples. Runs are kept in --runs, and go on where they were.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from results import PAGES, publish, table
 from torch import Tensor
 
 from anydit.data.pairs import NEW_PHRASING, DigitPairs, PairSamples
-from anydit.evaluate.texts import judge_of, right
+from anydit.evaluate.classifier import Classifier
+from anydit.evaluate.texts import judge_of, seen
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.recipes.pairs import pairs
 from anydit.train.log import read
@@ -32,6 +34,9 @@ ENTRIES = {
 }
 SHOWN = 40
 
+HEADER = ["text enters by", "guidance", "both right, %", "new pair", "new phrasing", "both new", "swapped, %",
+          "shuffled, %", "minutes"]  # fmt: skip
+
 
 def recipe(entry: Cross | Joint | Pooled, steps: int | None) -> Recipe:
     """`pairs` with a way in."""
@@ -41,14 +46,18 @@ def recipe(entry: Cross | Joint | Pooled, steps: int | None) -> Recipe:
     return replace(whole, model=model, train=config)
 
 
-def shares(ok: Float[Tensor, " n"], held: PairSamples, ids: Tensor) -> list[str]:
-    """In percent: of all texts, of those with a new pair in an old phrasing, and of those in the new phrasing."""
-    told, seen = held.told(ids), {tuple(row) for row in PairSamples("train", 1, held.digits).pairs.tolist()}
+def shares(judge: Classifier, held: PairSamples, x: Float[Tensor, "n 1 h w"], ids: Tensor) -> list[str]:
+    """In percent: both right, of all texts and of three kinds; both swapped; both right, of shuffled texts."""
+    told, had = held.told(ids), {tuple(row) for row in PairSamples("train", 1, held.digits).pairs.tolist()}
     rows = torch.stack([told.axis, told.first, told.second], dim=1).tolist()
-    known = torch.tensor([tuple(row) in seen for row in rows])
+    known = torch.tensor([tuple(row) in had for row in rows])
     phrased = told.phrasing == NEW_PHRASING
-    parts = (torch.ones_like(known), ~known & ~phrased, known & phrased, ~known & phrased)
-    return [f"{100 * float(ok[part].mean()):.1f}" for part in parts]
+    kinds = (torch.ones_like(known), ~known & ~phrased, known & phrased, ~known & phrased)
+    found, asked, others = seen(judge, held, x, ids), held.shows(ids), ids.roll(1)
+    ok, swapped = (found == asked).all(1), (found == asked.flip(1)).all(1)
+    shuffled = (seen(judge, held, x, others) == held.shows(others)).all(1)
+    parts = [*(ok[kind] for kind in kinds), swapped[told.first != told.second], shuffled]
+    return [f"{100 * float(part.float().mean()):.1f}" for part in parts]
 
 
 def main() -> None:
@@ -77,26 +86,15 @@ def main() -> None:
         spent = sum(e["seconds"] for e in read(out / "log.jsonl")) / 60
         for scale in (1.0, 2.0, 4.0):
             x = pipe.sample(len(ids), {"text": list(real.texts["text"])}, guidance=scale).clamp(0, 16)
-            ok, shuffled = right(judge, held, x, ids), right(judge, held, x, ids.roll(1))
-            rows.append([name, scale, *shares(ok, held, ids), f"{100 * float(shuffled.mean()):.1f}", f"{spent:.0f}"])
+            rows.append([name, scale, *shares(judge, held, x, ids), f"{spent:.0f}"])
             print(*rows[-1], flush=True)
             if scale == pipe.config.sampling.guidance.scale:
                 sheet = pipe.config.view.picture(x[:SHOWN], real.texts["text"][:SHOWN], 8)
                 sheet.save(PAGES / f"pairs-{short}.png")
     if judge is None:
         return
-    own, other = right(judge, held, real.x, ids), right(judge, held, real.x, ids.roll(1))
-    rows.append(["real held-out canvases", "", *shares(own, held, ids), f"{100 * float(other.mean()):.1f}", ""])
-    header = [
-        "text enters by",
-        "guidance",
-        "both right, %",
-        "new pair",
-        "new phrasing",
-        "both new",
-        "shuffled, %",
-    ]
-    publish("pairs", "Digit pairs told in words", f"{table([*header, 'minutes'], rows)}\n\n{pictures(rows)}")
+    rows.append(["real held-out canvases", "", *shares(judge, held, real.x, ids), ""])
+    publish("pairs", "Digit pairs told in words", f"{table(HEADER, rows)}\n\n{pictures(rows)}")
 
 
 def pictures(rows: list[list[object]]) -> str:

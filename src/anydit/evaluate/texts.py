@@ -48,9 +48,15 @@ def right(
     judge: Classifier, held: Checkable, x: Float[Tensor, "n c *space"], ids: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """1 for each sample that shows in every part what the text of the id beside it says, else 0."""
+    return (seen(judge, held, x, ids) == held.shows(ids)).all(dim=1).float()
+
+
+def seen(
+    judge: Classifier, held: Checkable, x: Float[Tensor, "n c *space"], ids: Int[Tensor, " n"]
+) -> Int[Tensor, "n parts"]:
+    """The class of each part of each sample, cut as the text of the id beside it says."""
     parts = held.cut(x, ids)
-    seen = judge.predict(parts.flatten(0, 1)).reshape(parts.shape[:2])
-    return (seen == held.shows(ids)).all(dim=1).float()
+    return judge.predict(parts.flatten(0, 1)).reshape(parts.shape[:2])
 
 
 def _share(judge: Classifier, held: Checkable, x: Float[Tensor, "n c *space"], ids: Int[Tensor, " n"]) -> float:
