@@ -220,6 +220,19 @@ def test_samples_follow_a_text_under_guidance(entry):
     torch.testing.assert_close(pipe.sample(2, {"text": one})[1], plain[1], rtol=1e-4, atol=1e-2)
 
 
+def test_a_negative_text_needs_a_scale():
+    conditions, told = {"text": Text(width=4)}, Tokens(torch.ones(1, 2, 4), torch.ones(1, 2, dtype=torch.bool), None)
+    negative = Guidance(negative={"text": "a nine"})
+    said = r"guidance\.negative: got some at a scale of 1"
+    with pytest.raises(ValueError, match=said):
+        pipeline(model={"conditions": conditions}, sampling=Sampling(guidance=negative))
+    pipe = pipeline(model={"conditions": conditions}, sampling=Sampling(steps=2, guidance=replace(negative, scale=2)))
+    with pytest.raises(ValueError, match=said):
+        pipe.sample(1, {"text": told}, guidance=negative)
+    plain = pipe.sample(1, {"text": told}, guidance=1.0, seed=0)  # without an encoder: no negative text is read
+    assert torch.equal(plain, pipe.sample(1, {"text": told}, guidance=Guidance(), seed=0))
+
+
 def test_a_field_without_a_null_goes_with_guidance():
     conditions = {"label": Label(3), "low": Field(1, (0.0,), (1.0,), dropout=0.0)}
     pipe = pipeline(model={"conditions": conditions})

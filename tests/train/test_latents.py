@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from anydit.codecs import Latents
 from anydit.data import Arrays, ArraySamples, Digits
 from anydit.data.base import Facts
 from anydit.data.folder import Mirrored
+from anydit.tensors import Batch, Tokens
 from anydit.train import latents
 from anydit.train.latents import Cached, Encoding, Live
 from anydit.train.loop import train
@@ -170,6 +172,21 @@ def test_what_has_no_left_or_is_mirrored_already_is_refused(encoding: Encoding, 
     series = Arrays(path=tmp_path / "a.npy").open("train")
     with pytest.raises(ValueError, match="which has no left"):
         Cached(flip=True).opened(replace(encoding, samples=series))
+
+
+def test_tokens_of_the_datas_own_are_not_kept(encoding: Encoding):
+    class Told:
+        facts = encoding.samples.facts
+
+        def __len__(self) -> int:
+            return len(encoding.samples)
+
+        def read(self, ids: Tensor) -> Batch:
+            tokens = Tokens(torch.zeros(len(ids), 2, 3), torch.ones(len(ids), 2, dtype=torch.bool), None)
+            return replace(encoding.samples.read(ids), cond={"text": tokens})
+
+    with pytest.raises(ValueError, match=r"train.latents: got Cached for data with text as tokens.*expected Live"):
+        Cached().opened(replace(encoding, samples=Told()))
 
 
 def test_what_is_aligned_with_the_data_is_not_mirrored_alone(encoding: Encoding):

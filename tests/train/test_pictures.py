@@ -5,16 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
 from anydit.codecs import Normalize
-from anydit.data import ArraySamples, Facts, Images
+from anydit.data import ArraySamples, Digits, Facts, Images
 from anydit.data.images import arranged
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label
 from anydit.model.dit import DiTConfig
+from anydit.model.text import Text
 from anydit.train import pictures
 
 Sheet = Callable[[dict[str, Condition], int], tuple[int, list[str], int | None]]
@@ -50,6 +52,14 @@ def test_each_class_has_columns_of_its_own(classes: int, rows: int, columns: int
     grid = [captions[i : i + columns] for i in range(0, count, columns)]
     assert all(row == grid[0] for row in grid)
     assert grid[0] == [name for name in names for _ in range(columns // classes)]
+
+
+def test_beside_a_text_classes_are_those_of_the_samples():
+    digits = Digits().open("train")
+    conditions: dict[str, Condition] = {"label": Label(10), "text": Text(width=4)}
+    cond, captions = pictures.examples(digits, conditions, 12, 6)
+    labels = digits.read(torch.arange(12)).tensor("label")
+    assert torch.equal(cond["label"], labels) and captions == [str(i) for i in labels.tolist()]
 
 
 @pytest.mark.parametrize("classes", range(2, 17))

@@ -92,6 +92,19 @@ def test_what_is_damaged_is_made_anew(encoder: TextEncoder, opened_so_often: Cal
     assert same(texts.table(encoder, SAID, CPU).tokens(SAID), whole) and opened_so_often() == 2
 
 
+def test_two_may_write_at_the_same_time(encoder: TextEncoder, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def while_another_writes(config: TextEncoder, device: torch.device) -> Encoder:
+        monkeypatch.setattr(texts, "opened", opened)
+        assert len(texts.table(config, SAID[:3], device).shards) == 1, "the other ends first"
+        return opened(config, device)
+
+    monkeypatch.setattr(texts, "opened", while_another_writes)
+    table = texts.table(encoder, SAID, CPU)
+    assert len(table.shards) == 2 and len(list(cache.glob("*/.*"))) == 0
+    made, alone = table.tokens(SAID), opened(encoder)(SAID)
+    torch.testing.assert_close(made.values[made.exists], alone.values[alone.exists])
+
+
 def test_a_cache_that_cannot_be_written(encoder: TextEncoder, cache: Path):
     cache.parent.mkdir()
     cache.write_text("no folder")

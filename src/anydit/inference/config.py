@@ -76,6 +76,8 @@ class PipelineConfig:
             raise ValueError("guidance.scale: got 1, which is no guidance, beside weak; expected another scale")
         if weak and (guidance.scales or guidance.negative):
             raise ValueError("guidance: got scales or a negative text beside weak, which is guidance of another kind")
+        if guidance.negative and not guidance.acts:
+            raise ValueError("guidance.negative: got some at a scale of 1, which is none; expected another scale")
         for name in guidance.negative:
             if not isinstance(conditions.get(name), Text):
                 texts = [name for name, condition in conditions.items() if isinstance(condition, Text)]

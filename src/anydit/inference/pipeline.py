@@ -196,10 +196,10 @@ class Pipeline:
         if steps is not None:
             how = replace(how, steps=_positive("steps", steps))
         if guidance is not None:
-            with_scale = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
-            if isinstance(guidance, Guidance) and guidance.negative and not guidance.acts:
-                raise ValueError("guidance.negative: got some at a scale of 1, which is none; expected another scale")
-            how = replace(how, guidance=with_scale)
+            given = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
+            if given is not guidance and not given.acts:
+                given = replace(given, negative={})  # what is saved has none to act against
+            how = replace(how, guidance=given)
         self.config.check(how, weak)
         return how
 

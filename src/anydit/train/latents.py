@@ -25,7 +25,7 @@ from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
 from anydit.data.cache import sweep
 from anydit.data.folder import Mirrored
-from anydit.tensors import MASK, Batch
+from anydit.tensors import MASK, Batch, Tokens
 from anydit.weights import checksum
 
 SCHEMA = 1
@@ -59,9 +59,9 @@ class Live:
 class Cached:
     """All data are encoded before the first step, into a file that any run of the same data and codec uses again.
 
-    `flip`: every sample twice, the second time mirrored left to right. `half`: 16 bits for each number, which rounds
-    latents by a thousandth. `folder`: where to keep it; None is the cache folder. What nobody has used for 90 days is
-    removed when other data are encoded.
+    `flip`: every sample twice, the second time mirrored left to right, whatever its text may say of sides. `half`: 16
+    bits for each number, which rounds latents by a thousandth. `folder`: where to keep it; None is the cache folder.
+    What nobody has used for 90 days is removed when other data are encoded.
     """
 
     flip: bool = False
@@ -72,8 +72,15 @@ class Cached:
         """What training reads, and the codec that encodes it: latents already, so one that changes nothing.
 
         Raises:
-            ValueError: the data cannot be mirrored, or the folder has no room.
+            ValueError: the data cannot be kept or mirrored, or the folder has no room.
         """
+        first = encoding.samples.read(torch.zeros(1, dtype=torch.long))
+        tokens = [name for name, value in first.cond.items() if isinstance(value, Tokens)]
+        if tokens:
+            raise ValueError(
+                f"train.latents: got Cached for data with {', '.join(tokens)} as tokens, which it does not keep; "
+                "expected Live, or data with the texts themselves and their encoder in the recipe"
+            )
         samples = self._mirrored(encoding.samples) if self.flip else encoding.samples
         root = (self.folder.expanduser() if self.folder else cache_folder()) / "latents"
         folder = root / self._key(encoding)

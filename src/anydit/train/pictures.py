@@ -16,6 +16,7 @@ from anydit.data.images import WIDEST, arranged
 from anydit.diffusion.samplers import Step
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label
+from anydit.model.text import Text
 from anydit.tensors import Tokens
 
 
@@ -24,7 +25,8 @@ def examples(
 ) -> tuple[dict[str, Tensor | Tokens], list[str]]:
     """Conditions for `n` pictures, and captions: classes in turn, everything else as the first samples have it.
 
-    `columns`: of a sheet, of which each class gets as many of its own.
+    Beside a text, classes are those of the same samples: the two may say the same. `columns`: of a sheet, of which each
+    class gets as many of its own.
     """
     first = samples.read(torch.arange(n) % len(samples))
     cond = {k: v for k, v in first.cond.items() if k in conditions}
@@ -33,17 +35,23 @@ def examples(
     for name, condition in conditions.items():
         if isinstance(condition, Label):
             classes, place = condition.classes or 1, torch.arange(n)
-            cond[name] = index = place % classes if columns is None else place % columns * classes // columns
+            turn = place % classes if columns is None else place % columns * classes // columns
+            cond[name] = index = first.tensor(name) if worded(conditions) else turn
             names = condition.names or tuple(map(str, range(classes)))
             captions = [f"{caption} {names[i]}".strip() for caption, i in zip(captions, index.tolist(), strict=True)]
     return cond, captions if any(captions) else []
+
+
+def worded(conditions: dict[str, Condition]) -> bool:
+    """Whether a text is among the conditions."""
+    return any(isinstance(condition, Text) for condition in conditions.values())
 
 
 def sheet(pipeline: Pipeline, samples: Samples, n: int, seed: int = 0) -> Image.Image:
     """About `n` samples on one sheet; where there is one kind of label and few classes, each has columns of its own."""
     config, columns = pipeline.config, None
     labels = [c.classes for c in config.model.conditions.values() if isinstance(c, Label) and c.classes]
-    if len(labels) == 1 and 1 < labels[0] <= min(n, WIDEST):
+    if len(labels) == 1 and not worded(config.model.conditions) and 1 < labels[0] <= min(n, WIDEST):
         rows, columns = arranged(n, labels[0])
         n = rows * columns
     cond, captions = examples(samples, config.model.conditions, n, columns)
