@@ -41,7 +41,8 @@ HEADER = ["text enters by", "guidance", "both right, %", "new pair", "new phrasi
 def recipe(entry: Cross | Joint | Pooled, steps: int | None) -> Recipe:
     """`pairs` with a way in."""
     whole = pairs()
-    model = replace(whole.model, conditions={"text": Text(entry=entry)})
+    text = Text(entry=entry, standard=not isinstance(entry, Pooled))
+    model = replace(whole.model, conditions={"text": text})
     config = whole.train if steps is None else replace(whole.train, steps=steps)
     return replace(whole, model=model, train=config)
 

@@ -58,6 +58,20 @@ def test_tokens_are_projected_as_published() -> None:
 
 
 @pytest.mark.parametrize("entry", [Cross(), Joint()])
+def test_standard_tokens_are_those_on_another_scale(entry: Cross | Joint) -> None:
+    given, module = text(), made(TextTokens, entry=entry, standard=True)
+    mean, std = given.values[given.exists].mean(0), torch.tensor([100.0, 3, 1, 0.1, 7, 0.01])
+    scaled, _ = module(given._replace(values=(given.values - mean) / std), None)
+    module.standardise(mean, std)
+    torch.testing.assert_close(module(given, None)[0][given.exists], scaled[given.exists], rtol=1e-4, atol=1e-4)
+
+
+def test_a_vector_alone_is_not_standard() -> None:
+    with pytest.raises(ValueError, match="standard: got True for a text whose pooled vector alone enters"):
+        Text(entry=Pooled(), standard=True)
+
+
+@pytest.mark.parametrize("entry", [Cross(), Joint()])
 def test_the_null_is_one_token_however_it_comes_about(entry: Any) -> None:
     module, given = made(TextTokens, entry=entry), text()
     tokens, exists = module.null(3)

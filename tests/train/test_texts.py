@@ -12,9 +12,11 @@ import anydit
 from anydit.cli import main
 from anydit.codecs.text import Encoder, TextEncoder, opened
 from anydit.evaluate.evaluate import evaluate
+from anydit.model.dit import DiT
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.tensors import Tokens
 from anydit.train import texts
+from anydit.train.diffusion import DiffusionWork
 from anydit.train.latents import Cached
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe
@@ -123,6 +125,19 @@ def test_from_training_to_a_sample(folder: Path, tmp_path: Path, entry: Pooled |
     assert torch.equal(told, pipe.sample(2, {"text": opened(loaded.encoders["text"])(["a nine"])}, seed=1))
     assert not torch.equal(told, loaded.sample(2, {"text": "the three"}, seed=1))
     assert not torch.equal(told, loaded.sample(2, seed=1))
+
+
+def test_a_new_network_begins_with_texts_on_one_scale(folder: Path, tmp_path: Path):
+    recipe = captioned(folder, Text(entry=Joint(), standard=True))
+    work = recipe.resolved(samples := recipe.data.open("train"), silent, CPU).begin(samples, tmp_path, CPU, silent)
+    text = work.samples.read(torch.arange(400)).cond["text"]
+    assert isinstance(text, Tokens) and isinstance(work, DiffusionWork)
+    values, plain = text.values[text.exists], DiT(work.config.model, recipe.train.seed).conditioner.texts["text"]
+    expected = plain.up((values - values.mean(0)) / values.std(0, unbiased=False))
+    got, _ = work.step.model.conditioner.texts["text"](text, None)
+    torch.testing.assert_close(got[text.exists], expected, rtol=1e-2, atol=1e-2)
+    begun = work.step.ema.module.conditioner.texts["text"].up.weight
+    assert torch.equal(begun, work.step.model.conditioner.texts["text"].up.weight)
 
 
 def test_a_run_goes_on_without_its_encoder(folder: Path, tmp_path: Path, opened_so_often: Callable[[], int]):

@@ -17,7 +17,7 @@ def pairs() -> Recipe:
 
     anydit train pairs
     """
-    text = Text(entry=Cross(pooled=Pooled()))
+    text = Text(entry=Cross(pooled=Pooled()), standard=True)
     return Recipe(
         model=DiTConfig(
             width=128, depth=6, heads=4, patch=(4, 4), channels=1, size=(16, 16), conditions={"text": text}

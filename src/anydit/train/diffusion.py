@@ -25,7 +25,7 @@ from anydit.train.latents import Encoding
 from anydit.train.lora import adapt, share, trained
 from anydit.train.start import INIT_FILE, Start, report, take_over, write_start
 from anydit.train.step import TrainStep
-from anydit.train.texts import Told, tables
+from anydit.train.texts import Told, standardise, tables
 from anydit.weights import CODEC_FILE, RUN_FILE, WEIGHTS_FILE, load_beside, load_strictly
 
 STRIP, FINAL, TRAJECTORY = "denoising.png", "samples.png", "denoising.gif"
@@ -53,12 +53,14 @@ class DiffusionWork(Work[Pipeline]):
         if train.adapter is not None:
             adapt(model, train.adapter, {row.name for row in self.fitted if row.how != KEPT}, train.seed)
             note(share(model))
-        model.to(device)
         latents, encoder = train.latents.opened(Encoding(samples, config.codec, codec, device))
         self.data, self.samples = samples, latents
         if config.encoders:
             told = tables(samples, config.encoders, device)
             self.data, self.samples = Told(samples, told), Told(latents, told)
+        if start is None:
+            standardise(model, self.samples)
+        model.to(device)
         self.order = Order(len(self.samples), train.batch, train.seed)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions)
         self.pipeline = Pipeline(config, self.step.ema.module, codec)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import numpy as np
@@ -17,10 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from anydit.codecs.normalize import moments
 from anydit.codecs.text import TextEncoder, opened
 from anydit.config import to_json, write_json
 from anydit.data import Facts, Samples, cache_folder
 from anydit.data.cache import INDEX, sweep
+from anydit.model.dit import DiT
+from anydit.model.text import Text, TextTokens
 from anydit.tensors import Batch, Tokens
 
 SCHEMA = 1
@@ -29,6 +33,9 @@ SCHEMA = 1
 KEYS, BEGIN, VALUES, POOLED = "keys.npy", "begin.npy", "values.npy", "pooled.npy"
 ENCODED_AT_ONCE, READ_AT_ONCE = 256, 1024
 """Texts that are encoded, and samples whose texts are read, together."""
+
+MEASURED = 4096
+"""Samples on whose texts mean and deviation of each channel are measured."""
 
 
 @dataclass(frozen=True)
@@ -204,3 +211,13 @@ def _write(
         temporary.rename(folder / uuid4().hex)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def standardise(model: DiT, samples: Samples) -> None:
+    """Make a new network's texts `Text.standard`, where its config says so: over evenly spread samples."""
+    spread = torch.arange(n := min(len(samples), MEASURED)) * len(samples) // n
+    for name, condition in model.config.conditions.items():
+        if isinstance(condition, Text) and condition.standard:
+            read = (samples.read(ids).cond[name] for ids in spread.split(READ_AT_ONCE))
+            mean, std = moments(text.values[text.exists] for text in read if isinstance(text, Tokens))
+            cast("TextTokens", model.conditioner.texts[name]).standardise(torch.tensor(mean), torch.tensor(std))
