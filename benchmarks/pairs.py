@@ -27,24 +27,25 @@ from anydit.train.log import read
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe
 
-ENTRIES = {
-    "cross-attention, pooled beside": Cross(pooled=Pooled()),
-    "joint attention, pooled beside": Joint(pooled=Pooled()),
-    "pooled alone": Pooled(),
+WAYS = {
+    "cross": ("cross-attention, pooled beside", Text(entry=Cross(pooled=Pooled()), standard=True)),
+    "joint": ("joint attention, pooled beside", Text(entry=Joint(pooled=Pooled()), standard=True)),
+    "joint-raw": ("the same, tokens on the encoder's scale", Text(entry=Joint(pooled=Pooled()))),
+    "pooled": ("pooled alone", Text(entry=Pooled())),
 }
+"""In which text enters, by the names of their runs."""
+
 SHOWN = 40
 
 HEADER = ["text enters by", "guidance", "both right, %", "new pair", "new phrasing", "both new", "swapped, %",
           "shuffled, %", "minutes"]  # fmt: skip
 
 
-def recipe(entry: Cross | Joint | Pooled, steps: int | None) -> Recipe:
+def recipe(text: Text, steps: int | None) -> Recipe:
     """`pairs` with a way in."""
     whole = pairs()
-    text = Text(entry=entry, standard=not isinstance(entry, Pooled))
-    model = replace(whole.model, conditions={"text": text})
     config = whole.train if steps is None else replace(whole.train, steps=steps)
-    return replace(whole, model=model, train=config)
+    return replace(whole, model=replace(whole.model, conditions={"text": text}), train=config)
 
 
 def shares(judge: Classifier, held: PairSamples, x: Float[Tensor, "n 1 h w"], ids: Tensor) -> list[str]:
@@ -67,42 +68,31 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, help="of training, instead of the recipe's")
-    parser.add_argument("--train-only", choices=[name.split()[0].split("-")[0] for name in ENTRIES])
-    parser.add_argument("--only", nargs="+", help="so many of the ways in, by the first letters of their names")
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), help="these ways in")
+    parser.add_argument("--train", action="store_true", help="train them and stop, so that one can go on later")
     given = parser.parse_args()
+    runs = {way: given.runs / f"pairs-{way}" for way in given.only}
+    pipes = {way: train(recipe(WAYS[way][1], given.steps), out, "cpu") for way, out in runs.items()}
+    if given.train:
+        return
     held = DigitPairs().open("held_out")
     assert isinstance(held, PairSamples)
     ids = torch.arange(given.samples)
     real = held.read(ids)
-    judge = None if given.train_only else judge_of(held, torch.device("cpu"), lambda stage, done: None)
+    judge = judge_of(held, torch.device("cpu"), lambda stage, done: None)
     rows = list[list[object]]()
-    for name, entry in ENTRIES.items():
-        short = name.split()[0].split("-")[0]
-        if given.train_only not in (None, short) or (given.only and not name.startswith(tuple(given.only))):
-            continue
-        out = given.runs / f"pairs-{short}"
-        pipe = train(recipe(entry, given.steps), out, "cpu")
-        if judge is None:
-            continue
-        spent = sum(e["seconds"] for e in read(out / "log.jsonl")) / 60
+    for way, pipe in pipes.items():
+        spent = sum(e["seconds"] for e in read(runs[way] / "log.jsonl")) / 60
         for scale in (1.0, 2.0, 4.0):
             x = pipe.sample(len(ids), {"text": list(real.texts["text"])}, guidance=scale).clamp(0, 16)
-            rows.append([name, scale, *shares(judge, held, x, ids), f"{spent:.0f}"])
+            rows.append([WAYS[way][0], scale, *shares(judge, held, x, ids), f"{spent:.0f}"])
             print(*rows[-1], flush=True)
             if scale == pipe.config.sampling.guidance.scale:
                 sheet = pipe.config.view.picture(x[:SHOWN], real.texts["text"][:SHOWN], 8)
-                sheet.save(PAGES / f"pairs-{short}.png")
-    if judge is None:
-        return
+                sheet.save(PAGES / f"pairs-{way}.png")
     rows.append(["real held-out canvases", "", *shares(judge, held, real.x, ids), ""])
-    publish("pairs", "Digit pairs told in words", f"{table(HEADER, rows)}\n\n{pictures(rows)}")
-
-
-def pictures(rows: list[list[object]]) -> str:
-    """The sheets."""
-    names = dict.fromkeys(str(row[0]) for row in rows[:-1])
-    shorts = {name: name.split()[0].split("-")[0] for name in names}
-    return "\n\n".join(f"![{name}](pairs-{short}.png)" for name, short in shorts.items())
+    pictures = "\n\n".join(f"![{WAYS[way][0]}](pairs-{way}.png)" for way in pipes)
+    publish("pairs", "Digit pairs told in words", f"{table(HEADER, rows)}\n\n{pictures}")
 
 
 if __name__ == "__main__":

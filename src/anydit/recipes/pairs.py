@@ -47,7 +47,7 @@ def emoji() -> Recipe:
 
     anydit train emoji --data.path node_modules/emoji-datasource-google
     """
-    text = Text(entry=Cross(pooled=Pooled()))
+    text = Text(entry=Cross(pooled=Pooled()), standard=True)
     return Recipe(
         model=DiTConfig(width=384, depth=12, heads=6, patch=(2, 2), conditions={"text": text}),
         encoders={"text": TextEncoder("minilm", max_tokens=32)},
