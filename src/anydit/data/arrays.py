@@ -97,7 +97,8 @@ class Arrays(Data):
         """All samples, checked."""
         arrays = self._load()
         x = self._with_space("x", arrays[self.x])
-        cond, facts = dict[str, Tensor](), Facts(x.shape[1], tuple(x.shape[2:]), channels_last=self.channels_last)
+        view = ArrayView(channels_last=self.channels_last)
+        cond, facts = dict[str, Tensor](), Facts(x.shape[1], tuple(x.shape[2:]), view=view)
         if self.label is not None:
             cond["label"], classes = _label(_column("label", arrays[self.label], len(x)))
             facts = replace(facts, classes={"label": classes})
@@ -220,9 +221,6 @@ class ArrayView(View):
         for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
             np.save(path, np.ascontiguousarray(np.moveaxis(sample, 0, -1)) if self.channels_last else sample)
         return paths
-
-    def like(self, facts: Facts) -> View:
-        return self if self.channels_last is not None else replace(self, channels_last=facts.channels_last)
 
 
 def _curves(unit: Float[Tensor, "c n"]) -> Image.Image:

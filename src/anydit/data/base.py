@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -27,7 +27,7 @@ class Facts:
     What is known about each sample, by the condition's name. `classes`: of a label, by name, in the order of their
     indices. `numbers`: what each of several numbers is, with its unit. `fields`: the channels of an aligned field.
     `texts`: the names of what is told in words.
-    `channels_last`: whether a sample lies so where it came from; what is read of it never does.
+    `view`: what a file of such data says of itself that its numbers do not, such as a rate in Hz or a spacing in mm.
     """
 
     channels: int
@@ -36,7 +36,7 @@ class Facts:
     numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     fields: Mapping[str, int] = field(default_factory=dict[str, int])
     texts: tuple[str, ...] = ()
-    channels_last: bool = False
+    view: "View | None" = None
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -148,8 +148,12 @@ class View(ABC):
         return None
 
     def like(self, facts: Facts) -> "View":
-        """The view with whatever it leaves to the data filled in, so that samples are written as the data is."""
-        return self
+        """The view with each field that is None filled in as the data has it, so that samples are written so."""
+        said = facts.view
+        if not isinstance(said, type(self)):
+            return self
+        left = [f.name for f in fields(self) if getattr(self, f.name) is None]
+        return replace(self, **{name: getattr(said, name) for name in left})
 
     def animation(self, frames: Sequence[Float[Tensor, "b c *space"]], path: Path) -> None:
         """A GIF whose frames are the sheets of samples under way from noise to data; the last one stays a while."""
