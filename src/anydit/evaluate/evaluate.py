@@ -18,6 +18,7 @@ from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.features import AT_ONCE, Features, RandomNetwork, in_parts
+from anydit.evaluate.own import own
 from anydit.evaluate.sets import Progress, Sets, as_written, draw, of_codec, opened, spread
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
@@ -104,9 +105,10 @@ def evaluate(
     judged, followed = _judged(judge, sets, x), texts.followed(sets, x, pipeline.device, progress)
     if followed:
         clock.lap("judge of texts")
+    mine = own(sets.view, x, sets)
     counts = {"samples": len(x), "draws": len(sets.sizes), "held_out": sets.count, "training": len(sets.train)}
     return Report(
-        figures=judged.figures | followed | figures,
+        figures=judged.figures | followed | {**mine.figures} | figures,
         features=space.name,
         counts=counts | used,
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
@@ -115,7 +117,7 @@ def evaluate(
         notes=(*notes, *_one_of_several(sets), *_few(sets.count, used["features"])),
         classes=judged.classes,
         confusion=judged.confusion,
-        pictures=pictures.shown(sets, x, near) | judged.pictures,
+        pictures=pictures.shown(sets, x, near) | judged.pictures | {**mine.pictures},
     )
 
 

@@ -26,7 +26,7 @@ CAPTIONS = {
     "denoising": "From noise to data",
     "loss": "Training loss",
 }
-"""Pictures in the order of the page."""
+"""Pictures in the order of the page; any other picture comes after them, under the name that it has."""
 
 
 def write(report: Report, folder: Path, title: str, more: Mapping[str, Image.Image] | None = None) -> list[Path]:
@@ -58,7 +58,8 @@ def html(report: Report, title: str, more: Mapping[str, Image.Image]) -> str:
         for f in report.figures.values()
     )
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in report.notes)
-    figures = "\n".join(_picture(name, pictures[name]) for name in CAPTIONS if name in pictures)
+    order = [*(name for name in CAPTIONS if name in pictures), *(name for name in pictures if name not in CAPTIONS)]
+    figures = "\n".join(_picture(name, pictures[name]) for name in order)
     return PAGE.format(
         title=escape(title),
         summary=escape(summary(report)),
@@ -132,7 +133,7 @@ def _picture(name: str, picture: Image.Image) -> str:
     picture.save(buffer, format="png")
     data = b64encode(buffer.getvalue()).decode()
     kinds = {"samples": "sheet", "held_out": "sheet", "classes": "wide plot", "loss": "wide plot"}
-    caption = escape(CAPTIONS[name])
+    caption = escape(CAPTIONS.get(name, name))
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
     return f'<figure class="{kinds.get(name, "wide")}">{image}<figcaption>{caption}</figcaption></figure>'
 
