@@ -1,0 +1,39 @@
+"""One table over all modalities: what 10 minutes of two CPU cores, or of one GPU, make of each.
+
+    python benchmarks/modalities.py [--gpu] [--only volumes series]
+
+Each row trains a recipe as it is. Its figure stands beside that of held-out data and of what is trivial to make.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from modality import HEAD
+from results import publish, table
+
+STEM = "modalities_"
+
+
+def names() -> list[str]:
+    """The modalities that have rows."""
+    return sorted(file.stem.removeprefix(STEM) for file in Path(__file__).parent.glob(f"{STEM}*.py"))
+
+
+def main() -> None:
+    """Train everything; print and publish the table, and below it what single modalities tell besides."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the recipes' sizes for a GPU")
+    parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these modalities alone")
+    arguments = parser.parse_args()
+    rows, besides = list[list[object]](), list[str]()
+    for name in arguments.only:
+        more, text = importlib.import_module(STEM + name).rows(arguments.gpu)
+        rows += more
+        besides += [text] if text else []
+    page = "modalities-gpu" if arguments.gpu else "modalities"
+    publish(page, "Every modality from the same model", "\n\n".join([table(HEAD, rows), *besides]))
+
+
+if __name__ == "__main__":
+    main()

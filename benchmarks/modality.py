@@ -1,0 +1,59 @@
+"""What the table over all modalities has in each row; benchmarks/modalities_NAME.py makes the rows of one modality.
+
+Such a file has a function `rows(gpu: bool) -> tuple[list[list[object]], str]`: rows as `Trained.row` makes them, and
+Markdown that stands below the table (figures by lead time, ...), or nothing.
+"""
+
+import time
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from anydit.data.loader import Order, read_ahead
+from anydit.inference.pipeline import Pipeline
+from anydit.train.log import read
+from anydit.train.loop import LOG_FILE, train
+from anydit.train.recipe import Recipe
+
+HEAD = ["modality", "data", "tokens", "parameters", "minutes", "reading", "figure", "samples", "held-out", "trivial",
+        "which is"]  # fmt: skip
+"""`-` is where there is no such figure. `reading`: how long a batch takes to be read, as a share of a training step.
+
+Batches are read ahead in a thread, so that training waits for data only where that share nears the whole."""
+
+BATCHES = 20
+"""Batches that are read to time the reader."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A recipe's pipeline, how long its training took, and the share of a step that reading its batch takes."""
+
+    recipe: Recipe
+    pipeline: Pipeline
+    minutes: float
+    reading: float
+
+    def row(
+        self, modality: str, data: str, figure: str, samples: float, held_out: object, trivial: float, which: str
+    ) -> list[object]:
+        """Of the table over all modalities: a figure of samples, of held-out data, and of what is trivial to make."""
+        parameters = sum(p.numel() for p in self.pipeline.model.parameters())
+        return [modality, data, prod(self.pipeline.config.model.grid), f"{parameters / 1e6:.1f} M", self.minutes,
+                f"{100 * self.reading:.2g} %", figure, samples, held_out, trivial, which]  # fmt: skip
+
+
+def trained(recipe: Recipe, out: Path) -> Trained:
+    """Train a recipe in a folder; its data are read, or made, before the clock starts."""
+    samples = recipe.data.open("train")
+    began = time.perf_counter()
+    pipeline = train(recipe, out)
+    minutes = (time.perf_counter() - began) / 60
+    rates = sorted(entry["samples_per_second"] for entry in read(out / LOG_FILE) if entry["step"] > BATCHES)
+    step = recipe.train.batch / rates[len(rates) // 2]
+    batches = read_ahead(samples, Order(len(samples), recipe.train.batch, recipe.train.seed), 0)
+    next(batches)
+    began = time.perf_counter()
+    for _ in range(BATCHES):
+        next(batches)
+    return Trained(recipe, pipeline, minutes, (time.perf_counter() - began) / BATCHES / step)
