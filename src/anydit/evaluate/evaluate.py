@@ -106,11 +106,10 @@ def evaluate(
     if followed:
         clock.lap("judge of texts")
     mine = own(sets.view, x, sets)
-    counts = {"samples": len(x), "draws": len(sets.sizes), "held_out": sets.count, "training": len(sets.train)}
     return Report(
         figures=judged.figures | followed | {**mine.figures} | figures,
         features=space.name,
-        counts=counts | used,
+        counts=_counts(sets, x) | used,
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
         seconds=clock.seconds,
         network_calls=calls,
@@ -152,7 +151,7 @@ def evaluate_codec(
     return Report(
         figures=compare.reconstruction(x, sets.real.x, view.bounds) | judged.figures | figures,
         features=space.name,
-        counts={"samples": len(x), "draws": 1, "held_out": sets.count, "training": len(sets.train)} | used,
+        counts=_counts(sets, x) | used,
         settings={"data": to_json(data)},
         seconds=clock.seconds,
         network_calls=0,
@@ -162,6 +161,10 @@ def evaluate_codec(
         pictures={"reconstructions": side_by_side(view, sets.real.x[:SHOWN], x[:SHOWN])} | judged.pictures,
         subject="reconstructions",
     )
+
+
+def _counts(sets: Sets, x: Float[Tensor, "n c *space"]) -> dict[str, int]:
+    return {"samples": len(x), "draws": len(sets.sizes), "held_out": sets.count, "training": len(sets.train)}
 
 
 def _judge(sets: Sets, data: Data, device: torch.device, progress: Progress) -> Classifier | None:
