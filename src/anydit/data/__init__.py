@@ -9,11 +9,18 @@ from anydit.data.huggingface import HuggingFace
 from anydit.data.images import Images
 from anydit.data.pairs import DigitPairs, PairHalves
 from anydit.data.public import Digits, FashionMNIST
+from anydit.data.series import KNOWN, Blocks, Forecast, Gaps, Last, Series, Weather
+from anydit.data.series_view import SeriesView
+from anydit.data.volume_view import VolumeView
+from anydit.data.volumes import MNI152, Inside, Slab, Volumes, Whole
 
 __all__ = [
+    "KNOWN",
+    "MNI152",
     "ArraySamples",
     "ArrayView",
     "Arrays",
+    "Blocks",
     "Crop",
     "Data",
     "DigitPairs",
@@ -21,14 +28,25 @@ __all__ = [
     "Emoji",
     "Facts",
     "FashionMNIST",
+    "Forecast",
+    "Gaps",
     "HuggingFace",
     "ImageFolder",
     "Images",
+    "Inside",
+    "Last",
     "Pad",
     "PairHalves",
     "Part",
     "Samples",
+    "Series",
+    "SeriesView",
+    "Slab",
     "Stretch",
     "View",
+    "VolumeView",
+    "Volumes",
+    "Weather",
+    "Whole",
     "cache_folder",
 ]

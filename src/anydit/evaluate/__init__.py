@@ -1,1 +1,4 @@
 """Evaluation: how good a pipeline is, with every figure beside its floor."""
+
+from anydit.evaluate import series as series
+from anydit.evaluate import volumes as volumes

@@ -74,7 +74,7 @@ def confusion_plot(confusion: Int[Tensor, "k k"], held: Int[Tensor, "k k"], clas
     for i, j in np.argwhere(parts >= 0.005):
         table.text(j, i, f"{100 * parts[i, j]:.0f}", ha="center", va="center", fontsize=8,
                    color="white" if parts[i, j] > 0.5 else "black")  # fmt: skip
-    return _rendered(plot)
+    return rendered(plot)
 
 
 def _sorted_accuracies(share: np.ndarray, floor: np.ndarray) -> Image.Image:
@@ -84,7 +84,7 @@ def _sorted_accuracies(share: np.ndarray, floor: np.ndarray) -> Image.Image:
         axes.plot(np.sort(values[~np.isnan(values)]), label=name, color=colour)
     axes.set(ylim=(0, 1.02), xlabel="classes, worst first", ylabel="accuracy")
     axes.legend(loc="lower right")
-    return _rendered(plot)
+    return rendered(plot)
 
 
 def _diagonal(table: Int[Tensor, "k k"]) -> np.ndarray:
@@ -92,7 +92,8 @@ def _diagonal(table: Int[Tensor, "k k"]) -> np.ndarray:
     return (table.diag() / table.sum(1)).numpy()
 
 
-def _rendered(plot: Plot) -> Image.Image:
+def rendered(plot: Plot) -> Image.Image:
+    """A plot as pixels."""
     buffer = BytesIO()
     plot.savefig(buffer, format="png", dpi=110)
     return Image.open(buffer).convert("RGB")

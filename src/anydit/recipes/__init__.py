@@ -12,6 +12,8 @@ from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
 from anydit.recipes.pairs import emoji, pairs
+from anydit.recipes.series import series, weather, weather_forecast, weather_forecast_gpu, weather_gaps
+from anydit.recipes.volumes import brain, brain_gpu, volumes
 from anydit.train.base import Trainable
 
 AnyRecipe = Trainable[Any]
@@ -27,6 +29,14 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "images": images,
     "huggingface": huggingface,
     "arrays": arrays,
+    "volumes": volumes,
+    "brain": brain,
+    "brain-gpu": brain_gpu,
+    "series": series,
+    "weather": weather,
+    "weather-forecast": weather_forecast,
+    "weather-forecast-gpu": weather_forecast_gpu,
+    "weather-gaps": weather_gaps,
 }
 
 

@@ -1,0 +1,136 @@
+"""Tables of evenly spaced times in CSV and Parquet files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+SUFFIXES = (".csv", ".parquet")
+"""Names of tables, in lower case."""
+
+EVEN = 1e-3
+"""The part of a step by which times may lie beside their places."""
+
+MOST_GAPS = 0.2
+"""The share of steps that may be longer than usual, before times count as uneven."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A series: `values` by row; a piece without a gap begins at 0 and at each of `breaks`, up to the next of them.
+
+    `missing`: rows that lack a value, pieces of their own. `step`: seconds from row to row, where a column says so.
+    """
+
+    values: Float32[np.ndarray, "n c"]
+    columns: tuple[str, ...]
+    breaks: tuple[int, ...]
+    missing: Bool[np.ndarray, " n"]
+    step: float | None
+    suffix: str
+
+
+def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int = 0) -> list[Table]:
+    """The table in a file, or those in a folder, all of the same columns.
+
+    Raises:
+        ValueError: there is none, it cannot be read, or it lacks a column, numbers, or times that are even.
+    """
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise ValueError(f"data.path: got {path}, expected a file named {' or '.join(SUFFIXES)}, or a folder of some")
+    tables = list[Table]()
+    for file in files:
+        tables.append(_table(file, tables[0].columns if tables else columns, time, skip))
+    return tables
+
+
+def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> Table:
+    read = _read(file, skip)
+    names = list(read.column_names)
+    wanted = list(columns) or [n for n in names if n != time and _is_number(read.schema.field(n).type)]
+    if not wanted:
+        raise ValueError(
+            f"data.columns: got no column of numbers in {file} ({', '.join(names)}), expected at least one"
+        )
+    for name in [*wanted, *([] if time is None else [time])]:
+        if names.count(name) != 1:
+            field = "time" if name == time else "columns"
+            raise ValueError(f"data.{field}: got {name!r}, expected one column of {file.name}: {', '.join(names)}")
+    values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
+    missing = ~np.isfinite(values).all(axis=1)
+    edges = np.nonzero(np.diff(missing))[0] + 1
+    step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
+    return Table(values, tuple(wanted), tuple(sorted({*edges.tolist(), *jumps.tolist()})), missing, step,
+                 file.suffix.lower())  # fmt: skip
+
+
+def _read(file: Path, skip: int) -> Any:
+    try:
+        from pyarrow import ArrowException, csv, parquet
+    except ImportError:
+        raise ValueError("data: tables need pyarrow, which is missing; pip install 'anydit[series]'") from None
+    try:
+        if file.suffix.lower() == ".parquet":
+            return parquet.read_table(file)
+        return csv.read_csv(file, read_options=csv.ReadOptions(skip_rows=skip))
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"data.path: {file} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _numbers(file: Path, name: str, column: Any) -> Float32[np.ndarray, " n"]:
+    """A column's values, NaN where there is none."""
+    import pyarrow as pa
+
+    if not _is_number(column.type) and not pa.types.is_null(column.type):
+        first = next((str(value) for value in column.to_pylist() if not _is_float(value)), "")
+        raise ValueError(f"data.columns: got {first!r} in column {name!r} of {file.name}, expected numbers")
+    values = column.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _is_float(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _even(file: Path, name: str, column: Any) -> tuple[float, Float[np.ndarray, " k"]]:
+    """Seconds from row to row, and the rows before which others are missing."""
+    import pyarrow as pa
+
+    if column.null_count:
+        raise ValueError(f"data.time: got {column.null_count} rows without a time in {file.name}, expected one in each")
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
+    if pa.types.is_timestamp(column.type):
+        seconds = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()).to_numpy() / 1e6
+    elif _is_number(column.type):
+        seconds = column.cast(pa.float64()).to_numpy()
+    else:
+        raise ValueError(f"data.time: got {column[0]} in column {name!r} of {file.name}, expected ISO times or seconds")
+    gaps = np.diff(seconds)
+    if len(gaps) < 1:
+        raise ValueError(f"data.time: got a single row in {file.name}, expected more")
+    step = float(np.median(gaps))
+    if step <= 0 or (gaps < step * (1 - EVEN)).any():
+        i = int(np.argmin(gaps))
+        raise ValueError(
+            f"data.time: got {column[i]}, then {column[i + 1]} in {file.name}, expected steps of {step:g} s upwards"
+        )
+    jumps = np.nonzero(gaps > step * (1 + EVEN))[0] + 1
+    if len(jumps) > MOST_GAPS * len(gaps):
+        raise ValueError(f"data.time: got {len(jumps)} steps longer than {step:g} s in {file.name}, expected even ones")
+    return step, jumps

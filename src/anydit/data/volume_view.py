@@ -1,0 +1,99 @@
+"""Volumes as people see them: three slices through the middle of each; and as NIfTI files, on the data's own grid."""
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from anydit.config import config
+from anydit.data.base import View
+from anydit.data.images import sheet
+from anydit.data.medical import as_nifti, axes_of, spacing_of
+
+Row = tuple[float, float, float, float]
+Affine = tuple[Row, Row, Row]
+"""From voxel indices (i, j, k, 1) to places, which run to the right, front and top."""
+
+NOWHERE: Affine = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
+UNKNOWN_UNIT = "unknown"
+SLICE_PX = 48
+"""Slices are enlarged to at least this, so that a person sees them."""
+
+
+@config
+class VolumeView(View):
+    """Volumes, written as NIfTI (.nii.gz, float32), shown as slices across each axis, one row for each channel.
+
+    `low`, `high`: the values shown as black and white; None takes them from what is shown, for each channel. `affine`,
+    `code`, `unit`, `quantity` (see `anydit.data.medical.Scan`), `names` of channels: None takes them from the data.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    affine: Affine | None = None
+    code: int | None = None
+    unit: str | None = None
+    quantity: str | None = None
+    names: tuple[str, ...] | None = None
+
+    @property
+    def length(self) -> str:
+        """The unit of places; in files that name none it is mm, by custom."""
+        return self.unit if self.unit not in (None, UNKNOWN_UNIT) else "mm"
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "4 4"]:
+        """The affine, or voxels of size 1 where the data said nothing."""
+        return np.array([*(self.affine or NOWHERE), (0.0, 0.0, 0.0, 1.0)])
+
+    def picture(
+        self, x: Float[Tensor, "b c i j k"], captions: Sequence[str] = (), columns: int | None = None
+    ) -> Image.Image:
+        values = x.float().cpu().numpy()
+        axes = (0, 2, 3, 4)
+        low = values.min(axes) if self.low is None else np.full(values.shape[1], self.low)
+        high = values.max(axes) if self.high is None else np.full(values.shape[1], self.high)
+        span = np.maximum(high - low, 1e-6 * np.maximum(1, np.abs(low)))
+        unit = (values - low[:, None, None, None]) / span[:, None, None, None]
+        pixels = (unit.clip(0, 1) * 255).round().astype(np.uint8)
+        return sheet([self._tile(sample) for sample in pixels], captions, columns)
+
+    def write(self, x: Float[Tensor, "b c i j k"], folder: Path, stem: str = "sample") -> list[Path]:
+        paths = [folder / f"{stem}-{i:05d}.nii.gz" for i in range(len(x))]
+        about = ", ".join(part for part in (self.quantity, " ".join(self.names or ())) if part)
+        for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
+            values = np.moveaxis(sample, 0, -1)
+            image = as_nifti(values[..., 0] if len(sample) == 1 else values, self.matrix, self.code or 0,
+                             self.unit or UNKNOWN_UNIT, about)  # fmt: skip
+            image.to_filename(path)
+        return paths
+
+    def _tile(self, sample: np.ndarray) -> Image.Image:
+        """For each channel a row of slices through the middle, across each axis, as large as they are in space."""
+        spacing = spacing_of(self.matrix)
+        extent = [n * s for n, s in zip(sample.shape[1:], spacing, strict=True)]
+        scale = max(1 / min(spacing), SLICE_PX / min(extent))
+        long = [ceil(e * scale) for e in extent]
+        planes = [self._across(axis) for axis in (2, 1, 0)]
+        tile = Image.new("L", (sum(long[a] for _, a, _ in planes), len(sample) * max(long[b] for _, _, b in planes)))
+        height = tile.height // len(sample)
+        for row, channel in enumerate(sample):
+            left = 0
+            for across, a, b in planes:
+                pixels = np.take(channel, channel.shape[across] // 2, axis=across)
+                pixels = pixels.T if a < b else pixels
+                pixels = np.ascontiguousarray(pixels[::-1])  # files run upwards, pictures down
+                one = Image.fromarray(pixels).resize((long[a], long[b]), Image.Resampling.NEAREST)
+                tile.paste(one, (left, row * height + (height - long[b]) // 2))
+                left += long[a]
+        return tile.convert("RGB")
+
+    def _across(self, axis: int) -> tuple[int, int, int]:
+        """An axis, and of the two others the one that is shown to the right and the one upwards: head or face up."""
+        letters = axes_of(self.matrix)
+        others = sorted((i for i in range(3) if i != axis), key=lambda i: "RLAPSI".index(letters[i]))
+        return axis, others[0], others[1]
