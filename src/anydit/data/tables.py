@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32, Int
 
 SUFFIXES = (".csv", ".parquet")
 """Names of tables, in lower case."""
@@ -53,9 +53,7 @@ def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> T
     names = list(read.column_names)
     wanted = list(columns) or [n for n in names if n != time and _is_number(read.schema.field(n).type)]
     if not wanted:
-        raise ValueError(
-            f"data.columns: got no column of numbers in {file} ({', '.join(names)}), expected at least one"
-        )
+        raise ValueError(f"data.columns: got no numbers in {file} ({', '.join(names)}), expected at least one column")
     for name in [*wanted, *([] if time is None else [time])]:
         if names.count(name) != 1:
             field = "time" if name == time else "columns"
@@ -107,7 +105,7 @@ def _is_float(value: object) -> bool:
     return True
 
 
-def _even(file: Path, name: str, column: Any) -> tuple[float, Float[np.ndarray, " k"]]:
+def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " k"]]:
     """Seconds from row to row, and the rows before which others are missing."""
     import pyarrow as pa
 
@@ -131,6 +129,6 @@ def _even(file: Path, name: str, column: Any) -> tuple[float, Float[np.ndarray, 
             f"data.time: got {column[i]}, then {column[i + 1]} in {file.name}, expected steps of {step:g} s upwards"
         )
     jumps = np.nonzero(gaps > step * (1 + EVEN))[0] + 1
-    if len(jumps) > MOST_GAPS * len(gaps):
+    if len(jumps) > max(1, MOST_GAPS * len(gaps)):
         raise ValueError(f"data.time: got {len(jumps)} steps longer than {step:g} s in {file.name}, expected even ones")
     return step, jumps

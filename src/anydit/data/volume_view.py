@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 
 from anydit.config import config
@@ -73,27 +74,22 @@ class VolumeView(View):
         return paths
 
     def _tile(self, sample: np.ndarray) -> Image.Image:
-        """For each channel a row of slices through the middle, across each axis, as large as they are in space."""
-        spacing = spacing_of(self.matrix)
+        """For each channel a row of slices through the middle, as large as they are in space; head and face are up."""
+        letters, spacing = axes_of(self.matrix), spacing_of(self.matrix)
         extent = [n * s for n, s in zip(sample.shape[1:], spacing, strict=True)]
         scale = max(1 / min(spacing), SLICE_PX / min(extent))
         long = [ceil(e * scale) for e in extent]
-        planes = [self._across(axis) for axis in (2, 1, 0)]
-        tile = Image.new("L", (sum(long[a] for _, a, _ in planes), len(sample) * max(long[b] for _, _, b in planes)))
-        height = tile.height // len(sample)
-        for row, channel in enumerate(sample):
+        x, y, z = sorted(range(3), key=lambda axis: "RLAPSI".index(letters[axis]))
+        planes = [(x, y), (x, z), (y, z)]  # what runs to the right and upwards
+        height = max(long[up] for _, up in planes)
+        tile = Image.new("L", (sum(long[right] for right, _ in planes), len(sample) * height))
+        back = tuple(axis for axis in range(3) if letters[axis] in "LPI")
+        for row, channel in enumerate(np.flip(sample, tuple(axis + 1 for axis in back))):
             left = 0
-            for across, a, b in planes:
-                pixels = np.take(channel, channel.shape[across] // 2, axis=across)
-                pixels = pixels.T if a < b else pixels
-                pixels = np.ascontiguousarray(pixels[::-1])  # files run upwards, pictures down
-                one = Image.fromarray(pixels).resize((long[a], long[b]), Image.Resampling.NEAREST)
-                tile.paste(one, (left, row * height + (height - long[b]) // 2))
-                left += long[a]
+            for right, up in planes:
+                across = 3 - right - up
+                pixels = np.moveaxis(channel, (up, right, across), (0, 1, 2))[::-1, :, channel.shape[across] // 2]
+                one = Image.fromarray(np.ascontiguousarray(pixels)).resize((long[right], long[up]), Resampling.NEAREST)
+                tile.paste(one, (left, row * height + (height - long[up]) // 2))
+                left += long[right]
         return tile.convert("RGB")
-
-    def _across(self, axis: int) -> tuple[int, int, int]:
-        """An axis, and of the two others the one that is shown to the right and the one upwards: head or face up."""
-        letters = axes_of(self.matrix)
-        others = sorted((i for i in range(3) if i != axis), key=lambda i: "RLAPSI".index(letters[i]))
-        return axis, others[0], others[1]
