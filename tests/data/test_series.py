@@ -64,9 +64,7 @@ def test_columns_are_chosen(tmp_path: Path):
     assert (samples.facts.channels, samples.read(torch.tensor([4])).x.tolist()) == (1, [[[-1, -1.25, -1.5, -1.75]]])
     assert Series(path=path, length=4).open("train").facts.channels == 2, "all numbers"
     assert "got 'text' in column 'name' of x.csv" in refused(Series(path=path, columns=("name",)))
-    assert "data.columns: got 'c', expected one column of x.csv: a, b, name" in refused(
-        Series(path=path, columns=("c",))
-    )
+    assert "data.columns: got 'c', expected one column of x.csv: a" in refused(Series(path=path, columns=("c",)))
     written(tmp_path / "y.csv", table().drop(columns="a"))
     assert "data.columns: got 'a', expected one column of y.csv: b" in refused(Series(path=tmp_path))
 
@@ -93,7 +91,7 @@ def test_no_window_is_in_both_parts(tmp_path: Path, held_out: Last | Blocks):
     seen = {part: {row for window in windows for row in window} for part, windows in parts.items()}
     assert not seen["train"] & seen["held_out"]
     assert len(seen["train"] | seen["held_out"]) > 380
-    assert 0.15 < len(seen["held_out"]) / 400 < 0.6
+    assert 0.1 < len(seen["held_out"]) / 400 < 0.6
     assert all(np.array_equal(window, np.arange(window[0], window[0] + 6)) for window in parts["held_out"])
     if isinstance(held_out, Last):
         assert min(seen["held_out"]) == 280
@@ -109,8 +107,8 @@ def test_the_past_is_told_and_nothing_of_the_future(tmp_path: Path):
     assert (known[:, 0, 5:] == 24.5).all() and (known[:, 1, 5:] == -24.5 / 4).all(), "the mean of rows 0 to 49"
     assert torch.equal(known[:, 2:], torch.tensor([1.0] * 5 + [0] * 3).expand(len(batch.x), 2, 8))
     assert (data.open("held_out").read(torch.tensor([0])).tensor(KNOWN)[:, 0, 5:] == 24.5).all(), "of training data"
-    assert "data.task.past: got 8" in str(pytest.raises(ValueError, replace(data, task=Forecast(8)).open("train").read,
-                                                         torch.tensor([0])).value)  # fmt: skip
+    with pytest.raises(ValueError, match=r"data\.task\.past: got 8"):
+        replace(data, task=Forecast(8)).open("train").read(torch.tensor([0]))
 
 
 def test_gaps_are_where_nothing_is_told(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Tables, and those that are none."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,19 +25,13 @@ def csv(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "times",
-    [TIMES, TIMES.astype(str), TIMES.tz_localize("UTC"), np.arange(8) * 21600, np.arange(8) * 21600.0 + 0.5],
-    ids=["timestamps", "text", "with a zone", "whole seconds", "seconds"],
+    [TIMES, TIMES.tz_localize("UTC"), np.arange(8) * 21600, np.arange(8) * 21600.0 + 0.5],
+    ids=["timestamps", "with a zone", "whole seconds", "seconds"],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_steps_are_in_seconds(tmp_path: Path, times, suffix: str):
-    if suffix == ".parquet" and getattr(times, "dtype", None) == object:
-        pytest.skip("Parquet keeps times as times")
-    frame = pd.DataFrame({"t": times, "x": np.arange(8) / 2})
-    path = tmp_path / f"a{suffix}"
+def test_steps_are_in_seconds(tmp_path: Path, times: Any, suffix: str):
+    frame, path = pd.DataFrame({"t": times, "x": np.arange(8) / 2}), tmp_path / f"a{suffix}"
     (frame.to_parquet if suffix == ".parquet" else frame.to_csv)(path, index=False)
-    if suffix == ".parquet" and frame["t"].dtype == "str":
-        assert "expected ISO times or seconds" in refused(path, "t")
-        return
     (table,) = read_tables(path, (), "t")
     assert (table.step, table.columns, table.breaks, table.suffix) == (21600, ("x",), (), suffix)
     assert np.array_equal(table.values[:, 0], np.arange(8) / 2)
@@ -64,9 +59,8 @@ def test_what_is_no_series_is_named(tmp_path: Path):
         assert "cannot be read: " in refused(tmp_path / f"a{suffix}")
     assert "got no numbers in" in refused(csv(tmp_path / "b.csv", "x\none\ntwo\n"))
     assert "cannot be read" in refused(csv(tmp_path / "b.csv", "x,y\n1,2\n3\n"))
-    assert "got '-' in column" in str(
-        pytest.raises(ValueError, read_tables, csv(tmp_path / "b.csv", "x,y\n1,2\n-,3\n"), ("x",), None).value
-    )
+    with pytest.raises(ValueError, match=r"got '-' in column 'x' of b\.csv, expected numbers"):
+        read_tables(csv(tmp_path / "b.csv", "x,y\n1,2\n-,3\n"), ("x",), None)
 
 
 @pytest.mark.parametrize(

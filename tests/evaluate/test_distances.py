@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
@@ -147,3 +148,25 @@ def test_nearest_of_parts_is_nearest_of_all(monkeypatch: pytest.MonkeyPatch):
     expected = (queries[:, None] - train[None]).norm(dim=2).min(dim=1)
     torch.testing.assert_close(best.distance, expected.values)
     assert best.which.equal(expected.indices)
+
+
+def test_wasserstein_against_scipy():
+    a, b = spread_out(3000, 1)[:, 0], 2 * spread_out(2000, 1, seed=1)[:, 0] + 1
+    assert distances.wasserstein(a, b) == pytest.approx(scipy.stats.wasserstein_distance(a, b), rel=0.02)
+    assert distances.wasserstein(a, a) == 0
+    assert distances.wasserstein(a, a + 3) == pytest.approx(3, rel=1e-5)
+
+
+def test_crps_against_all_pairs():
+    members, truth = spread_out(7, 5), spread_out(1, 5, seed=1)[0]
+    pairs = sum((a - b).abs() for a in members for b in members) / (7 * 6)
+    expected = (members - truth).abs().mean(0) - pairs / 2
+    assert torch.allclose(distances.crps(members, truth), expected, atol=1e-6)
+    assert torch.equal(distances.crps(members[:1], truth), (members[0] - truth).abs())
+
+
+def test_crps_of_a_gaussian_does_not_depend_on_how_many_members_there_are():
+    """A calibrated ensemble has 1 / sqrt(pi) deviations."""
+    for m in (2, 5, 40):
+        draws = torch.randn(m + 1, 40_000, generator=torch.Generator().manual_seed(m))
+        assert float(distances.crps(draws[1:], draws[0]).mean()) == pytest.approx(np.pi**-0.5, rel=0.02), m
