@@ -88,11 +88,12 @@ def _figure(title: str, values: Sequence[float], meaning: str) -> Figure:
 def _plot(curves: Sequence[Float[Tensor, "c lags"]], names: Sequence[str]) -> Image:
     """One panel for each channel, of samples, held-out and training data."""
     plot = Plot(figsize=(3 * len(names), 2.6), layout="constrained")
-    for c, (axes, name) in enumerate(zip(plot.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+    panels = plot.subplots(1, len(names), squeeze=False)[0]
+    for c, (axes, name) in enumerate(zip(panels, names, strict=True)):
         for curve, of, style in zip(
             curves, ("samples", "held-out data", "training data"), ("-", "--", ":"), strict=True
         ):
             axes.plot(range(1, curve.shape[1] + 1), curve[c].numpy(), style, label=of)
         axes.set(title=name, xlabel="rows apart", ylim=(-1, 1))
-    axes.legend()
+    panels[-1].legend()
     return rendered(plot)

@@ -74,11 +74,12 @@ def slice_features(x: Float[Tensor, "n c h w"], low: float, high: float) -> Feat
 def histograms(parts: Sequence[Float[Tensor, "_ c i j k"]], names: Sequence[str]) -> Image:
     """The share of voxels at each value, of samples, held-out and training data."""
     plot = Plot(figsize=(4 * len(names), 3), layout="constrained")
-    for c, (axes, name) in enumerate(zip(plot.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+    panels = plot.subplots(1, len(names), squeeze=False)[0]
+    for c, (axes, name) in enumerate(zip(panels, names, strict=True)):
         low, high = float(parts[2][:, c].min()), float(parts[2][:, c].max())
         for some, of, style in zip(parts, ("samples", "held-out data", "training data"), ("-", "--", ":"), strict=True):
             counts = torch.histc(some[:, c].clamp(low, high), BINS, low, high)
             axes.semilogy(torch.linspace(low, high, BINS).numpy(), (counts / counts.sum()).numpy(), style, label=of)
         axes.set(xlabel=name, ylabel="share of voxels")
-    axes.legend()
+    panels[-1].legend()
     return rendered(plot)

@@ -1,0 +1,62 @@
+"""Volumes: crops of a brain, beside crops of noise with the brain's values and of another crop's copy.
+
+python benchmarks/modalities_volumes.py [--gpu]
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from modality import HEAD, trained
+from results import publish, table
+from torch import Tensor
+
+from anydit.evaluate import distances
+from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.features import RandomNetwork, in_parts
+from anydit.evaluate.own import own
+from anydit.evaluate.sets import Sets, opened
+from anydit.recipes.volumes import brain, brain_gpu
+
+SAMPLES = 512
+"""Crops that are drawn, and held-out ones that are compared with."""
+
+
+def gaussian(sets: Sets) -> Tensor:
+    """Noise with the training data's mean and deviation, by channel and place: what knows no shape."""
+    some = sets.read_train(torch.arange(SAMPLES))
+    noise = torch.randn(some.shape, generator=torch.Generator().manual_seed(0))
+    return (some.mean(0) + some.std(0) * noise).clamp(0, 255)
+
+
+def rows(gpu: bool = False) -> tuple[list[list[object]], str]:
+    """The rows of the table over all modalities: the 3-D Fréchet distance, and that of slices."""
+    recipe = brain_gpu() if gpu else brain()
+    with tempfile.TemporaryDirectory() as folder:
+        done = trained(recipe, Path(folder))
+        sets = opened(done.pipeline, recipe.data, SAMPLES)
+        report = evaluate(done.pipeline, recipe.data, samples=SAMPLES)
+    noise = gaussian(sets)
+    trivial = own(sets.view, noise, sets).figures["slices"].samples
+    reference = sets.read_train(torch.arange(len(sets.train)))
+    space = RandomNetwork(reference[:: max(1, len(reference) // 2000)], torch.device("cpu"))
+    whole = distances.frechet(distances.moments(in_parts(space, noise)), distances.moments(in_parts(space, reference)))
+    which, data = "noise, each voxel's mean and deviation", "MNI152, 3 x 32x32x32"
+    both = [("frechet", "3-D Fréchet distance", whole), ("slices", "Fréchet distance of slices", trivial)]
+    return [
+        done.row("volume", data, title, report.figures[name].samples, report.figures[name].floor, other, which)
+        for name, title, other in both
+    ], ""
+
+
+def main() -> None:
+    """The rows, on a page of their own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the recipe's size for a GPU")
+    gpu = parser.parse_args().gpu
+    publish("volumes-gpu" if gpu else "volumes", "Volumes: crops of a brain", table(HEAD, rows(gpu)[0]))
+
+
+if __name__ == "__main__":
+    main()
