@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from anydit import Label, Pipeline, PipelineConfig, Recipe, preset
+from anydit import Label, Pipeline, PipelineConfig, Recipe, Sampling, preset
 from anydit.cli import COMMANDS, main
+from anydit.data import Volumes
 from anydit.diffusion.paths import DDPM, Linear
 from anydit.diffusion.predictions import Noise, Velocity
 from anydit.interop import convert, flow, sit
@@ -21,6 +22,7 @@ from anydit.model.modulation import Shared
 from anydit.model.text import Cross, Joint, Text
 from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import SinCos
+from anydit.recipes import RECIPES
 from anydit.train import loop
 from anydit.train.loop import train
 from anydit.train.lora import LoRA
@@ -83,6 +85,13 @@ def save_adapter(base: Path, out: Path) -> None:
     start, recipe = Start.of(base, *read(base)), tiny()
     recipe = replace(recipe, train=replace(recipe.train, steps=1, adapter=LoRA(rank=2)))
     train(begun(recipe, start.origin), out, "cpu", lambda _: None, start)
+def save_small(name: str, runs: Path) -> None:
+    """A run of a recipe with a tiny network, and few crops of volumes."""
+    recipe = RECIPES[name]()
+    data = replace(recipe.data, crops=32) if isinstance(recipe.data, Volumes) else recipe.data
+    model = replace(recipe.model, width=16, depth=1, heads=2)
+    short = replace(recipe.train, steps=1, batch=4, bf16=False)
+    train(replace(recipe, model=model, data=data, train=short, sampling=Sampling(steps=2)), runs / name, "cpu", print)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +100,8 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     recipe = tiny()
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
+    for name in ("brain", "weather-forecast", "weather-gaps"):
+        save_small(name, folder / "runs")
     save_published(folder / "published", TimeEmbedding())
     convert.to_dit(folder / "published", folder / "DiT-XL-2-256x256.pt")
     saved(folder / "sd-vae-ft-ema")

@@ -53,7 +53,7 @@ def test_no_file_of_the_model_and_its_training_names_a_modality(part: str):
 
 
 def test_the_model_imports_no_data():
-    """What a modality is lies in data alone: model and diffusion import none of it, training no kind but its default."""
+    """What a modality is lies in data: model and diffusion import none of it, training no kind but its default."""
     for part, allowed in (("model", set[str]()), ("diffusion", set[str]()), ("train", KNOWN_TO_TRAINING)):
         for file in (ROOT / part).glob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
