@@ -31,7 +31,8 @@ def main() -> None:
         more, text = importlib.import_module(STEM + name).rows(arguments.gpu)
         rows += more
         besides += [text] if text else []
-    page = "modalities-gpu" if arguments.gpu else "modalities"
+    some = [] if arguments.only == names() else arguments.only
+    page = "-".join(["modalities", *some, *(["gpu"] if arguments.gpu else [])])
     publish(page, "Every modality from the same model", "\n\n".join([table(HEAD, rows), *besides]))
 
 

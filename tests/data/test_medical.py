@@ -28,6 +28,18 @@ def test_a_real_file_is_what_nibabel_reads():
     assert (channels.unit, channels.code) == ("mm", 1)
 
 
+def test_both_versions_of_the_format_are_read(tmp_path: Path):
+    array = values(4, 5, 6)
+    for kind, name in ((nibabel.Nifti1Image, "one.nii.gz"), (nibabel.Nifti2Image, "two.nii.gz")):
+        nibabel.save(kind(array, AFFINE), tmp_path / name)
+        scan = read_nifti(tmp_path / name)
+        assert np.array_equal(scan.values[0, 0], array) and np.allclose(scan.affine, AFFINE)
+    nibabel.save(nibabel.MGHImage(array, AFFINE), tmp_path / "three.mgz")
+    (tmp_path / "three.mgz").rename(tmp_path / "three.nii")
+    with pytest.raises(Unreadable):
+        read_nifti(tmp_path / "three.nii")
+
+
 def test_scaled_integers_come_on_their_own_scale(tmp_path: Path):
     array = (values(4, 5, 6) * 10).astype(np.int16)
     image = nibabel.Nifti1Image(array, AFFINE)

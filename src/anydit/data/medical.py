@@ -60,7 +60,9 @@ def read_nifti(path: Path, frames: bool = False) -> Scan:
     """
     nibabel = _nibabel()
     try:
-        image: Any = nibabel.Nifti1Image.from_filename(path)
+        image: Any = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair):
+            raise Unreadable(f"a file of {type(image).__name__}, expected NIfTI")
         header, shape = image.header, tuple(image.shape)
         if len(shape) == 5 and shape[3] == 1:
             shape = (*shape[:3], shape[4])
