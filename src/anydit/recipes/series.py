@@ -66,11 +66,11 @@ def weather_forecast_gpu() -> Recipe:
 
 def _weather(task: Task | None) -> Recipe:
     return Recipe(
-        model=DiTConfig(width=128, depth=6, heads=4, patch=(3,), conditions={KNOWN: Field()}, position=Rope()),
+        model=DiTConfig(width=128, depth=6, heads=4, patch=(4,), conditions={KNOWN: Field()}, position=Rope()),
         sampling=Sampling(steps=25),
         view=SeriesView(),
         data=Weather(task=task),
-        train=TrainConfig(steps=3000, batch=64, times=LogitNormal(), optimizer=AdamW(lr=1e-3, weight_decay=0.05),
-                          schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.998, sample_every=1000,
+        train=TrainConfig(steps=2500, batch=64, times=LogitNormal(), optimizer=AdamW(lr=1e-3, weight_decay=0.05),
+                          schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.998, bf16=True, sample_every=1000,
                           save_every=1000),
     )  # fmt: skip
