@@ -17,7 +17,7 @@ from anydit.data.images import side_by_side
 from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
-from anydit.evaluate.features import AT_ONCE, Features, RandomNetwork, in_parts
+from anydit.evaluate.features import AT_ONCE, CONV, Features, RandomNetwork, in_parts
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Progress, Sets, as_written, draw, of_codec, opened, spread
 from anydit.inference.config import Sampling
@@ -92,7 +92,8 @@ def evaluate(
     sets = opened(pipeline, data, samples)
     if features is not None:
         features(sets.real.x[:2])  # features that cannot see such samples say so before any work
-    judge = None if features and not sets.asked else _judge(sets, data, pipeline.device, progress)
+    able = sets.asked and sets.real.x.ndim - 2 in CONV  # there are no convolutions over more axes
+    judge = None if features and not able else _judge(sets, data, pipeline.device, progress)
     space, notes = _space(features, judge, sets, pipeline.device)
     clock.lap("classifier")
     x, calls = draw(pipeline, sets, how, seed, progress)
@@ -113,7 +114,7 @@ def evaluate(
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
         seconds=clock.seconds,
         network_calls=calls,
-        notes=(*notes, *_one_of_several(sets), *_few(sets.count, used["features"])),
+        notes=(*notes, *_one_of_several(sets), *_unjudged(sets, judge), *_few(sets.count, used["features"])),
         classes=judged.classes,
         confusion=judged.confusion,
         pictures=pictures.shown(sets, x, near) | judged.pictures | {**mine.pictures},
@@ -225,6 +226,14 @@ def _one_of_several(sets: Sets) -> list[str]:
     if len(names) < 2:
         return []
     return [f"The data has the labels {', '.join(names)}: the classifier knows, and judges, {sets.label} alone."]
+
+
+def _unjudged(sets: Sets, judge: Classifier | None) -> list[str]:
+    if judge is not None or not sets.asked:
+        return []
+    return [
+        f"No classifier sees {sets.real.x.ndim - 2} axes: whether samples are of the class asked for is not judged."
+    ]
 
 
 def _few(count: int, dim: int) -> list[str]:
