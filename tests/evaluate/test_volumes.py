@@ -58,24 +58,24 @@ def quick(monkeypatch: pytest.MonkeyPatch):
 def damaged(x: Tensor) -> dict[str, Tensor]:
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     brighter = torch.cat([1.5 * x[:, :1], x[:, 1:]], dim=1)
-    return {"slices": x + 30 * noise, "values a": brighter, "steps": x + 30 * noise}
+    return {"slices": x + 30 * noise, "values_a": brighter, "steps": x + 30 * noise}
 
 
 def test_real_data_are_near_the_floor_and_what_is_broken_is_far(sets: Sets, quick: None):
     real = sets.real.x[sets.rows]
     good = own(sets.view, real, sets).figures
-    assert list(good) == ["slices", "values a", "values b", "steps"]
+    assert list(good) == ["slices", "values_a", "values_b", "steps"]
     for name, x in damaged(real).items():
         figure = own(sets.view, x, sets).figures[name]
         assert figure.samples > 1.5 * figure.floor > 0, name
         assert good[name].samples == pytest.approx(figure.floor, rel=0.2), name
-    bright = own(sets.view, damaged(real)["values a"], sets).figures
-    assert bright["values b"].samples == good["values b"].samples, "each channel alone"
+    bright = own(sets.view, damaged(real)["values_a"], sets).figures
+    assert bright["values_b"].samples == good["values_b"].samples, "each channel alone"
 
 
 def test_a_report_has_them(data: Volumes, pipeline: Pipeline, quick: None):
     report = evaluate(pipeline, data, samples=24)
-    assert {"slices", "values a", "values b", "steps", "frechet"} <= set(report.figures)
+    assert {"slices", "values_a", "values_b", "steps", "frechet"} <= set(report.figures)
     assert report.pictures["Values, by channel"].width > 500
 
 
@@ -93,4 +93,4 @@ def test_without_such_a_network_the_title_says_so(sets: Sets, monkeypatch: pytes
     monkeypatch.setattr(volumes, "ImageNet", missing)
     x = sets.real.x
     assert "random convolutional network" in volumes.slices([x, x, x]).meaning
-    assert own(replace(sets.view, names=None), x, sets).figures["values channel 1"].title == "Values of channel 1"
+    assert own(replace(sets.view, names=None), x, sets).figures["values_channel_1"].title == "Values of channel 1"

@@ -141,18 +141,23 @@ class VolumeSamples:
     data: Volumes
     part: Part
 
+    @property
+    def crops(self) -> int:
+        """Samples of each volume."""
+        return self.data.crops if self.data.crop else 1
+
     def __len__(self) -> int:
-        return sum(one.shape[0] for one in self.volumes) * (self.data.crops if self.data.crop else 1)
+        return sum(one.shape[0] for one in self.volumes) * self.crops
 
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         ends = np.cumsum([one.shape[0] for one in self.volumes])
-        crops, x, places = self.data.crops if self.data.crop else 1, list[Any](), list[Any]()
+        x, places = list[Any](), list[Any]()
         for number in ids.tolist():
-            volume = number // crops
+            volume, crop = divmod(number, self.crops)
             which = int(np.searchsorted(ends, volume, side="right"))
             one = self.volumes[which]
             array = mapped(one.file)[volume - int(ends[which])]
-            start = self._start(array, volume, number % crops) if self.data.crop else (0, 0, 0)
+            start = self._start(array, volume, crop) if self.data.crop else (0, 0, 0)
             x.append(_part(array, start, self.facts.size))
             middle = [a + (n - 1) / 2 for a, n in zip(start, self.facts.size, strict=True)]
             places.append((one.affine @ [*middle, 1])[:3])

@@ -35,7 +35,7 @@ def _(view: VolumeView, x: Float[Tensor, "n c i j k"], sets: Sets) -> Own:
         of_channel = [part[:, c] for part in parts]
         deviation = of_channel[2].std()
         apart = [distances.wasserstein(some / deviation, of_channel[2] / deviation) for some in of_channel]
-        figures[f"values {name}"] = Figure(
+        figures[f"values_{name}".replace(" ", "_")] = Figure(
             f"Values of {name}", apart[0], apart[1], None, "distance between distributions, in deviations"
         )
     steps = [torch.cat([some.diff(dim=axis).flatten(2) for axis in PLANES], 2).transpose(0, 1) for some in parts]
