@@ -39,7 +39,7 @@ class Last:
 class Blocks:
     """Hold out blocks of so many `rows`, a `share` of them, drawn by their numbers: of every season some."""
 
-    rows: int
+    rows: int = 240
     share: float = 0.2
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Blocks:
 class Forecast:
     """Tell the first `past` rows of each window; the others are to be found."""
 
-    past: int
+    past: int = 48
 
     def known(self, ids: Int[Tensor, " b"], channels: int, length: int) -> Bool[Tensor, "b c n"]:
         """Which values are told."""
