@@ -85,6 +85,8 @@ def save_adapter(base: Path, out: Path) -> None:
     start, recipe = Start.of(base, *read(base)), tiny()
     recipe = replace(recipe, train=replace(recipe.train, steps=1, adapter=LoRA(rank=2)))
     train(begun(recipe, start.origin), out, "cpu", lambda _: None, start)
+
+
 def save_small(name: str, runs: Path) -> None:
     """A run of a recipe with a tiny network, and few crops of volumes."""
     recipe = RECIPES[name]()

@@ -59,7 +59,7 @@ def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> T
             field = "time" if name == time else "columns"
             raise ValueError(f"data.{field}: got {name!r}, expected one column of {file.name}: {', '.join(names)}")
     values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
-    missing = np.isnan(values).any(axis=1) | np.isinf(values).any(axis=1)
+    missing = np.logical_not(np.isfinite(values).all(axis=1, keepdims=True))[:, 0]
     edges = np.nonzero(np.diff(missing))[0] + 1
     step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
     return Table(values, tuple(wanted), tuple(sorted({*edges.tolist(), *jumps.tolist()})), missing, step,

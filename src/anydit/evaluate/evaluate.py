@@ -92,8 +92,7 @@ def evaluate(
     sets = opened(pipeline, data, samples)
     if features is not None:
         features(sets.real.x[:2])  # features that cannot see such samples say so before any work
-    able = sets.asked and sets.real.x.ndim - 2 in CONV  # there are no convolutions over more axes
-    judge = None if features and not able else _judge(sets, data, pipeline.device, progress)
+    judge = None if features and not sets.asked else _judge(sets, data, pipeline.device, progress)
     space, notes = _space(features, judge, sets, pipeline.device)
     clock.lap("classifier")
     x, calls = draw(pipeline, sets, how, seed, progress)
@@ -169,8 +168,8 @@ def _counts(sets: Sets, x: Float[Tensor, "n c *space"]) -> dict[str, int]:
 
 
 def _judge(sets: Sets, data: Data, device: torch.device, progress: Progress) -> Classifier | None:
-    """The classifier, where there are classes to tell apart."""
-    if sets.label is None:
+    """The classifier, where there are classes to tell apart; there are no convolutions over more axes."""
+    if sets.label is None or sets.real.x.ndim - 2 not in CONV:
         return None
     return classifier.trained(data, sets.train, sets.label, device, lambda done: progress("classifier", done))
 
