@@ -96,6 +96,17 @@ def save_small(name: str, runs: Path) -> None:
     train(replace(recipe, model=model, data=data, train=short, sampling=Sampling(steps=2)), runs / name, "cpu", print)
 
 
+def save_flows(runs: Path) -> None:
+    """Runs of the recipes of a flow, on a few small ones."""
+    for name in ("flow", "flow-forecast"):
+        recipe = RECIPES[name]()
+        few = {"trajectories": 40, "states": 4, "settled": 0.25, "points": 16, "size": (8, 8)}
+        model = replace(recipe.model, width=16, depth=1, heads=2)
+        short = replace(recipe.train, steps=1, batch=4, bf16=False)
+        small = replace(recipe, model=model, data=replace(recipe.data, **few), train=short)
+        train(replace(small, sampling=Sampling(steps=2)), runs / name, "cpu", lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which runs/digits is there, badly trained, and small models stand for the published ones."""
@@ -104,6 +115,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
     for name in ("brain", "weather-forecast", "weather-gaps"):
         save_small(name, folder / "runs")
+    save_flows(folder / "runs")
     save_published(folder / "published", TimeEmbedding())
     convert.to_dit(folder / "published", folder / "DiT-XL-2-256x256.pt")
     saved(folder / "sd-vae-ft-ema")

@@ -9,6 +9,7 @@ from anydit.codecs.representation import RAE
 from anydit.codecs.sources import load
 from anydit.codecs.text import Mean, Own, TextEncoder
 from anydit.codecs.tiles import Tiles
+from anydit.codecs.whiten import Whiten
 
 __all__ = [
     "RAE",
@@ -25,5 +26,6 @@ __all__ = [
     "Survey",
     "TextEncoder",
     "Tiles",
+    "Whiten",
     "load",
 ]

@@ -4,6 +4,9 @@ from anydit.data.arrays import Arrays, ArraySamples, ArrayView
 from anydit.data.base import Data, Facts, Part, Samples, View, cache_folder
 from anydit.data.decode import Crop, Pad, Stretch
 from anydit.data.emoji import Emoji
+from anydit.data.field_view import Axis, FieldView
+from anydit.data.fields import Fields
+from anydit.data.flow import Turbulence
 from anydit.data.folder import ImageFolder
 from anydit.data.huggingface import HuggingFace
 from anydit.data.images import Images
@@ -20,6 +23,7 @@ __all__ = [
     "ArraySamples",
     "ArrayView",
     "Arrays",
+    "Axis",
     "Blocks",
     "Crop",
     "Data",
@@ -28,6 +32,8 @@ __all__ = [
     "Emoji",
     "Facts",
     "FashionMNIST",
+    "FieldView",
+    "Fields",
     "Forecast",
     "Gaps",
     "HuggingFace",
@@ -43,6 +49,7 @@ __all__ = [
     "SeriesView",
     "Slab",
     "Stretch",
+    "Turbulence",
     "View",
     "VolumeView",
     "Volumes",

@@ -9,6 +9,7 @@ from typing import Any, cast
 from anydit.recipes.arrays import arrays
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
+from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
 from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
 from anydit.recipes.pairs import emoji, pairs
@@ -37,6 +38,11 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "weather-forecast": weather_forecast,
     "weather-forecast-gpu": weather_forecast_gpu,
     "weather-gaps": weather_gaps,
+    "fields": fields,
+    "flow": flow,
+    "flow-fine": flow_fine,
+    "flow-forecast": flow_forecast,
+    "flow-gpu": flow_gpu,
 }
 
 

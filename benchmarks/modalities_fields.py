@@ -1,0 +1,174 @@
+"""Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
+
+    python benchmarks/modalities.py --only fields [--gpu]
+
+Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
+to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
+otherwise, which nothing can beat. Figures are of trajectories that no model saw.
+"""
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from modality import Trained, trained
+from results import table
+from torch import Tensor
+
+from anydit.data import Fields, FieldView, Turbulence, fields
+from anydit.data.field_files import Array, write
+from anydit.data.fields import FieldSamples
+from anydit.data.loader import Order
+from anydit.diffusion.losses import Plain
+from anydit.diffusion.samplers import Euler
+from anydit.diffusion.times import Discrete
+from anydit.evaluate.distances import crps
+from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.fields import axes_of, spectrum
+from anydit.evaluate.forecast import forecast
+from anydit.inference.config import Sampling
+from anydit.recipes.fields import flow, flow_fine, flow_forecast, flow_gpu
+from anydit.train.recipe import Recipe
+
+LEADS, STARTS, MEMBERS = 20, 64, 16
+"""States ahead, forecasts that begin at different times, and members of each ensemble."""
+
+
+def deterministic(recipe: Recipe) -> Recipe:
+    """The same network, trained as long to say what comes on average: from pure noise, in one step."""
+    once = replace(recipe.train, times=Discrete(1), weight=Plain())
+    return replace(recipe, train=once, sampling=Sampling(sampler=Euler(), steps=1))
+
+
+def drawn(done: Trained) -> list[object]:
+    """States at a Reynolds number: the spectrum, beside that of white noise with the data's mean and deviation."""
+    figure = evaluate(done.pipeline, done.recipe.data).figures["spectrum"]
+    train_, view = done.recipe.data.open("train"), done.pipeline.config.view
+    assert isinstance(view, FieldView)
+    x = train_.read(torch.arange(0, len(train_), 4)).x
+    scale = x.transpose(0, 1).flatten(1).std(1)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * scale[:, None, None]
+    both = [spectrum(some, axes_of(view, 2), scale) for some in (noise, x)]
+    worst = float((both[0].energy / both[1].energy - 1)[: both[1].half].abs().max())
+    return _row(done, "spectrum, worst error", figure.samples, figure.floor, worst, "white noise of its deviation")
+
+
+def finer(done: Trained) -> list[object]:
+    """The flow given its means over blocks: CRPS, beside that of the means as they are."""
+    held = done.recipe.data.open("held_out")
+    batch = held.read(torch.arange(STARTS) * len(held) // STARTS)
+    scale = _scale(batch.x)
+    coarse = batch.tensor("coarse")
+    members = torch.stack([done.pipeline.sample(STARTS, {"coarse": coarse}, seed=seed) for seed in range(MEMBERS)])
+    ours, still = crps(members / scale, batch.x / scale).mean(), ((coarse - batch.x) / scale).abs().mean()
+    return _row(done, "CRPS, in deviations", float(ours), "-", float(still), "the means over blocks")
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where forecasts begin, in trajectories that no model saw: what is known, what came, the Reynolds number."""
+
+    past: Tensor
+    truth: Tensor
+    reynolds: Tensor
+    scale: Tensor
+
+
+def starts(data: Turbulence) -> Starts:
+    """Some, evenly spread."""
+    held = replace(data, future=LEADS, numbers=("reynolds",)).open("held_out")
+    batch = held.read(torch.arange(STARTS) * len(held) // STARTS)
+    truth = batch.x.unflatten(1, (LEADS, -1))
+    return Starts(batch.tensor("past"), truth, batch.tensor("numbers")[:, 0], _scale(truth.flatten(0, 1)))
+
+
+def solved(data: Turbulence, at: Starts) -> Tensor:
+    """An ensemble of the solver itself, stirred otherwise, from the last state known: nothing can do better."""
+    flow, out = data.flow(at.reynolds), []
+    for member in range(MEMBERS):
+        w = flow.vorticity(at.past[:, -at.truth.shape[2] :])
+        states = flow.run(w, data.interval * data.stride, LEADS, seed=10**6 + member)
+        out.append(torch.stack([flow.velocity(later, data.size[0]) for later in states], dim=1))
+    return torch.stack(out)
+
+
+def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
+    """The row, and a table by state ahead."""
+    data, view = done.recipe.data, done.pipeline.config.view
+    assert isinstance(data, Turbulence)
+    assert isinstance(view, FieldView)
+    at = starts(data)
+    deviations = at.scale.flatten()
+    ours = forecast(done.pipeline, at.past, at.truth, deviations, MEMBERS)
+    theirs = forecast(other.pipeline, at.past, at.truth, deviations, 1)
+    best = crps(solved(data, at) / at.scale, at.truth / at.scale).transpose(0, 1).flatten(1).mean(1).tolist()
+    rows: list[list[object]] = []
+    for i in range(LEADS):
+        states = (ours.members[:, :, i].flatten(0, 1), theirs.members[0, :, i], at.truth[:, i])
+        energy = [spectrum(some, axes_of(view, 2), deviations) for some in states]
+        worst = [float((e.energy / energy[2].energy - 1)[: e.half].abs().max()) for e in energy[:2]]
+        errors = [ours.crps[i], best[i], theirs.crps[i], ours.persistence[i]]
+        rows.append([i + 1, *errors, ours.spread[i] / ours.error[i], *worst])
+    head = ["states ahead", "CRPS", "solver's", "deterministic", "persistence", "spread / error", "spectrum",
+            "deterministic's"]  # fmt: skip
+    row = _row(
+        done,
+        f"CRPS, mean of {LEADS} states ahead",
+        fmean(ours.crps),
+        fmean(best),
+        fmean(ours.persistence),
+        "persistence",
+    )
+    return row, table(head, rows)
+
+
+def loading(recipe: Recipe, step_seconds: float, folder: Path) -> str:
+    """How long reading a batch takes from a file of each format, kept in memory and not."""
+    assert isinstance(recipe.data, Turbulence)
+    whole, out, kept_bytes = recipe.data.open("train"), [], fields.KEPT_BYTES
+    assert isinstance(whole, FieldSamples)
+    states = torch.stack([whole.trajectory(i, 0, recipe.data.states) for i in range(len(whole.sources))]).numpy()
+    dims = ("sample", "time", "x", "y")
+    for name in ("flow.h5", "flow.zarr"):
+        write(folder / name, {f"velocity_{axis}": Array(dims, states[:, :, i]) for i, axis in enumerate("xy")})
+        for kept in (True, False):
+            fields.KEPT_BYTES = 2**40 if kept else 0
+            samples = Fields(path=folder / name, past=recipe.data.past, held_out=0.0).open("train")
+            order = Order(len(samples), recipe.train.batch, 0)
+            began = time.perf_counter()
+            for step in range(20):
+                samples.read(order.ids(step))
+            seconds = (time.perf_counter() - began) / 20
+            where = "in memory" if kept else "in the file"
+            out.append([name, where, 1000 * seconds, f"{seconds / step_seconds:.1%}"])
+            fields._whole.cache_clear()
+    fields.KEPT_BYTES = kept_bytes
+    return table(["format", "data", "ms a batch", "of a training step, which goes on meanwhile"], out)
+
+
+def rows(gpu: bool) -> tuple[list[list[object]], str]:
+    """The rows of the table over all modalities; the forecast by states ahead, and how fast data are read."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = flow_gpu() if gpu else flow_forecast()
+        ahead = trained(recipe, Path(folder) / "forecast")
+        other = trained(deterministic(recipe), Path(folder) / "deterministic")
+        row, leads = forecasts(ahead, other)
+        speed = loading(recipe, 60 * ahead.minutes / recipe.train.steps, Path(folder))
+        others = []
+        if not gpu:
+            others = [drawn(trained(flow(), Path(folder) / "flow")), finer(trained(flow_fine(), Path(folder) / "fine"))]
+    note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
+    return [*others, row], "\n\n".join((note, leads, "Reading the flow's file:", speed))
+
+
+def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
+    grid = "x".join(map(str, done.pipeline.config.model.size or ()))
+    return done.row("field", f"turbulent flow {grid}", figure, samples, held_out, trivial, which)
+
+
+def _scale(x: Tensor) -> Tensor:
+    """Each channel's deviation, as it broadcasts."""
+    return x.transpose(0, 1).flatten(1).std(1)[:, None, None]

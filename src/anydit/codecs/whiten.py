@@ -1,0 +1,157 @@
+"""A pixel-space codec for fields whose energy falls off with the wavenumber: it lifts what is weak, and undoes that."""
+
+from collections.abc import Sequence
+from math import inf, isfinite, prod
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from anydit.codecs.base import Codec, CodecConfig, Survey
+from anydit.config import check_fraction, config
+from anydit.tensors import Constants
+
+BINS = 64
+"""Bins of frequency, of equal width, in one cycle per point."""
+
+ROUNDING = 1e-15
+"""Energy, as a part of the mean's, that is none but what doubles are rounded by."""
+
+LEAST = 1e-8
+"""Energy, as a part of a channel's largest, below which a frequency counts as empty: it is lifted no further."""
+
+
+@config
+class Whiten(CodecConfig):
+    """z = gain (x - shift), with a gain for each channel and frequency, whatever its direction.
+
+    The deviation that a frequency has left is its own to the power 1 - `power`, so that 0 is `Normalize` and 1 makes
+    noise of data; then each channel has a deviation of 1. A network's errors, alike at all frequencies, become errors
+    in proportion. What is None is measured. Axes are taken as periodic; where they are not it lifts less, no more.
+    """
+
+    power: float = 0.5
+    shift: tuple[float, ...] | None = None
+    gain: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_fraction("power", self.power)
+        shift, gain = self.shift, self.gain
+        if (shift is None) != (gain is None):
+            raise ValueError("shift, gain: got only one of them, expected both or neither")
+        if shift is not None and not all(map(isfinite, shift)):
+            raise ValueError(f"shift: got {shift}, expected finite numbers")
+        if gain is not None and (len(gain) != len(shift or ()) or len({len(each) for each in gain}) > 1):
+            raise ValueError(
+                f"gain: got {len(gain)} channels, expected {len(shift or ())}, of as many frequencies each"
+            )
+        if gain is not None and not all(0 < g < inf for each in gain for g in each):
+            raise ValueError("gain: got a number that is not above 0 and finite")
+
+    def build(self) -> Codec:
+        if self.shift is None or self.gain is None:
+            raise ValueError(
+                "codec.shift, codec.gain: got None, expected numbers: resolve the config with its data first"
+            )
+        return Whitener(self.shift, self.gain)
+
+    def latent_channels(self, channels: int) -> int:
+        return channels
+
+    def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return size
+
+    def data_size(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
+        return latent_size
+
+    @property
+    def complete(self) -> bool:
+        return self.gain is not None
+
+    def measured(self, survey: Survey) -> "Whiten":
+        """The mean of each channel, and its energy at each frequency, over all samples."""
+        if self.gain is not None:
+            return self
+        samples, total, power, space = 0, torch.zeros(()), torch.zeros(()), tuple[int, ...]()
+        for x in survey.batches(None):
+            samples, space = samples + len(x), tuple(x.shape[2:])
+            axes = tuple(range(2, x.ndim))
+            coefficients = torch.fft.fftn(x.double(), dim=axes, norm="ortho").flatten(2)
+            # The mean is in the frequency 0 alone, and is taken out of it at the end.
+            total = total + coefficients[:, :, 0].real.sum(0)
+            power = power + coefficients.abs().square().sum(0)
+        if not samples:
+            raise ValueError("data: got no samples to measure, expected at least one")
+        mean, power = total / samples, power / samples
+        power[:, 0] -= mean.square()
+        power[power < ROUNDING * mean.square()[:, None]] = 0
+        where = _bins(space).flatten()
+        gain = _gains(_smooth(power, where), where, self.power)
+        return Whiten(self.power, tuple(_floats(mean / prod(space) ** 0.5)), tuple(tuple(_floats(g)) for g in gain))
+
+
+class Whitener(Codec):
+    """The module of `Whiten`."""
+
+    def __init__(self, shift: Sequence[float], gain: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        self.shift, self.gain = tuple(shift), tuple(map(tuple, gain))
+        self.constants = Constants()
+
+    def encode(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        return self._times(x - self._shift(x), 1)
+
+    def decode(self, z: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        return self._times(z, -1) + self._shift(z)
+
+    def log_volume(self, shape: tuple[int, ...]) -> float:
+        return float(self._gain(tuple(shape[1:])).log().sum())
+
+    def _times(self, x: Float[Tensor, "b c *space"], exponent: int) -> Float[Tensor, "b c *space"]:
+        space, axes = tuple(x.shape[2:]), tuple(range(2, x.ndim))
+        half = space[-1] // 2 + 1
+        gain = self.constants.get(
+            (space, exponent), x.device, lambda: (self._gain(space)[..., :half] ** exponent).float()
+        )
+        return torch.fft.irfftn(torch.fft.rfftn(x.float(), dim=axes) * gain, s=space, dim=axes).type_as(x)
+
+    def _gain(self, space: tuple[int, ...]) -> Float[Tensor, "c *space"]:
+        """Of every mode of samples of a shape, measured or not; beyond the last frequency measured it is that one's."""
+        gain = torch.tensor(self.gain, dtype=torch.float64)
+        return gain[:, _bins(space).clamp(max=gain.shape[1] - 1)]
+
+    def _shift(self, like: Tensor) -> Tensor:
+        if like.shape[1] != len(self.shift):
+            raise ValueError(f"codec: got samples of {like.shape[1]} channels, expected {len(self.shift)}")
+        return like.new_tensor(self.shift).reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def _bins(space: tuple[int, ...]) -> Int[Tensor, "*space"]:
+    """The bin of each mode's frequency, in cycles per point, of samples of a shape."""
+    square = torch.zeros(())
+    for n in space:
+        square = square[..., None] + torch.fft.fftfreq(n, dtype=torch.float64) ** 2
+    return (square.sqrt() * BINS).round().long()
+
+
+def _smooth(power: Float[Tensor, "c modes"], where: Int[Tensor, " modes"]) -> Float[Tensor, "c f"]:
+    """The mean energy of the modes in each bin; of a bin without modes, or without energy, that of the one before."""
+    bins = int(where.max()) + 1
+    total = torch.zeros(len(power), bins, dtype=power.dtype).index_add_(1, where, power)
+    energy = total / torch.bincount(where, minlength=bins).clamp(min=1)
+    weak = energy <= LEAST * energy.max(1, keepdim=True).values
+    strongest = torch.where(weak, -1, torch.arange(bins)).cummax(1).values
+    first = (~weak).long().argmax(1, keepdim=True)  # a channel that never varies has none: all of it is 0
+    energy = energy.gather(1, torch.where(strongest < 0, first, strongest))
+    return torch.where(energy > 0, energy, torch.ones_like(energy))
+
+
+def _gains(energy: Float[Tensor, "c f"], where: Int[Tensor, " modes"], power: float) -> Float[Tensor, "c f"]:
+    """What takes energies to the power `1 - power`, and each channel to a deviation of 1."""
+    left = (energy ** (1 - power))[:, where].mean(1, keepdim=True)
+    return energy ** (-power / 2) / left.sqrt()
+
+
+def _floats(values: Tensor) -> list[float]:
+    return cast("list[float]", values.tolist())
