@@ -13,7 +13,6 @@ from anydit.data import Axis, Fields, FieldView
 from anydit.data.flow import Flow
 from anydit.evaluate import fields as module
 from anydit.evaluate import sets as the_sets
-from anydit.evaluate.distances import wasserstein
 from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.fields import _of_vector, derivative, gradients, spectrum, vectors
 from anydit.evaluate.own import own
@@ -104,13 +103,6 @@ def test_a_flow_is_told_from_one_that_sinks_into_sources():
     assert figures["vorticity"].samples == pytest.approx(spread, rel=0.02), "all of it has to be moved to 0"
     assert 0 < _of_vector([other, swirl, swirl], SQUARE)["vorticity"].samples < 0.1
     assert _of_vector([swirl.sign() * swirl.abs() ** 3, swirl, swirl], SQUARE)["flatness"].samples > 4
-
-
-def test_wasserstein_distance_is_how_far_values_must_move():
-    a = torch.randn(50_000)
-    assert wasserstein(a, a + 2) == pytest.approx(2, abs=1e-3)
-    assert wasserstein(a, 3 * a) == pytest.approx(2 * (2 / pi) ** 0.5, rel=0.02)
-    assert wasserstein(a, a[torch.randperm(len(a))]) == 0
 
 
 def test_what_is_a_vector():
