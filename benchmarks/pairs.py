@@ -28,12 +28,16 @@ from anydit.train.loop import train
 from anydit.train.recipe import Recipe
 
 WAYS = {
-    "cross": ("cross-attention, pooled beside", Text(entry=Cross(pooled=Pooled()), standard=True)),
-    "joint": ("joint attention, pooled beside", Text(entry=Joint(pooled=Pooled()), standard=True)),
-    "joint-raw": ("the same, tokens on the encoder's scale", Text(entry=Joint(pooled=Pooled()))),
+    "cross": ("cross-attention", Text(entry=Cross(pooled=Pooled()))),
+    "joint": ("joint attention, standard", Text(entry=Joint(pooled=Pooled()), standard=True)),
     "pooled": ("pooled alone", Text(entry=Pooled())),
+    "cross-standard": ("cross-attention, standard", Text(entry=Cross(pooled=Pooled()), standard=True)),
+    "joint-plain": ("joint attention", Text(entry=Joint(pooled=Pooled()))),
 }
-"""In which text enters, by the names of their runs."""
+"""In which text enters, by the names of their runs. `standard`: training begins with its tokens on one scale.
+
+The first one is the recipe's; the first two have the pooled vector beside the tokens, and so have the last two.
+"""
 
 SHOWN = 40
 

@@ -17,7 +17,7 @@ def pairs() -> Recipe:
 
     anydit train pairs
     """
-    text = Text(entry=Cross(pooled=Pooled()), standard=True)
+    text = Text(entry=Cross(pooled=Pooled()))
     return Recipe(
         model=DiTConfig(
             width=128, depth=6, heads=4, patch=(4, 4), channels=1, size=(16, 16), conditions={"text": text}
@@ -47,7 +47,7 @@ def emoji() -> Recipe:
 
     anydit train emoji --data.path node_modules/emoji-datasource-google
     """
-    text = Text(entry=Cross(pooled=Pooled()), standard=True)
+    text = Text(entry=Cross(pooled=Pooled()))
     return Recipe(
         model=DiTConfig(width=384, depth=12, heads=6, patch=(2, 2), conditions={"text": text}),
         encoders={"text": TextEncoder("minilm", max_tokens=32)},
