@@ -1,5 +1,6 @@
 """One run in one folder: what it leaves, how it goes on or is refused, what it says. Kills: test_faults.py."""
 
+import json
 import shutil
 from dataclasses import replace
 from itertools import count
@@ -18,6 +19,7 @@ from anydit.train.checkpoint import newest
 from anydit.train.loop import train
 from anydit.train.optim import CosineDecay, LinearDecay
 from anydit.train.recipe import Recipe
+from anydit.weights import RUN_FILE
 from tests.data import pictures
 from tests.train.tiny import losses, run, silent, state_hash, tiny, tiny_with
 
@@ -37,6 +39,16 @@ def test_more_steps_go_on(tmp_path: Path, whole: Path):
     train(tiny_with(steps=8, save_every=8), tmp_path, "cpu", silent)
     train(tiny_with(steps=12), tmp_path, "cpu", silent)
     assert state_hash(tmp_path) == state_hash(whole)
+
+
+def test_a_run_from_before_an_option_came_goes_on(tmp_path: Path, whole: Path):
+    out = tmp_path / "run"
+    train(tiny_with(steps=4), out, "cpu", silent)
+    content = json.loads((out / RUN_FILE).read_text())
+    assert content["model"]["conditions"]["label"].pop("dropout") == 0.1 and content["train"].pop("drop_all") == 0
+    (out / RUN_FILE).write_text(json.dumps(content))
+    train(tiny(), out, "cpu", silent)
+    assert state_hash(out) == state_hash(whole)
 
 
 def test_accumulation_gives_the_same_step(tmp_path: Path):

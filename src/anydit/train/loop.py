@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from anydit.config import Json, differences, to_json
+from anydit.config import Json, differences, from_json, to_json
 from anydit.data.base import digest
 from anydit.data.loader import read_ahead
 from anydit.inference.compile import emulates_bf16
@@ -77,12 +77,21 @@ def _begun(recipe: Trainable[T], out: Path, device: torch.device, note: Note, st
     """
     begins = recipe.beginning(out, start)
     samples = recipe.data.open("train")
-    before = read_config(out / RUN_FILE) if (out / RUN_FILE).is_file() else None
+    before = _before(out / RUN_FILE, type(recipe)) if (out / RUN_FILE).is_file() else None
     whole: Trainable[T] = begins.settled(recipe.resolved(samples, note, device, before))
     if before is not None:
         _refuse_differences(before, to_json(whole), out)
     data: Json = {"samples": len(samples), "sha256": digest(samples)}
     return Run(whole, whole.begin(samples, out, device, note, begins.start), data, out, device, note)
+
+
+def _before(file: Path, kind: type[Trainable[T]]) -> Json:
+    """The recipe in a run's file; options that have come since then are as if they had not."""
+    content = read_config(file)
+    try:
+        return to_json(from_json(kind, content))
+    except ValueError:  # of another kind, or with options that are no more: the differences say so
+        return content
 
 
 def _refuse_differences(before: Json, now: Json, out: Path) -> None:
