@@ -1,12 +1,13 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities.py --only fields [--gpu]
+    python benchmarks/modalities_fields.py [--forecast] [--gpu]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
 otherwise, which nothing can beat. Figures are of trajectories that no model saw.
 """
 
+import argparse
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from modality import Trained, trained
-from results import table
+from modality import HEAD, Trained, trained
+from results import publish, table
 from torch import Tensor
 
 from anydit.data import Fields, FieldView, Turbulence, fields
@@ -152,16 +153,33 @@ def loading(recipe: Recipe, step_seconds: float, folder: Path) -> str:
 def rows(gpu: bool) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities; the forecast by states ahead, and how fast data are read."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = flow_gpu() if gpu else flow_forecast()
-        ahead = trained(recipe, Path(folder) / "forecast")
-        other = trained(deterministic(recipe), Path(folder) / "deterministic")
-        row, leads = forecasts(ahead, other)
+        return rows_in(Path(folder), gpu=gpu, all_of_them=not gpu)
+
+
+def rows_in(runs: Path, *, gpu: bool, all_of_them: bool) -> tuple[list[list[object]], str]:
+    """The same, with runs in a folder, which go on where they were; or of the forecast alone."""
+    recipe = flow_gpu() if gpu else flow_forecast()
+    ahead = trained(recipe, runs / "forecast")
+    other = trained(deterministic(recipe), runs / "deterministic")
+    row, leads = forecasts(ahead, other)
+    with tempfile.TemporaryDirectory() as folder:
         speed = loading(recipe, 60 * ahead.minutes / recipe.train.steps, Path(folder))
-        others = []
-        if not gpu:
-            others = [drawn(trained(flow(), Path(folder) / "flow")), finer(trained(flow_fine(), Path(folder) / "fine"))]
+    others = list[list[object]]()
+    if all_of_them:
+        others = [drawn(trained(flow(), runs / "flow")), finer(trained(flow_fine(), runs / "fine"))]
     note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
     return [*others, row], "\n\n".join((note, leads, "Reading the flow's file:", speed))
+
+
+def main() -> None:
+    """The rows, on a page of their own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the forecast only, in its size for a GPU")
+    parser.add_argument("--forecast", action="store_true", help="the forecast only")
+    parser.add_argument("--runs", type=Path, default=Path("runs/fields"), help="keep them here, and go on with them")
+    given = parser.parse_args()
+    of_all, leads = rows_in(given.runs, gpu=given.gpu, all_of_them=not (given.gpu or given.forecast))
+    publish("fields-gpu" if given.gpu else "fields", "A turbulent flow", f"{table(HEAD, of_all)}\n\n{leads}")
 
 
 def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
@@ -172,3 +190,7 @@ def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: 
 def _scale(x: Tensor) -> Tensor:
     """Each channel's deviation, as it broadcasts."""
     return x.transpose(0, 1).flatten(1).std(1)[:, None, None]
+
+
+if __name__ == "__main__":
+    main()
