@@ -20,16 +20,16 @@ from results import publish, table
 from torch import Tensor
 
 from anydit.data import Fields, FieldView, Turbulence, fields
-from anydit.data.field_files import Array, write
-from anydit.data.fields import FieldSamples
+from anydit.data.fields.fields import FieldSamples
+from anydit.data.fields.files import Array, write
 from anydit.data.loader import Order
 from anydit.diffusion.losses import Plain
 from anydit.diffusion.samplers import Euler
 from anydit.diffusion.times import Discrete
 from anydit.evaluate.distances import crps
 from anydit.evaluate.evaluate import evaluate
-from anydit.evaluate.fields import axes_of, spectrum
-from anydit.evaluate.forecast import forecast
+from anydit.evaluate.own.fields import axes_of, spectrum
+from anydit.evaluate.own.forecast import forecast
 from anydit.inference.config import Sampling
 from anydit.recipes.fields import flow, flow_fine, flow_forecast, flow_gpu
 from anydit.train.recipe import Recipe

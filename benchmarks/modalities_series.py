@@ -17,7 +17,7 @@ from anydit.data import KNOWN
 from anydit.evaluate.distances import crps
 from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.own import own
-from anydit.evaluate.series import unknown_crps
+from anydit.evaluate.own.series import unknown_crps
 from anydit.evaluate.sets import opened, spread
 from anydit.recipes.series import weather, weather_forecast, weather_forecast_gpu, weather_gaps
 from anydit.tensors import Batch

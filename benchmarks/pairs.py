@@ -18,7 +18,7 @@ from jaxtyping import Float
 from results import PAGES, publish, table
 from torch import Tensor
 
-from anydit.data.pairs import NEW_PHRASING, DigitPairs, PairSamples
+from anydit.data.images.pairs import NEW_PHRASING, DigitPairs, PairSamples
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.texts import judge_of, seen
 from anydit.model.text import Cross, Joint, Pooled, Text

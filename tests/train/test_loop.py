@@ -20,7 +20,7 @@ from anydit.train.loop import train
 from anydit.train.optim import CosineDecay, LinearDecay
 from anydit.train.recipe import Recipe
 from anydit.weights import RUN_FILE
-from tests.data import pictures
+from tests.data.images import pictures
 from tests.train.tiny import losses, run, silent, state_hash, tiny, tiny_with
 
 

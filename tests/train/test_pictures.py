@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anydit.codecs import Normalize
 from anydit.data import ArraySamples, Digits, Facts, Images
-from anydit.data.images import arranged
+from anydit.data.sheet import arranged
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label

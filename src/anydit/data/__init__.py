@@ -2,20 +2,20 @@
 
 from anydit.data.arrays import Arrays, ArraySamples, ArrayView
 from anydit.data.base import Data, Facts, Part, Samples, View, cache_folder
-from anydit.data.decode import Crop, Pad, Stretch
-from anydit.data.emoji import Emoji
-from anydit.data.field_view import Axis, FieldView
-from anydit.data.fields import Fields
-from anydit.data.flow import Turbulence
-from anydit.data.folder import ImageFolder
-from anydit.data.huggingface import HuggingFace
-from anydit.data.images import Images
-from anydit.data.pairs import DigitPairs, PairHalves
-from anydit.data.public import Digits, FashionMNIST
-from anydit.data.series import KNOWN, Blocks, Forecast, Gaps, Last, Series, Weather
-from anydit.data.series_view import SeriesView
-from anydit.data.volume_view import VolumeView
-from anydit.data.volumes import MNI152, Inside, Slab, Volumes, Whole
+from anydit.data.fields.fields import Fields
+from anydit.data.fields.flow import Turbulence
+from anydit.data.fields.view import Axis, FieldView
+from anydit.data.images.decode import Crop, Pad, Stretch
+from anydit.data.images.emoji import Emoji
+from anydit.data.images.folder import ImageFolder
+from anydit.data.images.huggingface import HuggingFace
+from anydit.data.images.pairs import DigitPairs, PairHalves
+from anydit.data.images.public import Digits, FashionMNIST
+from anydit.data.images.view import Images
+from anydit.data.series.series import KNOWN, Blocks, Forecast, Gaps, Last, Series, Weather
+from anydit.data.series.view import SeriesView
+from anydit.data.volumes.view import VolumeView
+from anydit.data.volumes.volumes import MNI152, Inside, Slab, Volumes, Whole
 
 __all__ = [
     "KNOWN",

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from anydit.config import config
 from anydit.data.base import Data, Facts, Part, Samples, View, check_share
-from anydit.data.images import Images, sheet
+from anydit.data.images.view import Images
+from anydit.data.sheet import sheet
 from anydit.tensors import Batch, Stream
 
 CHECKED_AT_ONCE = 2**22

@@ -1,5 +1,5 @@
 """Evaluation: how good a pipeline is, with every figure beside its floor."""
 
-from anydit.evaluate import fields as fields
-from anydit.evaluate import series as series
-from anydit.evaluate import volumes as volumes
+from anydit.evaluate.own import fields as fields
+from anydit.evaluate.own import series as series
+from anydit.evaluate.own import volumes as volumes

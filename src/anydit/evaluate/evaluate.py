@@ -13,7 +13,7 @@ from anydit.codecs import Codec
 from anydit.codecs.base import in_parts as in_codec_parts
 from anydit.config import Json, to_json
 from anydit.data import Data, View
-from anydit.data.images import side_by_side
+from anydit.data.sheet import side_by_side
 from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure

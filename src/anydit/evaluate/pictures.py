@@ -10,7 +10,8 @@ from matplotlib.figure import Figure as Plot
 from PIL import Image
 from torch import Tensor
 
-from anydit.data.images import WIDEST, arranged
+from anydit.data.images.view import WIDEST
+from anydit.data.sheet import arranged
 from anydit.evaluate.distances import Neighbours
 from anydit.evaluate.sets import Sets, spread
 

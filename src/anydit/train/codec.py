@@ -16,8 +16,8 @@ from anydit.codecs.perceptual import Perceptual
 from anydit.codecs.quality import psnr, ssim
 from anydit.config import Json, config, filled
 from anydit.data import Data, Digits, Images, Samples, View
-from anydit.data.images import side_by_side
 from anydit.data.loader import Order
+from anydit.data.sheet import side_by_side
 from anydit.inference.compile import autocast
 from anydit.tensors import Batch, Stream
 from anydit.train.base import Note, Trainable, Work

@@ -23,8 +23,8 @@ from anydit.codecs.base import in_parts
 from anydit.config import Json, config, to_json, write_json
 from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
-from anydit.data.cache import sweep
-from anydit.data.folder import Mirrored
+from anydit.data.images.cache import sweep
+from anydit.data.images.folder import Mirrored
 from anydit.tensors import MASK, Batch, Tokens
 from anydit.weights import checksum
 

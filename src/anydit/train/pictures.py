@@ -12,7 +12,8 @@ from torch import Tensor
 
 from anydit.config import Json
 from anydit.data import Samples
-from anydit.data.images import WIDEST, arranged
+from anydit.data.images.view import WIDEST
+from anydit.data.sheet import arranged
 from anydit.diffusion.samplers import Step
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label

@@ -1,0 +1,1 @@
+"""Images: from files, data sets and packages, decoded once, shown as sheets, written as PNG."""

@@ -1,0 +1,205 @@
+"""Images decoded once, in parallel, into a memory-mapped array in the cache folder, with an index of what they are."""
+
+import json
+import os
+import shutil
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from uuid import uuid4
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from anydit.config import Json, to_json, write_json
+from anydit.data.base import cache_folder
+from anydit.data.images.decode import Fit, decode
+from anydit.data.outside import Skipped, Unreadable, check_skipped, told
+
+SCHEMA = 1
+"""Of the index and of how images are decoded: another number makes every cache anew."""
+
+PIXELS, INDEX = "pixels.npy", "index.json"
+STALE_SECONDS = 24 * 3600
+"""What a killed process left is removed when nobody has written to it for so long."""
+
+UNUSED_SECONDS = 90 * 24 * 3600
+"""Images that nobody has opened for so long are removed when others come; they can be made again."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Images to decode: `names` tells them apart, `labels` are class indices, `load(i)` gets one's file or bytes.
+
+    `content`: says what is in them, so that a cache is used again only while it is the same.
+    """
+
+    names: Sequence[str]
+    labels: Sequence[int] | None
+    load: Callable[[int], Path | bytes]
+    content: Any
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images in the cache: `pixels: UInt8[n c h w]`, the names and labels of those `n`; `skipped`: which, and why."""
+
+    pixels: Shaped[np.ndarray, "n c h w"]
+    names: Sequence[str]
+    labels: Sequence[int] | None
+    skipped: Skipped
+    index: Path
+
+    def told(self) -> str:
+        """One sentence on what was skipped."""
+        count = len(self.names) + len(self.skipped)
+        return f"{told(self.skipped, count, 'images')} All of them: {self.index}."
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of decoded image sets, and how images are decoded into it.
+
+    `bad_limit`: the share of images that may be unreadable.
+    """
+
+    folder: Path | None
+    size: tuple[int, int]
+    channels: int
+    fit: Fit
+    bad_limit: float
+
+    def get(self, sources: Sources) -> Decoded:
+        """The decoded images, from the cache where they are there.
+
+        Raises:
+            ValueError: too many are unreadable, or the cache has no room.
+        """
+        root = (self.folder.expanduser() if self.folder else cache_folder()) / "images"
+        about = [SCHEMA, self.size, self.channels, to_json(self.fit), sources.names, sources.labels]
+        folder = root / sha256(json.dumps([*about, sources.content]).encode()).hexdigest()[:32]
+        # The limit is no part of the key: images that a looser limit let pass must not be decoded anew to be refused.
+        found = _read(folder)
+        if found is None:
+            self._write(folder, sources)
+            found = _read(folder)
+            assert found is not None
+        with suppress(OSError):  # a cache that may only be read stays as old as it is
+            os.utime(folder)  # when it was last of use
+        check_skipped(found.skipped, len(sources.names), self.bad_limit, "images")
+        return found
+
+    def _write(self, folder: Path, sources: Sources) -> None:
+        """Decode into a folder beside `folder`, then rename it, so that `folder` is whole or absent."""
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            sweep(folder.parent)
+            self._check_room(folder.parent, len(sources.names))
+            temporary = folder.parent / f".{uuid4().hex}"
+            temporary.mkdir()
+            try:
+                self._fill(temporary, sources)
+                if _read(folder) is None:
+                    shutil.rmtree(folder, ignore_errors=True)  # damaged
+                    temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            if _read(folder) is None:  # else another process was faster
+                raise ValueError(
+                    f"data.cache: got {folder.parent}, which cannot be written ({error.strerror or error}); "
+                    "expected a folder with room, by --data.cache or ANYDIT_CACHE"
+                ) from None
+
+    def _fill(self, folder: Path, sources: Sources) -> None:
+        """Write the pixels and the index; a plain file, because a map of a full disk kills the process."""
+        kept, skipped = list[int](), list[tuple[str, str]]()
+        count, shape = len(sources.names), (self.channels, *self.size)
+        with (folder / PIXELS).open("wb") as file, closing(self._decoded(sources)) as images:
+            _header(file, (count, *shape))
+            for i, pixels in enumerate(images):
+                if isinstance(pixels, str):
+                    skipped.append((sources.names[i], pixels))
+                    check_skipped(skipped, count, self.bad_limit, "images", i + 1)
+                else:
+                    kept.append(i)
+                    file.write(pixels.tobytes())
+            file.seek(0)
+            _header(file, (len(kept), *shape))  # as long as the first: it reserves room for any count
+            file.flush()
+            os.fsync(file.fileno())
+        labels = None if sources.labels is None else [sources.labels[i] for i in kept]
+        index: Json = {"schema": SCHEMA, "names": [sources.names[i] for i in kept], "labels": labels}
+        write_json(folder / INDEX, index | {"skipped": skipped})
+
+    def _decoded(self, sources: Sources) -> Generator[UInt8[np.ndarray, "c h w"] | str, None, None]:
+        """Each image in order, or why it is unreadable. Pillow lets other threads run while it decodes."""
+
+        def one(i: int) -> UInt8[np.ndarray, "c h w"] | str:
+            try:
+                return decode(sources.load(i), self.size, self.channels, self.fit)
+            except Unreadable as error:
+                return str(error)
+
+        threads = min(16, os.cpu_count() or 1)
+        waiting = deque[Future[Any]]()
+        count, ahead = len(sources.names), 4 * threads
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads, "decode") as pool, _progress() as bar:
+            warnings.simplefilter("ignore")  # of odd metadata in files that decode all the same
+            task = bar.add_task("Decoding", total=count)
+            for i in range(count + ahead):
+                if i < count:
+                    waiting.append(pool.submit(one, i))
+                if i >= ahead:
+                    yield waiting.popleft().result()
+                    bar.advance(task)
+
+    def _check_room(self, folder: Path, count: int) -> None:
+        need, free = count * self.channels * self.size[0] * self.size[1], shutil.disk_usage(folder).free
+        if need > free:
+            raise ValueError(
+                f"data.cache: got {folder} with {free / 1e9:.1f} GB free, expected {need / 1e9:.1f} GB for {count} "
+                "images; choose another folder by --data.cache or ANYDIT_CACHE"
+            )
+
+
+def _read(folder: Path) -> Decoded | None:
+    """What is in the cache; None where it is absent or not whole."""
+    try:
+        index = cast("Json", json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+        skipped = [(str(name), str(why)) for name, why in index["skipped"]]
+        found = Decoded(pixels, index["names"], index["labels"], skipped, folder / INDEX)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if index["schema"] == SCHEMA and len(pixels) == len(found.names) else None
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed processes left, and what has been of no use for long."""
+    for folder in root.iterdir():
+        unfinished = folder.name.startswith(".")
+        if not unfinished and not (folder / INDEX).is_file():
+            continue  # not ours
+        with suppress(OSError):  # another process removes it
+            newest = max(file.stat().st_mtime for file in [folder, *folder.glob("*")])
+            if time.time() - newest > (STALE_SECONDS if unfinished else UNUSED_SECONDS):
+                shutil.rmtree(folder)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

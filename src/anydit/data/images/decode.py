@@ -1,0 +1,122 @@
+"""One image file, whatever its mode and format, to 8-bit pixels of one size; files from outside are not trusted."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from anydit.config import config
+from anydit.data.images.view import MODES
+from anydit.data.outside import Unreadable
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""What Pillow may read; its other formats are rare, or run programs (EPS)."""
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k",
+)  # fmt: skip
+"""Names of image files, in lower case."""
+
+MOST_PIXELS = 80_000_000
+"""No larger image is decoded: a file of 140 kB can hold 144 million pixels."""
+
+FILTER = Image.Resampling.LANCZOS
+
+
+@config
+class Crop:
+    """Fill the whole size; what stands out on two sides is cut off, the same on both."""
+
+    def apply(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """`image` at `size` (height, width)."""
+        return ImageOps.fit(image, (size[1], size[0]), FILTER)
+
+
+@config
+class Pad:
+    """Keep the whole image and fill the size by bars of grey `level`, 0 black to 1 white; with alpha, clear ones."""
+
+    level: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise ValueError(f"level: got {self.level}, expected 0 (black) to 1 (white)")
+
+    def apply(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """`image` at `size` (height, width)."""
+        grey = round(self.level * 255)
+        colour = {"L": grey, "RGB": (grey,) * 3, "RGBA": (grey, grey, grey, 0)}[image.mode]
+        # Not ImageOps.pad, whose bars are drawn by `color` names and which rounds a side of a thin image to nothing.
+        scale = min(size[0] / image.height, size[1] / image.width)
+        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        sheet = Image.new(image.mode, (size[1], size[0]), colour)
+        sheet.paste(image.resize(inner, FILTER), ((size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2))
+        return sheet
+
+
+@config
+class Stretch:
+    """Change the aspect to that of the size."""
+
+    def apply(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """`image` at `size` (height, width)."""
+        return image.resize((size[1], size[0]), FILTER)
+
+
+Fit = Crop | Pad | Stretch
+"""What becomes of an image whose aspect is not that of the size."""
+
+
+def decode(source: Path | bytes, size: tuple[int, int], channels: int, fit: Fit) -> UInt8[np.ndarray, "c h w"]:
+    """The first picture of a file, upright, in grey, RGB or RGBA; colour profiles are not looked at.
+
+    Raises:
+        Unreadable: it is no image, damaged, one pixel thin, too large, or has values without a known white.
+    """
+    try:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            _check_size(image)
+            # JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size leaves the filter enough to work on.
+            image.draft(None, (2 * max(size), 2 * max(size)))
+            upright = cast("Image.Image", ImageOps.exif_transpose(image))
+            pixels = np.asarray(fit.apply(_in_mode(upright, MODES[channels]), size))
+    except Unreadable:
+        raise
+    except UnidentifiedImageError:
+        raise Unreadable(f"not an image in {', '.join(FORMATS)}") from None
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Unreadable(why.splitlines()[0]) from None
+    return np.ascontiguousarray(pixels.reshape(*size, channels).transpose(2, 0, 1))
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuse by the header, before any pixel is decoded."""
+    width, height = image.size
+    if min(width, height) < 2:
+        raise Unreadable(f"{width}x{height} pixels, expected at least 2x2")
+    if width * height > MOST_PIXELS:
+        raise Unreadable(f"{width}x{height} pixels, expected at most {MOST_PIXELS // 10**6} million")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image` in L, RGB or RGBA; what is transparent becomes white where there is no alpha."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if mode != "RGBA":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """More than 8 bits: Pillow would clip them, not scale them."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
+        raise Unreadable(f"{values.dtype} pixels up to {values.max()}, expected 8 or 16 bits (arrays: as .npy)")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8), "L")

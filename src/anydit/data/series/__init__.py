@@ -1,0 +1,1 @@
+"""Time series: windows of tables in CSV and Parquet."""

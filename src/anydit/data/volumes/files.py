@@ -1,0 +1,248 @@
+"""The volumes in a folder: which files make a sample, read once into mapped files, and the grid they have in common."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from uuid import uuid4
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from anydit.data.outside import Unreadable, check_skipped, told
+from anydit.data.volumes.medical import (
+    NIFTI,
+    Scan,
+    axes_of,
+    read_dicom,
+    read_nifti,
+    respaced,
+    series_in,
+    spacing_of,
+    turned,
+)
+from anydit.data.volumes.view import Affine
+
+SCHEMA = 1
+"""Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
+
+SAME = 0.01
+"""The part by which spacings may differ that count as the same."""
+
+Size = tuple[int, int, int]
+
+
+class Prepared(NamedTuple):
+    """Volumes `[volumes c i j k]` of one name in a mapped file, and their grid (see `Scan`)."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    affine: Float[np.ndarray, "4 4"]
+    code: int
+    unit: str
+    quantity: str
+
+    @property
+    def size(self) -> Size:
+        """Voxels along each axis."""
+        return cast("Size", self.shape[2:])
+
+
+class Source(NamedTuple):
+    """The files of one sample, and what makes a scan of them."""
+
+    files: Sequence[Path]
+    read: Callable[[], Scan]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the volumes in a folder, or the one in a file, are read; the fields are those of `Volumes`."""
+
+    path: Path
+    channels: tuple[str, ...] = ()
+    frames: bool = False
+    axes: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    nan: float | None = None
+
+    def sources(self) -> dict[str, Source]:
+        """What each sample is read from, by name."""
+        root = self.path
+        if not root.exists():
+            raise ValueError(f"data.path: got {root}, which is not there; expected a folder, or a NIfTI file")
+        below = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+        paths = [path for path in below if path.name.lower().endswith(NIFTI) and not path.name.startswith(".")]
+        names = {path.relative_to(root).as_posix() if path != root else path.name: path for path in paths}
+        if names and self.channels:
+            samples = self._by_channel(names)
+            return {name: Source([*files.values()], partial(self._channels, files)) for name, files in samples.items()}
+        if names:
+            return {name: Source([path], partial(self._file, path)) for name, path in names.items()}
+        series = series_in(root) if root.is_dir() and not self.channels else {}
+        if not series:
+            what = "NIfTI files" if self.channels else f"NIfTI files ({', '.join(NIFTI)}) or DICOM series"
+            raise ValueError(f"data.path: got {root} without {what}, expected at least one")
+        return {name: Source(files, partial(self._series, files)) for name, files in series.items()}
+
+    def _by_channel(self, names: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+        """The files of each sample, by channel; files that name none of the channels are passed over."""
+        samples = dict[str, dict[str, Path]]()
+        for name, path in names.items():
+            words = re.split(r"([_.\- /])", name)
+            said = [word for word in words if word in self.channels]
+            if len(said) == 1:
+                key = "".join("*" if word in self.channels else word for word in words)
+                samples.setdefault(key, {})[said[0]] = path
+        if not samples:
+            raise ValueError(f"data.channels: got {self.channels}, expected words of names, as of {min(names)}")
+        return samples
+
+    def _file(self, path: Path) -> Scan:
+        return self._on_grid(read_nifti(path, self.frames))
+
+    def _series(self, files: Sequence[Path]) -> Scan:
+        return self._on_grid(read_dicom(files))
+
+    def _channels(self, files: Mapping[str, Path]) -> Scan:
+        """The channels of one sample, on one grid."""
+        if missing := [name for name in self.channels if name not in files]:
+            raise Unreadable(f"no file for {', '.join(missing)} beside {min(files.values()).name}")
+        scans = [read_nifti(files[name], self.frames) for name in self.channels]
+        first = scans[0]
+        for scan, name in zip(scans, self.channels, strict=True):
+            alike = scan.values.shape == first.values.shape and np.allclose(scan.affine, first.affine, atol=1e-3)
+            if not alike or scan.unit != first.unit:
+                raise Unreadable(f"{files[name].name} lies on another grid than {files[self.channels[0]].name}")
+        return self._on_grid(replace(first, values=np.concatenate([scan.values for scan in scans], axis=1)))
+
+    def _on_grid(self, scan: Scan) -> Scan:
+        """Turned, with the spacing asked for, all of its values finite."""
+        bad = ~np.isfinite(scan.values)
+        if bad.any():
+            if self.nan is None:
+                raise Unreadable(f"NaN or infinity in {int(bad.sum())} voxels, and data.nan does not say what it means")
+            scan = replace(scan, values=np.where(bad, np.float32(self.nan), scan.values))
+        scan = turned(scan, self.axes) if self.axes else scan
+        return respaced(scan, self.spacing) if self.spacing else scan
+
+
+def prepare(reading: Reading, folder: Path, bad_limit: float) -> tuple[list[Prepared], str]:
+    """Every volume as a mapped file in `folder`, where it is read anew if its files changed; and what was skipped.
+
+    Raises:
+        ValueError: too many cannot be used, or the folder cannot be written.
+    """
+    sources = reading.sources()
+
+    def one(name: str) -> Prepared | tuple[str, str]:
+        try:
+            return _prepared(reading, name, sources[name], folder)
+        except Unreadable as error:
+            return name, str(error)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "volumes") as pool:
+        found = list(pool.map(one, sources))
+    skipped = [each for each in found if not isinstance(each, Prepared)]
+    check_skipped(skipped, len(found), bad_limit, "volumes")
+    kept = [each for each in found if isinstance(each, Prepared)]
+    return kept, told(skipped, len(found), "volumes") if skipped else ""
+
+
+def _prepared(reading: Reading, name: str, source: Source, folder: Path) -> Prepared:
+    """One sample's volumes, mapped; read now if they are not there, or their files are others than they were."""
+    states = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in source.files]
+    how = [SCHEMA, reading.channels, reading.frames, reading.axes, reading.spacing, reading.nan]
+    file = folder / f"{sha256(json.dumps([how, states]).encode()).hexdigest()[:32]}.npy"
+    about = file.with_suffix(".json")
+    if not about.is_file():
+        scan = source.read()
+        grid = {"affine": scan.affine.tolist(), "code": scan.code, "unit": scan.unit, "quantity": scan.quantity}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(file, lambda temporary: np.save(temporary, scan.values))
+            # Written last, this says that the values are whole.
+            _write(about, lambda temporary: temporary.write_text(json.dumps(grid | {"shape": scan.values.shape})))
+        except OSError as error:
+            raise ValueError(
+                f"data.cache: got {folder}, which cannot be written ({error.strerror or error}); "
+                "expected a folder with room, by --data.cache or ANYDIT_CACHE"
+            ) from None
+    grid: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+    affine, shape = np.array(grid["affine"]), tuple(grid["shape"])
+    return Prepared(name, file, shape, affine, grid["code"], grid["unit"], grid["quantity"])
+
+
+def _write(file: Path, write: Callable[[Path], object]) -> None:
+    """Write beside `file`, then rename, so that it is whole or absent."""
+    temporary = file.with_name(f".{uuid4().hex}{file.suffix}")
+    try:
+        write(temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1024)
+def mapped(file: Path) -> Shaped[np.ndarray, "volumes c i j k"]:
+    """The volumes in a file, read where they are looked at."""
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def common(found: Sequence[Prepared], whole: bool) -> dict[str, Any]:
+    """What all volumes have in common: code, unit, quantity, as a view has them.
+
+    Raises:
+        ValueError: they lie on grids that one model should not see as one; `whole`: sizes count, too.
+    """
+    first, kinds = found[0], {
+        "channels": ("data.channels", lambda one: one.shape[1]),
+        "axes to": ("data.axes", lambda one: axes_of(one.affine)),
+        "unit": ("data.path", lambda one: one.unit),
+        "size": ("data.crop", lambda one: one.size if whole else None),
+    }  # fmt: skip
+    for what, (field, of) in kinds.items():
+        for one in found:
+            if of(one) != of(first):
+                raise ValueError(
+                    f"{field}: got volumes of different {what}: {of(first)} in {first.name}, {of(one)} in {one.name}; "
+                    "expected all to be alike"
+                )
+    for one in found:
+        if not np.allclose(spacing_of(one.affine), spacing_of(first.affine), rtol=SAME):
+            a, b = (" x ".join(f"{s:.4g}" for s in spacing_of(each.affine)) for each in (first, one))
+            raise ValueError(
+                f"data.spacing: got volumes of different spacing, {a} {first.unit} in {first.name}, {b} in {one.name}; "
+                "expected a spacing to bring all to"
+            )
+    codes, quantities = {one.code for one in found}, {one.quantity for one in found}
+    code = codes.pop() if len(codes) == 1 else 0 if 0 in codes else 1
+    return {"code": code, "unit": first.unit, "quantity": quantities.pop() if len(quantities) == 1 else ""}
+
+
+def placed(found: Sequence[Prepared], size: Size, whole: bool) -> Affine:
+    """The affine of samples: that of the data if it is one for all; else with their middle at 0, along the axes.
+
+    Axes that are turned alike in all volumes stay turned.
+    """
+    first, spacing = found[0].affine, spacing_of(found[0].affine)
+    if whole and all(np.allclose(one.affine, first, atol=1e-3) for one in found):
+        return _rows(first)
+    turn = first[:3, :3]
+    if any(not np.allclose(one.affine[:3, :3], turn, rtol=SAME, atol=1e-3) for one in found):
+        turn = np.zeros((3, 3))
+        for axis, letter in enumerate(axes_of(first)):
+            turn["LRPAIS".index(letter) // 2, axis] = spacing[axis] * (1 if letter in "RAS" else -1)
+    middle = (np.array(size) - 1) / 2
+    return _rows(np.column_stack([turn, -turn @ middle]))
+
+
+def _rows(affine: Float[np.ndarray, "_ 4"]) -> Affine:
+    return cast("Affine", tuple(tuple(row) for row in affine[:3].tolist()))

@@ -1,0 +1,276 @@
+"""Volumes in medical formats, NIfTI files and DICOM series, with where each voxel lies in the body."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Shaped
+
+from anydit.data.outside import Unreadable
+
+NIFTI = (".nii", ".nii.gz")
+"""Names of NIfTI files, in lower case."""
+
+MOST_VALUES = 2**30
+"""No larger file is read: a small one that is gzipped can hold far more."""
+
+UNEVEN = 0.01
+"""The part of their spacing by which slices may lie beside their places: positions in files are rounded."""
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM's coordinates run to the left and to the back, NIfTI's to the right and to the front."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Volumes `[volumes, c, i, j, k]` on one grid, and what their file says of it.
+
+    `affine`: from indices (i, j, k, 1) to places, which run to the right, front and top, in `unit`. `code`: what the
+    places are relative to, as NIfTI numbers it; 0 says that nothing is known of them but the spacing. `quantity`: what
+    the values are, such as HU.
+    """
+
+    values: Float32[np.ndarray, "volumes c i j k"]
+    affine: Float[np.ndarray, "4 4"]
+    code: int
+    unit: str
+    quantity: str = ""
+
+
+def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, ...]:
+    """From voxel to voxel along each axis."""
+    return tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+
+
+def axes_of(affine: Float[np.ndarray, "4 4"]) -> str:
+    """Where each axis runs to, of L(eft) R(ight), P(osterior) A(nterior), I(nferior) S(uperior): "RAS"."""
+    return "".join(_nibabel().aff2axcodes(affine))
+
+
+def read_nifti(path: Path, frames: bool = False) -> Scan:
+    """A NIfTI file. Its fourth axis, or a fifth, is that of channels, or with `frames` of one volume after the other.
+
+    Raises:
+        Unreadable: it is none, damaged, holds no real numbers, or its places are no grid in space.
+    """
+    nibabel = _nibabel()
+    try:
+        image: Any = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair):
+            raise Unreadable(f"a file of {type(image).__name__}, expected NIfTI")
+        header, shape = image.header, tuple(image.shape)
+        if len(shape) == 5 and shape[3] == 1:
+            shape = (*shape[:3], shape[4])
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            raise Unreadable(f"shape {image.shape}, expected three axes, or four")
+        if int(np.prod(shape, dtype=np.float64)) > MOST_VALUES:
+            raise Unreadable(f"shape {image.shape}, expected at most {MOST_VALUES // 10**6} million values")
+        if image.get_data_dtype().kind not in "iuf":
+            raise Unreadable(f"values of {image.get_data_dtype()}, expected real numbers")
+        values = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(*shape[:3], -1)
+        affine, unit = np.asarray(image.affine, np.float64), cast("str", header.get_xyzt_units()[0])
+        code = int(header["sform_code"]) or int(header["qform_code"])
+    except Unreadable:
+        raise
+    except Exception as error:  # a damaged file makes nibabel raise nearly anything
+        _unreadable(error)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise Unreadable(f"the affine {affine.tolist()}, which gives voxels no place; expected one of full rank")
+    order = (3, 0, 1, 2)
+    moved = np.ascontiguousarray(values.transpose(order))
+    return Scan(moved[:, None] if frames else moved[None], affine, code, unit)
+
+
+def read_dicom(files: Sequence[Path]) -> Scan:
+    """The slices of one DICOM series, in any order, on the scanner's own scale (HU for CT).
+
+    Raises:
+        Unreadable: slices are missing or there twice, or do not make a volume of grey values.
+    """
+    pydicom = _pydicom()
+    slices = list[Any]()
+    for file in files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of files that are read all the same
+                slices.append(pydicom.dcmread(file))
+        except Exception as error:
+            _unreadable(error, f"{file.name}: ")
+    across, down = _orientation(slices)
+    normal = np.cross(across, down)
+    slices.sort(key=lambda s: float(np.dot(_floats(s.ImagePositionPatient), normal)))
+    step = _step(slices, normal)
+    between_rows, between_columns = _floats(slices[0].PixelSpacing)
+    affine = np.eye(4)
+    affine[:3] = np.stack(
+        [across * between_columns, down * between_rows, step, _floats(slices[0].ImagePositionPatient)], axis=1
+    )
+    if len(slices) * int(slices[0].Rows) * int(slices[0].Columns) > MOST_VALUES:
+        raise Unreadable(f"{len(slices)} slices, expected at most {MOST_VALUES // 10**6} million values")
+    values = np.stack([_pixels(s).T for s in slices], axis=-1)
+    quantity = str(slices[0].get("RescaleType", "HU" if slices[0].get("Modality") == "CT" else ""))
+    return Scan(values[None, None], LPS_TO_RAS @ affine, 1, "mm", "" if quantity == "US" else quantity)
+
+
+def series_in(folder: Path) -> dict[str, list[Path]]:
+    """The DICOM files at any depth in a folder, by series: the folder's name (and where it holds several, the UID)."""
+    pydicom = _pydicom()
+    found = dict[tuple[Path, str], list[Path]]()
+    for file in sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")):
+        if file.name == "DICOMDIR" or not _may_be_dicom(file):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        except (pydicom.errors.InvalidDicomError, OSError):
+            continue
+        found.setdefault((file.parent, str(head.get("SeriesInstanceUID", ""))), []).append(file)
+    alone = [parent for parent, _ in found]
+    return {
+        (parent if alone.count(parent) == 1 else parent / uid).relative_to(folder).as_posix(): files
+        for (parent, uid), files in found.items()
+    }
+
+
+def turned(scan: Scan, axes: str) -> Scan:
+    """The same voxels in the same places, with axes that run to where `axes` says: flipped and swapped, nothing else.
+
+    Raises:
+        Unreadable: the file does not say where its axes run to.
+    """
+    if scan.code == 0:
+        raise Unreadable(f"a file that says nothing of its orientation, expected one to be turned to {axes}")
+    orientations = _nibabel().orientations
+    now, then = orientations.io_orientation(scan.affine), orientations.axcodes2ornt(axes)
+    how = orientations.ornt_transform(now, then)
+    shape = scan.values.shape[2:]
+    values = orientations.apply_orientation(np.moveaxis(scan.values, (0, 1), (-2, -1)), how)
+    affine = scan.affine @ orientations.inv_ornt_aff(how, shape)
+    return replace(scan, values=np.ascontiguousarray(np.moveaxis(values, (-2, -1), (0, 1))), affine=affine)
+
+
+def respaced(scan: Scan, spacing: Sequence[float]) -> Scan:
+    """The volume on a grid of another spacing, by linear interpolation between voxels; the first voxel stays in place.
+
+    To a wider spacing the voxels are first smoothed over what one of the new ones covers.
+    """
+    factors = [new / old for new, old in zip(spacing, spacing_of(scan.affine), strict=True)]
+    if all(abs(factor - 1) < 1e-4 for factor in factors):
+        return scan
+    x = torch.from_numpy(scan.values)
+    for axis, factor in enumerate(factors):
+        x = _smoothed(x, axis + 2, factor)
+    lines = [torch.arange(int((n - 1) / f + 1e-4) + 1) * f * 2 / max(n - 1, 1) - 1
+             for n, f in zip(x.shape[2:], factors, strict=True)]  # fmt: skip
+    grid = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], dim=-1).float()
+    out = F.grid_sample(x, grid[None].expand(len(x), -1, -1, -1, -1), padding_mode="border", align_corners=True)
+    return replace(scan, values=out.numpy(), affine=scan.affine @ np.diag([*factors, 1.0]))
+
+
+def _smoothed(x: torch.Tensor, axis: int, factor: float) -> torch.Tensor:
+    """A Gaussian along one axis, as wide as takes what a grid coarser by `factor` cannot hold."""
+    if factor <= 1:
+        return x
+    deviation = 0.5 * (factor**2 - 1) ** 0.5
+    reach = int(3 * deviation + 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
+    lines = x.movedim(axis, -1)
+    padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
+    return F.conv1d(padded, (kernel / kernel.sum())[None, None]).reshape(lines.shape).movedim(-1, axis).contiguous()
+
+
+def _may_be_dicom(file: Path) -> bool:
+    """By its name: DICOM files often have none but a number."""
+    return file.suffix.lower() in ("", ".dcm", ".ima") or file.suffix[1:].isdigit()
+
+
+def _orientation(slices: Sequence[Any]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """Where a slice's columns follow each other to, and its rows; checked to be the same for all of them."""
+    first = slices[0]
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        if without := sum(s.get(name) is None for s in slices):
+            raise Unreadable(f"{without} of {len(slices)} slices without {name}, by which a slice has its place")
+    for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
+        if any(not np.allclose(_floats(s[name].value), _floats(first[name].value), atol=1e-4) for s in slices):
+            raise Unreadable(f"slices of different {name}, expected those of one volume")
+    both = _floats(first.ImageOrientationPatient)
+    return both[:3], both[3:]
+
+
+def _step(slices: Sequence[Any], normal: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+    """From one slice to the next."""
+    if len(slices) == 1:
+        thick = slices[0].get("SpacingBetweenSlices") or slices[0].get("SliceThickness")
+        if not thick:
+            raise Unreadable("a single slice without SliceThickness")
+        return normal * float(thick)
+    places = np.array([_floats(s.ImagePositionPatient) for s in slices])
+    heights = places @ normal
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    tolerance = max(UNEVEN * abs(usual), 0.01)
+    if (gaps < tolerance).any():
+        at = heights[int(np.argmin(gaps))]
+        raise Unreadable(f"several slices at {at:.2f} mm, expected one at each place")
+    if (np.abs(gaps - usual) > tolerance).any():
+        i = int(np.argmax(np.abs(gaps - usual)))
+        raise Unreadable(
+            f"slices are missing: {gaps[i]:.2f} mm from {heights[i]:.2f} to {heights[i + 1]:.2f} mm, "
+            f"but {usual:.2f} mm between others"
+        )
+    return (places[-1] - places[0]) / (len(slices) - 1)
+
+
+def _pixels(one: Any) -> Float32[np.ndarray, "rows columns"]:
+    """A slice's values on its own scale."""
+    if one.get("SamplesPerPixel", 1) != 1 or int(one.get("NumberOfFrames", 1)) != 1:
+        raise Unreadable("slices of colours, or of several frames in a file; expected one grey slice in each file")
+    try:
+        stored = np.asarray(one.pixel_array, np.float32)
+    except Exception as error:
+        _unreadable(error)
+    return stored * np.float32(one.get("RescaleSlope", 1)) + np.float32(one.get("RescaleIntercept", 0))
+
+
+def _floats(values: Any) -> Float[np.ndarray, " n"]:
+    return np.atleast_1d(np.asarray(values, np.float64))
+
+
+def _unreadable(error: Exception, where: str = "") -> NoReturn:
+    why = str(error) or type(error).__name__
+    raise Unreadable(where + why.splitlines()[0]) from None
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+        import nibabel.orientations
+    except ImportError:
+        raise ValueError("data: NIfTI files need nibabel, which is missing; pip install 'anydit[volumes]'") from None
+    return nibabel
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError:
+        raise ValueError("data: DICOM files need pydicom, which is missing; pip install 'anydit[volumes]'") from None
+    return pydicom
+
+
+def as_nifti(
+    values: Shaped[np.ndarray, "..."], affine: Float[np.ndarray, "4 4"], code: int, unit: str, about: str
+) -> Any:
+    """A NIfTI image of values `[i j k]` or `[i j k c]`; `affine`, `code` and `unit` as in `Scan`; `about`: in words."""
+    image: Any = _nibabel().Nifti1Image(values, affine)
+    image.header.set_xyzt_units(unit)
+    image.header["descrip"] = about.encode()[:79]
+    image.set_qform(affine, code, strip_shears=True)
+    image.set_sform(affine, code)
+    return image

@@ -1,0 +1,217 @@
+"""Volumes: NIfTI files and DICOM series as samples, whole or as crops at places that follow from a sample's id."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from anydit.config import config
+from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
+from anydit.data.outside import rows_of
+from anydit.data.volumes.files import Prepared, Reading, Size, common, mapped, placed, prepare
+from anydit.data.volumes.view import VolumeView
+from anydit.tensors import Batch, Stream
+
+TRIES = 16
+"""Places that are tried for a crop before the one with most in it is taken."""
+
+Bounds = list[tuple[int, int]]
+"""Along each axis, where a region begins and ends."""
+
+
+@config
+class Whole:
+    """Hold out `share` of the volumes, drawn by their names."""
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+
+@config
+class Slab:
+    """Hold out the last `share` of every volume along one `axis`: of few volumes, a part that no crop touches."""
+
+    axis: int = 0
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"axis: got {self.axis}, expected 0, 1 or 2")
+
+
+@config
+class Inside:
+    """Take crops of which at least `share` of the voxels has a first channel above `above`: not of the air around."""
+
+    above: float = 0.0
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share: got {self.share}, expected 0 to 1")
+
+
+@config
+class Volumes(Data):
+    """The NIfTI files, or else the DICOM series, at any depth in the folder `path` (or one file), values as they are.
+
+    `channels`: words of file names; files whose names differ by these alone are the channels of one sample. `frames`: a
+    file of four axes is several volumes, not several channels. `crop`: voxels of a sample, `crops` of every volume, at
+    random places (None: whole volumes), which are `inside`. `axes`: turn all to these, as "RAS"; `spacing`: bring all
+    to it, in mm (None for both: as they are, and all alike). `nan`: what stands for NaN (None: refuse it). `bad_limit`:
+    the share that may be unreadable (a handful always, unless 0); they are skipped. `cache`: where volumes are kept.
+    """
+
+    path: Path = Path("volumes")
+    channels: tuple[str, ...] = ()
+    frames: bool = False
+    crop: Size | None = None
+    crops: int = 64
+    inside: Inside | None = None
+    axes: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    nan: float | None = None
+    held_out: Whole | Slab = Whole()
+    bad_limit: float = 0.0
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.axes is not None and sorted(self.axes.translate(str.maketrans("LPI", "RAS"))) != sorted("RAS"):
+            raise ValueError(f"axes: got {self.axes!r}, expected one letter each of R or L, A or P, S or I, as 'RAS'")
+        if min(self.spacing or (1,)) <= 0:
+            raise ValueError(f"spacing: got {self.spacing}, expected numbers above 0, in mm")
+        if min(self.crop or (1,)) < 1 or self.crops < 1:
+            raise ValueError(f"crop, crops: got {self.crop}, {self.crops}, expected at least 1 voxel and 1 crop")
+        if self.crop is None and (isinstance(self.held_out, Slab) or self.inside):
+            raise ValueError("held_out, inside: got what is for crops, expected a crop as well")
+
+    def open(self, part: Part) -> Samples:
+        reading = Reading(self.path.expanduser(), self.channels, self.frames, self.axes, self.spacing, self.nan)
+        cache = (self.cache.expanduser() if self.cache else cache_folder()) / "volumes"
+        found, skipped = prepare(reading, cache, self.bad_limit)
+        if skipped and part == "train":
+            print(skipped, file=sys.stderr)
+        grid = common(found, whole=self.crop is None)
+        kept = self._of_part(found, part)
+        size = self.crop or found[0].size
+        if self.crop is not None:
+            self._check_room(kept, self.crop, part)
+        view = replace(VolumeView(names=self.channels or None), affine=placed(found, size, self.crop is None), **grid)
+        places = tuple(f"{axis} in {view.length}" for axis in "xyz")
+        facts = Facts(found[0].shape[1], size, numbers={"place": places} if self.crop else {}, view=view)
+        return VolumeSamples(kept, facts, self, part)
+
+    def _of_part(self, found: Sequence[Prepared], part: Part) -> Sequence[Prepared]:
+        """The volumes of one part: all of them where the parts are slabs."""
+        if isinstance(self.held_out, Slab):
+            return found
+        kept = [found[i] for i in rows_of([one.name for one in found], self.held_out.share, part).tolist()]
+        if not kept:
+            raise ValueError(
+                f"data.held_out: got {self.held_out}, which leaves none of {len(found)} volumes in the part {part}; "
+                "expected at least one, as Slab leaves where there are crops"
+            )
+        return kept
+
+    def _check_room(self, kept: Sequence[Prepared], crop: Size, part: Part) -> None:
+        for one in kept:
+            room = tuple(high - low for low, high in _region(one.size, self.held_out, part))
+            if any(r < c for r, c in zip(room, crop, strict=True)):
+                raise ValueError(
+                    f"data.crop: got {crop}, expected at most {room}, which {one.name} has in the part {part}"
+                )
+
+
+@dataclass(frozen=True)
+class VolumeSamples:
+    """Whole volumes, or crops at places that follow from the sample's id."""
+
+    volumes: Sequence[Prepared]
+    facts: Facts
+    data: Volumes
+    part: Part
+
+    @property
+    def crops(self) -> int:
+        """Samples of each volume."""
+        return self.data.crops if self.data.crop else 1
+
+    def __len__(self) -> int:
+        return sum(one.shape[0] for one in self.volumes) * self.crops
+
+    def read(self, ids: Int[Tensor, " b"]) -> Batch:
+        ends = np.cumsum([one.shape[0] for one in self.volumes])
+        x, places = list[Any](), list[Any]()
+        for number in ids.tolist():
+            volume, crop = divmod(number, self.crops)
+            which = int(np.searchsorted(ends, volume, side="right"))
+            one = self.volumes[which]
+            array = mapped(one.file)[volume - int(ends[which])]
+            start = self._start(array, volume, crop) if self.data.crop else (0, 0, 0)
+            x.append(_part(array, start, self.facts.size))
+            middle = [a + (n - 1) / 2 for a, n in zip(start, self.facts.size, strict=True)]
+            places.append((one.affine @ [*middle, 1])[:3])
+        cond = {"place": torch.from_numpy(np.array(places, np.float32))} if self.data.crop else {}
+        return Batch(torch.from_numpy(np.stack(x).astype(np.float32, copy=False)), cond, ids)
+
+    def _start(self, array: Shaped[np.ndarray, "c i j k"], volume: int, crop: int) -> tuple[int, ...]:
+        """Where a crop begins: the first of some random places that is inside, else the one with most in it."""
+        ends, inside = _region(array.shape[1:], self.data.held_out, self.part), self.data.inside
+        drawn = Stream(0, f"crop {self.part}").uniform(crop, torch.tensor([volume]), (TRIES if inside else 1, 3))[0]
+        best = (-1.0, (0, 0, 0))
+        for u in drawn.tolist():
+            room = [high - low - n for (low, high), n in zip(ends, self.facts.size, strict=True)]
+            start = tuple(low + min(int(v * (r + 1)), r) for (low, _), v, r in zip(ends, u, room, strict=True))
+            full = 1.0 if inside is None else float((_part(array, start, self.facts.size)[0] > inside.above).mean())
+            best = max(best, (full, start))
+            if inside is None or full >= inside.share:
+                return start
+        return best[1]
+
+
+def _region(size: Sequence[int], held_out: Whole | Slab, part: Part) -> Bounds:
+    """What of a volume one part may see."""
+    bounds = [(0, n) for n in size]
+    if isinstance(held_out, Slab):
+        n = size[held_out.axis]
+        cut = round(n * (1 - held_out.share))
+        bounds[held_out.axis] = (cut, n) if part == "held_out" else (0, cut)
+    return bounds
+
+
+def _part(
+    array: Shaped[np.ndarray, "c *space"], start: Sequence[int], size: Sequence[int]
+) -> Shaped[np.ndarray, "c *size"]:
+    return array[(slice(None), *(slice(a, a + n) for a, n in zip(start, size, strict=True)))]
+
+
+@config
+class MNI152(Volumes):
+    """The brain of the MNI152 template (Fonov 2011) as nilearn ships it: T1, grey and white matter, values 0 to 255.
+
+    Crops at 2 mm of its left half, of which `inside` says that they are of the brain; its right half is held out. The
+    template is symmetric: held-out crops are mirror images of crops to train on, and none of them a copy.
+    """
+
+    channels: tuple[str, ...] = ("t1", "gm", "wm")
+    crop: Size | None = (32, 32, 32)
+    crops: int = 1024
+    inside: Inside | None = Inside(above=10.0)
+    spacing: tuple[float, float, float] | None = (2.0, 2.0, 2.0)
+    held_out: Whole | Slab = Slab()
+
+    def open(self, part: Part) -> Samples:
+        found = find_spec("nilearn")
+        if found is None or found.origin is None:
+            raise ValueError("data: MNI152 needs nilearn, which is missing; pip install 'anydit[volumes]'")
+        return super(MNI152, replace(self, path=Path(found.origin).parent / "datasets" / "data")).open(part)

@@ -1,0 +1,79 @@
+"""Tables, and those that are none."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anydit.data.series.tables import read_tables
+
+TIMES = pd.date_range("2024-03-30", periods=8, freq="6h")
+
+
+def refused(path: Path, time: str | None = None) -> str:
+    with pytest.raises(ValueError) as error:
+        read_tables(path, (), time)
+    return str(error.value)
+
+
+def csv(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "times",
+    [TIMES, TIMES.tz_localize("UTC"), np.arange(8) * 21600, np.arange(8) * 21600.0 + 0.5],
+    ids=["timestamps", "with a zone", "whole seconds", "seconds"],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_steps_are_in_seconds(tmp_path: Path, times: Any, suffix: str):
+    frame, path = pd.DataFrame({"t": times, "x": np.arange(8) / 2}), tmp_path / f"a{suffix}"
+    (frame.to_parquet if suffix == ".parquet" else frame.to_csv)(path, index=False)
+    (table,) = read_tables(path, (), "t")
+    assert (table.step, table.columns, table.breaks, table.suffix) == (21600, ("x",), (), suffix)
+    assert np.array_equal(table.values[:, 0], np.arange(8) / 2)
+
+
+def test_days_are_times(tmp_path: Path):
+    path = csv(tmp_path / "a.csv", "day,x\n2024-02-27,1\n2024-02-28,2\n2024-02-29,3\n2024-03-02,4\n")
+    (table,) = read_tables(path, (), "day")
+    assert (table.step, table.breaks) == (86400, (3,))
+
+
+def test_lines_before_the_header_are_skipped(tmp_path: Path):
+    path = csv(tmp_path / "a.csv", "a station,somewhere\nx,y\n1,2\n3,\n")
+    (table,) = read_tables(path, (), None, skip=1)
+    assert table.columns == ("x", "y")
+    assert table.missing.tolist() == [False, True]
+    assert np.isnan(table.values[1, 1])
+
+
+def test_what_is_no_series_is_named(tmp_path: Path):
+    assert "expected a file named .csv or .parquet" in refused(tmp_path)
+    assert "expected a file named .csv or .parquet" in refused(tmp_path / "none.csv")
+    for suffix in (".csv", ".parquet"):
+        (tmp_path / f"a{suffix}").write_bytes(b"\xff\xfe\0hello\n1,2,3\n")
+        assert "cannot be read: " in refused(tmp_path / f"a{suffix}")
+    assert "got no numbers in" in refused(csv(tmp_path / "b.csv", "x\none\ntwo\n"))
+    assert "cannot be read" in refused(csv(tmp_path / "b.csv", "x,y\n1,2\n3\n"))
+    with pytest.raises(ValueError, match=r"got '-' in column 'x' of b\.csv, expected numbers"):
+        read_tables(csv(tmp_path / "b.csv", "x,y\n1,2\n-,3\n"), ("x",), None)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ("0 1 2 1 4", "got 2, then 1 in a.csv, expected steps of 1 s upwards"),
+        ("0 1 1 2 3 4", "got 1, then 1 in a.csv"),
+        ("0 1 2 4 5 7 8 10 11", "got 3 steps longer than 1 s in a.csv, expected even ones"),
+        ("5", "got a single row"),
+        ("one two three", "got one in column 't' of a.csv, expected ISO times or seconds"),
+    ],
+)
+def test_times_that_are_not_even_are_named(tmp_path: Path, times: str, said: str):
+    path = csv(tmp_path / "a.csv", "t,x\n" + "".join(f"{t},1\n" for t in times.split()))
+    assert said in refused(path, "t")
+    assert "got 1 rows without a time" in refused(csv(path, "t,x\n1,1\n,2\n3,3\n"), "t")
