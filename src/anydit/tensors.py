@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from math import pi, prod
+from math import nan, pi, prod
 from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -130,6 +130,12 @@ def known(condition: Tensor | Masked | Tokens) -> tuple[Tensor | Tokens, Bool[Te
 def mask_of(cond: Cond) -> Bool[Tensor, " b *space"] | None:
     """Which positions of the samples exist (None: all)."""
     return cast("Tensor", known(cond[MASK])[0]) if MASK in cond else None
+
+
+def existing(x: Float[Tensor, "b c *space"], cond: Mapping[str, Tensor | Masked | Tokens]) -> Tensor:
+    """Samples as they are where the mask says that they exist, and NaN elsewhere."""
+    mask = mask_of(cond)
+    return x if mask is None else x.masked_fill(~mask[:, None], nan)
 
 
 def drop(cond: Cond, where: Mapping[str, Bool[Tensor, " b"]]) -> Cond:

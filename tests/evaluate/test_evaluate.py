@@ -23,6 +23,7 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.tensors import MASK, Batch
 
 FIGURES = ["accuracy", "frechet", "kernel", "precision", "recall", "nearest", "copies"]
 
@@ -177,8 +178,12 @@ def test_samples_are_drawn_under_the_conditions_of_held_out_data(digits: tuple[P
 
 def test_images_are_compared_as_they_would_be_written(arrays: tuple[Pipeline, Arrays], digits: tuple[Pipeline, Digits]):
     x = torch.tensor([-5.0, 3.0, 20.0]).reshape(1, 1, 1, 3)
-    assert as_written(digits[0].config.view, x).flatten().tolist() == [0, 3, 16]
-    assert as_written(arrays[0].config.view, x).equal(x)
+    batch = Batch(x, {}, torch.zeros(1, dtype=torch.long))
+    assert as_written(digits[0].config.view, batch).flatten().tolist() == [0, 3, 16]
+    assert as_written(arrays[0].config.view, batch).equal(x)
+    part = replace(batch, cond={MASK: torch.tensor([[[True, True, False]]])})
+    assert as_written(digits[0].config.view, part).flatten()[:2].tolist() == [0, 3]
+    assert as_written(digits[0].config.view, part).isnan().sum() == 1
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.device import find_device
+from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Label, Numbers, Text
 
@@ -32,7 +33,8 @@ FRAMES = 24
 SHEET, FILM = (".png", ".jpg", ".jpeg", ".webp"), ".gif"
 """What a file for all samples together, and one for their way from noise to data, may be named."""
 
-TAKEN = frozenset({"n", "seed", "guidance", "size", "device", "out", "help", *(f.name for f in fields(Sampling))})
+OWN = ("n", "seed", "guidance", "size", "length", "device", "out", "help")
+TAKEN = frozenset({*OWN, *(f.name for f in fields(Sampling))})
 """Names of this command's own options, which stay these options where a condition has such a name too."""
 
 
@@ -67,6 +69,8 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"negative-{next(iter(negative))}: got a text without guidance, expected --guidance above 1")
     if negative:
         sampling = replace(sampling, guidance=replace(sampling.guidance, negative=negative))
+    if known.length:
+        cond[LENGTH] = [pipeline.config.view.places(each) for each in known.length]
     for written in draw(pipeline, n, cond, sampling, known.seed, known.size, outs):
         print(f"Wrote {written}")
     return 0
@@ -112,6 +116,9 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")
     parser.add_argument("--size", type=int, nargs="+", help="another size than trained on, one number for each axis")
+    parser.add_argument(
+        "--length", nargs="+", help="how much of a sample exists, where that varies: places, or as 0.5s of audio"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU that is there)")
     parser.add_argument(
         "--out",
@@ -162,6 +169,7 @@ def draw(
         x = pipeline.sample(
             n, cond, seed=seed, size=tuple(size) if size else None, batch=batch, sampling=sampling, on_step=on_step
         )
+    frames = [frame.where(~x.isnan(), x) for frame in frames]
     return [path for out in outs for path in _write(pipeline.config, x, cond, frames, out)]
 
 
@@ -208,7 +216,7 @@ def captions(conditions: dict[str, Condition], cond: dict[str, Given], x: Tensor
         chosen = [label.names[i] if label.names else str(i) for i in cast("Tensor", index[name]).tolist()]
         lines = [f"{line} {caption}".strip() for line, caption in zip(lines, chosen, strict=True)]
     for name, value in cond.items():
-        if isinstance(conditions[name], Text):
+        if isinstance(conditions.get(name), Text):
             texts = cast("list[str]", value)
             chosen = texts * len(x) if len(texts) == 1 else texts
             lines = [f"{line} {text}".strip() for line, text in zip(lines, chosen, strict=True)]

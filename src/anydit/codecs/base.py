@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from anydit.config import config
+from anydit.tensors import MASK
 
 CPU = torch.device("cpu")
 
@@ -46,8 +48,8 @@ class Survey:
     """The data, as a codec looks at them to fill in what its config leaves to them.
 
     `batches(n)` reads at most `n` samples, evenly spread, or all of them (None), and nothing before it is asked for.
-    `bounds`: the least and the largest value, where they are known, as black and white of images are. `device`: where
-    a network is to run.
+    A value is NaN where a sample does not exist. `bounds`: the least and the largest value, where they are known, as
+    black and white of images are. `device`: where a network is to run.
     """
 
     batches: Callable[[int | None], Iterable[Float[Tensor, "b c *space"]]]
@@ -111,6 +113,24 @@ def in_parts(
     """`code(x)`, so many samples at a time that they have `PLACES_AT_ONCE`. `size`: of the data, if `x` is latents."""
     places = prod(tuple(x.shape[2:]) if size is None else size)
     return torch.cat([code(part) for part in x.split(max(1, PLACES_AT_ONCE // places))])
+
+
+MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+"""By the number of axes."""
+
+
+def coarser(flags: Bool[Tensor, "b *size"], space: tuple[int, ...]) -> Bool[Tensor, "b *space"]:
+    """Which latents have any place of data behind them that is flagged.
+
+    Raises:
+        ValueError: latents have other axes than the data, or there are more than three.
+    """
+    size = tuple(flags.shape[1:])
+    if size == space:
+        return flags
+    if len(size) != len(space) or len(size) not in MAX_POOL:
+        raise ValueError(f"{MASK}: got data of size {size} with latents of {space}, expected as many axes, 1 to 3")
+    return MAX_POOL[len(size)](flags[:, None].float(), space)[:, 0] > 0
 
 
 def divided(size: tuple[int, ...], factors: tuple[int, ...], who: str) -> tuple[int, ...]:

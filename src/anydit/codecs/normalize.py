@@ -61,7 +61,7 @@ class Normalize(CodecConfig):
 
 
 def moments(batches: Iterable[Float[Tensor, "b c *space"]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, over all samples and places, in doubles.
+    """Mean and standard deviation of each channel, over all samples and the places that exist, in doubles.
 
     A channel that never varies has a deviation of 1 here: it carries nothing, and dividing by 1 keeps it where it is.
 
@@ -71,6 +71,7 @@ def moments(batches: Iterable[Float[Tensor, "b c *space"]]) -> tuple[tuple[float
     count, total, square, origin = 0, torch.zeros(()), torch.zeros(()), None
     for x in batches:
         values = x.double().transpose(0, 1).flatten(1)
+        values = values[:, ~values.isnan().all(0)]
         # Squares are taken about the first batch's mean: far from zero, their differences would lose all digits.
         origin = values.mean(1, keepdim=True) if origin is None else origin
         count += values.shape[1]

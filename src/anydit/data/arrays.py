@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import isnan
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -210,10 +211,11 @@ class ArrayView(View):
         # Of more than two axes the middle slice along the first ones is shown.
         while x.ndim > 4:
             x = x[:, :, x.shape[2] // 2]
-        low = float(x.min()) if self.low is None else self.low
-        high = max(float(x.max()) if self.high is None else self.high, low + 1e-6 * max(1.0, abs(low)))
+        there = x[~x.isnan()]
+        low = float(there.min()) if self.low is None else self.low
+        high = max(float(there.max()) if self.high is None else self.high, low + 1e-6 * max(1.0, abs(low)))
         if x.ndim == 4:
-            return Images(low, high).picture(x, captions, columns)
+            return Images(low, high).picture(x.nan_to_num(low), captions, columns)
         unit = ((x - low) / (high - low)).clamp(0, 1)
         return sheet([_curves(sample) for sample in unit], captions, columns)
 
@@ -231,5 +233,6 @@ def _curves(unit: Float[Tensor, "c n"]) -> Image.Image:
     draw = ImageDraw.Draw(tile)
     places = torch.linspace(0, width - 1, unit.shape[1]).tolist()
     for channel, values in enumerate(((1 - unit) * (height - 1)).tolist()):
-        draw.line(list(zip(places, values, strict=True)), fill=f"hsl({(215 + channel * 137) % 360},70%,40%)")
+        there = [point for point in zip(places, values, strict=True) if not isnan(point[1])]
+        draw.line(there, fill=f"hsl({(215 + channel * 137) % 360},70%,40%)")
     return tile

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +26,9 @@ class Facts:
 
     What is known about each sample, by the condition's name. `classes`: of a label, by name, in the order of their
     indices. `numbers`: what each of several numbers is, with its unit. `fields`: the channels of an aligned field.
-    `texts`: the names of what is told in words.
+    `texts`: the names of what is told in words. `lengths`: where samples exist in part only (see `MASK`), how many
+    places do along the last axis, and how many training samples have that length; `total_of`: the numbers whose sum a
+    sample's length is.
     `view`: what a file of such data says of itself that its numbers do not, such as a rate in Hz or a spacing in mm.
     """
 
@@ -37,6 +39,8 @@ class Facts:
     fields: Mapping[str, int] = field(default_factory=dict[str, int])
     texts: tuple[str, ...] = ()
     view: "View | None" = None
+    lengths: tuple[tuple[int, int], ...] = ()
+    total_of: str | None = None
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -130,7 +134,12 @@ class Data(ABC):
 
 @config
 class View(ABC):
-    """How samples of a modality are shown to people and written to files."""
+    """How samples of a modality are shown to people and written to files. Where a sample is NaN it does not exist.
+
+    `placed`: whether a place means the same in each sample, so that samples can be compared place by place.
+    """
+
+    placed: ClassVar[bool] = True
 
     @abstractmethod
     def picture(
@@ -146,6 +155,16 @@ class View(ABC):
     def bounds(self) -> tuple[float, float] | None:
         """The values between which samples lie, where there are such, as black and white of images are."""
         return None
+
+    def places(self, length: str) -> int:
+        """How many places of the last axis a length is that a person gives: here a plain number of them.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not length.isdigit() or int(length) < 1:
+            raise ValueError(f"length: got {length!r}, expected a whole number from 1 on")
+        return int(length)
 
     def like(self, facts: Facts) -> "View":
         """The view with each field that is None filled in as the data has it, so that samples are written so."""

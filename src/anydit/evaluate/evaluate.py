@@ -19,7 +19,7 @@ from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.features import AT_ONCE, CONV, Features, RandomNetwork, in_parts
 from anydit.evaluate.own import own
-from anydit.evaluate.sets import Progress, Sets, as_written, draw, of_codec, opened, spread
+from anydit.evaluate.sets import Progress, Sets, clipped, draw, of_codec, opened, spread
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 
@@ -91,7 +91,9 @@ def evaluate(
     pipeline.config.check(how)  # before any work
     sets = opened(pipeline, data, samples)
     if features is not None:
-        features(sets.real.x[:2])  # features that cannot see such samples say so before any work
+        features(sets.filled(sets.real.x[:2]))  # features that cannot see such samples say so before any work
+    if not sets.view.placed:
+        return _of_its_own(pipeline, sets, how, data, seed, progress)
     judge = None if features and not sets.asked else _judge(sets, data, pipeline.device, progress)
     space, notes = _space(features, judge, sets, pipeline.device)
     clock.lap("classifier")
@@ -99,7 +101,8 @@ def evaluate(
     clock.lap("samples")
     figures, used = _in_features(space, x, sets, progress)
     clock.lap("features")
-    near = compare.nearest(torch.cat([x, sets.real.x]), sets.train, lambda done: progress("neighbours", done))
+    queries = sets.filled(torch.cat([x, sets.real.x]))
+    near = compare.nearest(queries, sets.train, lambda done: progress("neighbours", done))
     figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
     clock.lap("neighbours")
     judged, followed = _judged(judge, sets, x), texts.followed(sets, x, pipeline.device, progress)
@@ -117,6 +120,25 @@ def evaluate(
         classes=judged.classes,
         confusion=judged.confusion,
         pictures=pictures.shown(sets, x, near) | judged.pictures | {**mine.pictures},
+    )
+
+
+def _of_its_own(pipeline: Pipeline, sets: Sets, how: Sampling, data: Data, seed: int, progress: Progress) -> Report:
+    """The report on samples whose places mean nothing, as those of sets: the figures of the modality alone."""
+    clock = Clock()
+    x, calls = draw(pipeline, sets, how, seed, progress)
+    clock.lap("samples")
+    mine = own(sets.view, x, sets)
+    clock.lap("figures")
+    return Report(
+        figures=mine.figures,
+        features="the figures of their kind",
+        counts=_counts(sets, x) | {"reference": len(sets.train)},
+        settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
+        seconds=clock.seconds,
+        network_calls=calls,
+        notes=("Samples are sets: no features and no distances place by place tell them apart.",),
+        pictures=pictures.sheets(sets, x) | {**mine.pictures},
     )
 
 
@@ -142,14 +164,15 @@ def evaluate_codec(
     space, notes = _space(features, judge, sets, device)
     clock.lap("classifier")
     with torch.inference_mode():
-        x = in_codec_parts(lambda part: codec.decode(codec.encode(part.to(device))).float().cpu(), sets.real.x)
-    x = as_written(view, x)
+        real = sets.filled(sets.real.x)
+        x = in_codec_parts(lambda part: codec.decode(codec.encode(part.to(device))).float().cpu(), real)
+    x = clipped(view, x)
     clock.lap("reconstructions")
     figures, used = _in_features(space, x, sets, progress)
     clock.lap("features")
     judged = _judged(judge, sets, x)
     return Report(
-        figures=compare.reconstruction(x, sets.real.x, view.bounds) | judged.figures | figures,
+        figures=compare.reconstruction(x, real, view.bounds) | judged.figures | figures,
         features=space.name,
         counts=_counts(sets, x) | used,
         settings={"data": to_json(data)},
@@ -158,7 +181,7 @@ def evaluate_codec(
         notes=(*notes, *_one_of_several(sets), *_few(sets.count, used["features"])),
         classes=judged.classes,
         confusion=judged.confusion,
-        pictures={"reconstructions": side_by_side(view, sets.real.x[:SHOWN], x[:SHOWN])} | judged.pictures,
+        pictures={"reconstructions": side_by_side(view, real[:SHOWN], x[:SHOWN])} | judged.pictures,
         subject="reconstructions",
     )
 
@@ -181,7 +204,7 @@ def _space(
     chosen = features or judge
     if chosen is not None:
         return chosen, []
-    chosen = RandomNetwork(sets.read_train(spread(len(sets.train), 2000)), device)
+    chosen = RandomNetwork(sets.filled(sets.read_train(spread(len(sets.train), 2000))), device)
     return chosen, [
         f"The data has no labels, so figures are in {chosen.name}: they tell noise, blur and texture from real data, "
         "but know nothing of what is shown."
@@ -195,11 +218,11 @@ def _in_features(
     ids = spread(len(sets.train), REFERENCE_AT_MOST)
     parts = list[Tensor]()
     for some in ids.split(AT_ONCE):
-        parts.append(space(sets.read_train(some)))
+        parts.append(space(sets.filled(sets.read_train(some))))
         progress("features", (int(some[-1]) + 1) / len(sets.train))
     reference = torch.cat(parts)
-    drawn = [in_parts(space, some) for some in x.split(sets.sizes)]
-    figures = compare.in_features(drawn, in_parts(space, sets.real.x), reference)
+    drawn = [in_parts(space, some) for some in sets.filled(x).split(sets.sizes)]
+    figures = compare.in_features(drawn, in_parts(space, sets.filled(sets.real.x)), reference)
     return figures, {"reference": len(reference), "features": reference.shape[1]}
 
 
@@ -207,7 +230,8 @@ def _judged(judge: Classifier | None, sets: Sets, x: Float[Tensor, "n c *space"]
     """What the classifier sees in samples, if they were asked to be of a class."""
     if judge is None or not sets.asked:
         return Judged()
-    asked, seen, held = sets.labels[sets.rows], judge.predict(x), judge.predict(sets.real.x)
+    asked = sets.labels[sets.rows]
+    seen, held = (judge.predict(sets.filled(some)) for some in (x, sets.real.x))
     table, floor = (
         compare.confusion(asked, seen, len(judge.classes)),
         compare.confusion(sets.labels, held, len(judge.classes)),

@@ -24,15 +24,18 @@ CLASSES_IN_FULL = 30
 
 def shown(sets: Sets, x: Float[Tensor, "n c *space"], near: Neighbours) -> dict[str, Image.Image]:
     """Sheets of samples, of real data, and of samples over their nearest training neighbours."""
-    rows, columns, captions = _arranged(sets)
-    view = sets.view
     by_distance = near.distance[: len(x)].argsort()[spread(len(x), PAIRS)]
     pairs = torch.cat([x[by_distance], sets.read_train(near.which[by_distance])])
     distances = [f"{d:.3g}" for d in near.distance[by_distance].tolist()]
+    return sheets(sets, x) | {"neighbours": sets.view.picture(pairs, distances * 2, len(by_distance))}
+
+
+def sheets(sets: Sets, x: Float[Tensor, "n c *space"]) -> dict[str, Image.Image]:
+    """Sheets of samples and of real data."""
+    rows, columns, captions = _arranged(sets)
     return {
-        "samples": view.picture(x[rows], captions, columns),
-        "held_out": view.picture(sets.real.x[rows], captions, columns),
-        "neighbours": view.picture(pairs, distances * 2, len(by_distance)),
+        "samples": sets.view.picture(x[rows], captions, columns),
+        "held_out": sets.view.picture(sets.real.x[rows], captions, columns),
     }
 
 

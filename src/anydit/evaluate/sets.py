@@ -14,7 +14,7 @@ from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Label
-from anydit.tensors import MASK, Batch, Cond, changed
+from anydit.tensors import MASK, Batch, Cond, changed, existing
 
 DRAW_AT_MOST = 10_000
 """Samples in one draw, and held-out samples that are compared with."""
@@ -36,7 +36,8 @@ Progress = Callable[[str, float], None]
 class Sets:
     """Training data, held-out data; `real`, as many of the latter as there are in a draw; `drawn`, samples in all.
 
-    `label`: by which samples are judged; `asked`: whether the pipeline is conditioned on it; `told`: on a text.
+    `label`: by which samples are judged; `asked`: whether the pipeline is conditioned on it; `told`: on a text. Where a
+    sample does not exist it is NaN; `filler`: what the data have there in each channel, None if all exist whole.
     """
 
     train: Samples
@@ -47,6 +48,7 @@ class Sets:
     asked: bool
     told: bool
     view: View
+    filler: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -77,7 +79,13 @@ class Sets:
 
     def read_train(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
         """Training samples as they would be written."""
-        return as_written(self.view, self.train.read(ids).x)
+        return as_written(self.view, self.train.read(ids))
+
+    def filled(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+        """Samples as features see them, which take no NaN: with the data's own filler where they do not exist."""
+        if self.filler is None:
+            return x
+        return torch.where(x.isnan().all(1, keepdim=True), self.filler.reshape(-1, *(1,) * (x.ndim - 2)), x)
 
 
 def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
@@ -106,8 +114,9 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
     label = (asked + labels)[0] if labels else None
     told = any(name in config.model.conditions for name in facts.texts)
     real = held.read(spread(len(held), count))
-    real = replace(real, x=as_written(config.view, real.x))
-    return Sets(train, held, real, drawn, label, bool(asked), told, config.view)
+    filler = _filler(real)
+    real = replace(real, x=as_written(config.view, real))
+    return Sets(train, held, real, drawn, label, bool(asked), told, config.view, filler)
 
 
 def of_codec(view: View, data: Data, samples: int | None) -> Sets:
@@ -124,8 +133,9 @@ def of_codec(view: View, data: Data, samples: int | None) -> Sets:
     count = samples or most
     label = next((name for name, classes in facts.classes.items() if len(classes) > 1), None)
     real = held.read(spread(len(held), count))
-    real = replace(real, x=as_written(view, real.x))
-    return Sets(train, held, real, count, label, label is not None, told=False, view=view)
+    filler = _filler(real)
+    real = replace(real, x=as_written(view, real))
+    return Sets(train, held, real, count, label, label is not None, told=False, view=view, filler=filler)
 
 
 def _parts(data: Data) -> tuple[Samples, Samples]:
@@ -167,18 +177,31 @@ def draw(
         x = pipeline.sample(n, cond, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
     finally:
         hook.remove()
-    bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())
+    bad = int((~sets.filled(x).flatten(1).isfinite().all(dim=1)).sum())
     if bad:
         raise ValueError(
             f"samples: got NaN or infinity in {bad} of {n}, expected finite values; "
             "training diverged, or this sampler needs more steps or less guidance"
         )
-    return as_written(sets.view, x), calls / n
+    return clipped(sets.view, x), calls / n
 
 
-def as_written(view: View, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+def clipped(view: View, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
     """Samples with the values that a file of them would hold: images between black and white."""
     return x.clamp(view.low, view.high) if isinstance(view, Images) else x
+
+
+def as_written(view: View, batch: Batch) -> Float[Tensor, "n c *space"]:
+    """Samples of the data as a file of them would hold them, NaN where they do not exist."""
+    return existing(clipped(view, batch.x), batch.cond)
+
+
+def _filler(real: Batch) -> Float[Tensor, " c"] | None:
+    """What stands in each channel where a sample does not exist."""
+    if MASK not in real.cond:
+        return None
+    nowhere = real.x.transpose(0, 1)[:, ~real.tensor(MASK)]
+    return nowhere[:, 0] if nowhere.shape[1] else real.x.new_zeros(real.x.shape[1])
 
 
 def spread(count: int, wanted: int) -> Int[Tensor, " n"]:

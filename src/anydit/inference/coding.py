@@ -3,14 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 
 from anydit.codecs import Codec, Tiles
 from anydit.codecs import tiles as tiling
-from anydit.codecs.base import in_parts
-
-MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-"""By the number of axes."""
+from anydit.codecs.base import coarser, in_parts
 
 
 def encoded(codec: Codec, x: Float[Tensor, "n c *space"], device: torch.device) -> Float[Tensor, "n c_z *space_z"]:
@@ -45,8 +41,4 @@ def kept(
         raise ValueError(f"keep: got {keep.dtype}, expected a boolean tensor")
     if tuple(keep.shape) != (n, 1, *size):
         raise ValueError(f"keep: got shape {tuple(keep.shape)}, expected {(n, 1, *size)}, as x has but for channels")
-    if size == space:
-        return keep
-    if len(size) not in MAX_POOL:
-        raise ValueError(f"keep: got samples with {len(size)} axes beside latents of {space}, expected 1 to 3 axes")
-    return MAX_POOL[len(size)]((~keep).float(), space) == 0
+    return keep if size == space else ~coarser(~keep[:, 0], space)[:, None]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from anydit.codecs import TextEncoder
@@ -32,7 +32,7 @@ def prepared(
     out = dict[str, Tensor | Tokens]()
     for name, value in (given or {}).items():
         if name == MASK:
-            out[name] = _mask(value, n, space)
+            out[name] = as_mask(value, n, space)
         elif name not in conditions:
             raise ValueError(
                 f"cond: got {name!r}, expected one of: {', '.join(conditions) or 'none (unconditional model)'}"
@@ -102,7 +102,7 @@ def _class(name: str, item: Any, config: Label) -> int:
 
 
 def _numbers(name: str, value: Given, config: Numbers, n: int, space: tuple[int, ...]) -> Tensor:
-    numbers, names = _tensor(name, value), config.names or ()
+    numbers, names = as_numbers(name, value), config.names or ()
     count = len(names)
     if numbers.ndim == 0 or (numbers.ndim == 1 and count > 1):
         numbers = numbers.reshape(1, -1)
@@ -115,7 +115,7 @@ def _numbers(name: str, value: Given, config: Numbers, n: int, space: tuple[int,
 
 
 def _field(name: str, value: Given, config: Field, n: int, space: tuple[int, ...]) -> Tensor:
-    values, shape = _tensor(name, value), (config.channels, *space)
+    values, shape = as_numbers(name, value), (config.channels, *space)
     values = values[None] if values.ndim == len(shape) else values
     if tuple(values.shape[1:]) != shape:
         raise ValueError(f"cond: {name}: got shape {tuple(values.shape)}, expected [{n}, {', '.join(map(str, shape))}]")
@@ -132,15 +132,24 @@ def _text(name: str, value: Given, config: Text, n: int, space: tuple[int, ...])
     return changed(value, lambda part: _for_all(name, part, n, part.ndim - 1))
 
 
-def _mask(value: Given, n: int, space: tuple[int, ...]) -> Tensor:
+def as_mask(value: Given, n: int, space: tuple[int, ...]) -> Bool[Tensor, "n *space"]:
+    """Which places of each sample exist.
+
+    Raises:
+        ValueError: it is not a boolean for each place.
+    """
     exists = torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype == np.bool_ else value
     if not isinstance(exists, Tensor) or exists.dtype != torch.bool or tuple(exists.shape[1:]) != space:
         raise ValueError(f"cond: {MASK}: expected a boolean tensor of shape [{n}, {', '.join(map(str, space))}]")
     return _for_all(MASK, exists, n, len(space))
 
 
-def _tensor(name: str, value: Given) -> Tensor:
-    """Finite numbers, of whatever kind they came."""
+def as_numbers(name: str, value: Given) -> Tensor:
+    """Finite numbers, of whatever kind they came.
+
+    Raises:
+        ValueError: they are none.
+    """
     if isinstance(value, Tensor):
         tensor = value.detach().to(torch.float32)
     else:

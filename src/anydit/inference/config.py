@@ -12,6 +12,7 @@ from anydit.diffusion.multistep import AnySampler, DPMSolverPP
 from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
 from anydit.diffusion.times import AnyTimeGrid, Even
+from anydit.inference.lengths import Lengths
 from anydit.model.dit import DiTConfig
 from anydit.model.text import Text
 from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
@@ -39,7 +40,7 @@ class Sampling:
 class PipelineConfig:
     """A network, the path and prediction it was trained for, its codec, and how its samples are drawn and shown.
 
-    `encoders`: of texts, by the condition's name.
+    `encoders`: of texts, by the condition's name. `lengths`: of samples of which only a part exists; from the data.
     """
 
     _: KW_ONLY
@@ -48,6 +49,7 @@ class PipelineConfig:
     prediction: AnyPrediction = Velocity()
     codec: CodecConfig = Normalize()
     encoders: dict[str, TextEncoder] = field(default_factory=dict[str, TextEncoder])
+    lengths: Lengths | None = None
     sampling: Sampling = Sampling()
     view: View = Images()
 

@@ -1,7 +1,7 @@
 """A trained model as a person uses it: load, sample, edit, save."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float, Real, Shaped
 from torch import Tensor
 
 from anydit.codecs import Codec, Tiles
+from anydit.codecs.base import coarser
 from anydit.diffusion.denoiser import NetworkDenoiser
 from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
@@ -19,9 +20,11 @@ from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
 from anydit.inference.device import find_device
 from anydit.inference.folder import export
+from anydit.inference.job import Job, OnStep
+from anydit.inference.lengths import split, split_given
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
-from anydit.tensors import MASK, Cond, Denoiser, Stream, Tokens, changed, select
+from anydit.tensors import MASK, Denoiser, Stream, Tokens, changed, existing, select
 from anydit.weights import CODEC_FILE, load_beside, load_strictly
 
 TOKENS_AT_ONCE = 2**16
@@ -29,25 +32,6 @@ TOKENS_AT_ONCE = 2**16
 
 GRADIENT_COST = 16
 """A gradient keeps what every layer has computed: so many times fewer tokens then."""
-
-OnStep = Callable[[Step], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Samples to make: how, of which latents' shape, under which conditions, and what they start from."""
-
-    n: int
-    how: Sampling
-    space: tuple[int, ...]
-    cond: Cond
-    negative: Cond
-    seed: int
-    on_step: OnStep | None = None
-    weak: Denoiser | None = None
-    start: Tensor | None = None
-    strength: float = 1.0
-    keep: Tensor | None = None
 
 
 class Pipeline:
@@ -91,17 +75,19 @@ class Pipeline:
         """Draw `n` samples, on the data's own scale.
 
         `cond`: by name, one value for all samples or one for each: `{"label": 3}`, `{"text": "a nine"}`. `size`: other
-        than trained on. `sampling`: instead of the saved one; `steps` and `guidance` override single fields of it.
-        `batch`: how many at a time. `weak`: a worse model of the same data, for autoguidance. `on_step` sees each step
-        of each batch. Sample i depends on `seed`, i and its condition, not on the others.
+        than trained on. Of samples of which only a part exists, `{"length": 9}` says how much, else it is drawn as the
+        data have it; they are NaN elsewhere. `sampling`: instead of the saved one; `steps` and `guidance` override
+        single fields of it. `batch`: how many at a time. `weak`: a worse model of the same data, for autoguidance.
+        `on_step` sees each step of each batch. Sample i depends on `seed`, i and its condition, not on the others.
 
         Raises:
             ValueError: an argument that the model cannot serve.
         """
         how = self._how(sampling, steps, guidance, weak is not None)
         space = self._latent_space(size)
-        conditions, instead = self._conditions(cond, how, _positive("n", n), space)
-        return self._run(Job(n, how, space, conditions, instead, seed, on_step, weak), batch)
+        exists, told = split(self.config.lengths, cond or {}, _positive("n", n), self._data_size(space), seed)
+        conditions, instead = self._conditions(told, how, n, space, exists)
+        return self._run(Job(n, how, space, conditions, instead, seed, on_step, weak, exists), batch)
 
     def edit(
         self,
@@ -119,7 +105,8 @@ class Pipeline:
     ) -> Float[Tensor, "n c *space"]:
         """Image-to-image and inpainting: start from `x` (on the data's own scale), noised up to time `strength`.
 
-        `keep`, `[n 1 *space]`: where `x` must stay as it is; the rest is made to fit. Everything else as in `sample`.
+        `keep`, `[n 1 *space]`: where `x` must stay as it is; the rest is made to fit. Everything else as in `sample`,
+        which gave NaN where a sample does not exist.
 
         Raises:
             ValueError: an argument that the model cannot serve.
@@ -127,12 +114,13 @@ class Pipeline:
         if not 0 < strength <= 1:
             raise ValueError(f"strength: got {strength}, expected above 0 and at most 1")
         how = self._how(sampling, steps, guidance)
-        x = self._finite(x)
+        exists, told = split_given(self.config.lengths, x, cond or {}, seed)
+        x = self._finite(x if exists is None else torch.where(exists[:, None], x, 0))
         space = self._latent_space(tuple(x.shape[2:]))
         latents_kept = None if keep is None else kept(keep, len(x), tuple(x.shape[2:]), space)
-        conditions, instead = self._conditions(cond, how, len(x), space)
+        conditions, instead = self._conditions(told, how, len(x), space, exists)
         z = encoded(self.codec, x, self.device)
-        job = Job(len(x), how, space, conditions, instead, seed, on_step, None, z, strength, latents_kept)
+        job = Job(len(x), how, space, conditions, instead, seed, on_step, None, exists, z, strength, latents_kept)
         result = self._run(job, batch)
         return result if keep is None else torch.where(keep, x, result)
 
@@ -156,8 +144,8 @@ class Pipeline:
         """
         x = self._finite(x)
         space = self._latent_space(tuple(x.shape[2:]))
-        conditions, _ = self._conditions(cond, self.config.sampling, len(x), space)
-        if MASK in conditions:
+        conditions, _ = self._conditions(cond or {}, self.config.sampling, len(x), space, None)
+        if MASK in (cond or {}) or self.config.lengths is not None:
             raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
         volume, denoiser = self.codec.log_volume(tuple(x.shape[1:])), self.denoiser()
         at_once = max(1, self._batch(None, space) // GRADIENT_COST) if batch is None else self._batch(batch, space)
@@ -173,20 +161,25 @@ class Pipeline:
 
     def decode(self, z: Float[Tensor, "b c_z *space_z"], tiles: Tiles | None = None) -> Float[Tensor, "b c *space"]:
         """Latents, as `on_step` sees them, on the data's own scale, on the CPU; in tiles if they are given."""
-        return decoded(self.codec, z, self.config.codec.data_size(tuple(z.shape[2:])), self.device, tiles)
+        return decoded(self.codec, z, self._data_size(tuple(z.shape[2:])), self.device, tiles)
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `anydit.load` opens: pipeline.json, model.safetensors, and the codec's weights if any."""
         export(Path(folder), self.config, self.model.state_dict(), self.codec.state_dict())
 
     def _conditions(
-        self, cond: Mapping[str, Given] | None, how: Sampling, n: int, space: tuple[int, ...]
+        self, cond: Mapping[str, Given], how: Sampling, n: int, space: tuple[int, ...], exists: Tensor | None
     ) -> tuple[dict[str, Tensor | Tokens], dict[str, Tensor | Tokens]]:
-        """What the samples are told, and what they are guided away from in place of nulls; texts are encoded."""
+        """What the samples are told, and what they are guided away from in place of nulls; texts are encoded.
+
+        `exists`: which places of the data do, as the network is told of its latents.
+        """
         known = self.config.model.conditions
         negative = {name: [text] * n for name, text in how.guidance.negative.items()}
         texts = {name: known[name] for name in negative}
-        told, instead = (encoded_texts(some, known, self.encoders, self.device) for some in (cond or {}, negative))
+        told, instead = (encoded_texts(some, known, self.encoders, self.device) for some in (cond, negative))
+        if exists is not None:
+            told[MASK] = coarser(exists, space)
         return prepared(told, known, n, space), prepared(instead, texts, n, space)
 
     def _how(
@@ -227,7 +220,8 @@ class Pipeline:
             if job.on_step is not None:
                 job.on_step(last)
         assert last is not None, "a time grid has at least one step"
-        return self.decode(last.xt, job.how.tiles)
+        x = self.decode(last.xt, job.how.tiles)
+        return x if job.exists is None else existing(x, {MASK: job.exists[rows]})
 
     def _steps(self, job: Job, rows: slice) -> Iterator[Step]:
         """The sampler's steps for some rows of a job; nothing runs before the first is asked for."""
@@ -254,6 +248,9 @@ class Pipeline:
             yield from how.sampler.run(
                 denoiser, path, xt, times, cond, lambda step: stream.normal(step + 1, positions, shape)
             )
+
+    def _data_size(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        return self.config.codec.data_size(space)
 
     @property
     def _latent_channels(self) -> int:

@@ -18,7 +18,7 @@ from anydit.diffusion.samplers import Step
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label
 from anydit.model.text import Text
-from anydit.tensors import Tokens
+from anydit.tensors import MASK, Tokens
 
 
 def examples(
@@ -30,7 +30,7 @@ def examples(
     class gets as many of its own.
     """
     first = samples.read(torch.arange(n) % len(samples))
-    cond = {k: v for k, v in first.cond.items() if k in conditions}
+    cond = {k: v for k, v in first.cond.items() if k in conditions or k == MASK}
     captions = [" / ".join(said) for said in zip(*(first.texts[k] for k in cond if k in first.texts), strict=True)]
     captions = captions or [""] * n
     for name, condition in conditions.items():
@@ -71,8 +71,8 @@ def trajectory(
         if (step.steps - 1 - step.index) % every == 0:
             frames.append(pipeline.decode(step.xt))
 
-    pipeline.sample(n, cond, seed=seed, batch=n, on_step=keep)
-    return frames
+    x = pipeline.sample(n, cond, seed=seed, batch=n, on_step=keep)
+    return [frame.where(~x.isnan(), x) for frame in frames]
 
 
 def strip(pipeline: Pipeline, frames: Sequence[Float[Tensor, "n c *space"]]) -> Image.Image:

@@ -16,11 +16,12 @@ from anydit.data import Data, Digits, Facts, Samples, View
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.times import Discrete
 from anydit.inference.config import PipelineConfig
+from anydit.inference.lengths import Lengths
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
-from anydit.tensors import Batch, Tokens
+from anydit.tensors import Batch, Tokens, existing
 from anydit.train.base import Note, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.diffusion import DiffusionWork
@@ -128,7 +129,8 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
     if size != facts.size and any(isinstance(c, Field) for c in conditions.values()):
         raise ValueError(f"model.conditions: got a Field of size {facts.size}, expected none beside latents of {size}")
     model = replace(model, channels=channels, size=size, conditions=conditions)
-    return replace(recipe, model=model, codec=codec, encoders=encoders, view=recipe.view.like(facts))
+    view, lengths = recipe.view.like(facts), recipe.lengths or Lengths.of(facts)
+    return replace(recipe, model=model, codec=codec, encoders=encoders, view=view, lengths=lengths)
 
 
 def _measured(name: str, encoder: TextEncoder) -> TextEncoder:
@@ -142,7 +144,8 @@ def surveyed(samples: Samples, view: View, device: torch.device) -> Survey:
     """What a codec is shown of the data: their bounds are those of the view."""
 
     def batches(at_most: int | None) -> Iterator[Tensor]:
-        return (batch.x for batch in _all(samples, len(samples) if at_most is None else at_most))
+        some = _all(samples, len(samples) if at_most is None else at_most)
+        return (existing(batch.x, batch.cond) for batch in some)
 
     return Survey(batches, view.bounds, device)
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anydit.codecs import Codec
+from anydit.codecs.base import coarser
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.times import stratified
 from anydit.inference.compile import autocast
@@ -176,7 +177,9 @@ class TrainStep(Step[DiT]):
         with torch.no_grad():
             x0 = self.codec.encode(batch.x[rows])
         # The data may know more than this model is told.
-        told = {name: v for name, v in batch.cond.items() if name in self.draws.conditions or name == MASK}
+        told = {name: v for name, v in batch.cond.items() if name in self.draws.conditions}
+        if MASK in batch.cond:
+            told[MASK] = coarser(batch.tensor(MASK), tuple(x0.shape[2:]))
         places = self.positions[rows]
         cond = drop(select(told, rows), self.draws.dropped(step, places))
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
