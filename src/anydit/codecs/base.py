@@ -115,6 +115,12 @@ def in_parts(
     return torch.cat([code(part) for part in x.split(max(1, PLACES_AT_ONCE // places))])
 
 
+def encoded_groups(codec: Codec, x: Float[Tensor, "b kc *space"], groups: int) -> Float[Tensor, "b kz *space_z"]:
+    """Several samples, one after the other in their channels, each encoded by itself."""
+    each = x.unflatten(1, (groups, -1))
+    return codec.encode(each.flatten(0, 1)).unflatten(0, (len(x), groups)).flatten(1, 2)
+
+
 MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 """By the number of axes."""
 

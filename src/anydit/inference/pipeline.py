@@ -15,14 +15,14 @@ from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
 from anydit.inference.adapter import load_weights
-from anydit.inference.coding import decoded, encoded, kept
+from anydit.inference.coding import decoded, encoded, encoded_field, kept
 from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
 from anydit.inference.device import find_device
 from anydit.inference.folder import export
 from anydit.inference.job import Job, OnStep
 from anydit.inference.lengths import split, split_given
-from anydit.model.dit import DiT
+from anydit.model.dit import DiT, coded_fields
 from anydit.model.tokens import grid_of
 from anydit.tensors import MASK, Denoiser, Stream, Tokens, changed, existing, select
 from anydit.weights import CODEC_FILE, load_beside, load_strictly
@@ -180,6 +180,9 @@ class Pipeline:
         told, instead = (encoded_texts(some, known, self.encoders, self.device) for some in (cond, negative))
         if exists is not None:
             told[MASK] = coarser(exists, space)
+        for name, groups in coded_fields(self.config.model).items():
+            if name in told:
+                told[name] = encoded_field(self.codec, name, told[name], groups, self._data_size(space), self.device)
         return prepared(told, known, n, space), prepared(instead, texts, n, space)
 
     def _how(

@@ -73,13 +73,15 @@ class Field:
     """Values aligned with the sample, as extra input channels. Values: `Float[b channels *space]`, in their own units.
 
     `channels`: None takes the number from the data. `mean`, `std`: what normalises each channel; None measures both
-    from the data. `dropout`: as in `Label`.
+    from the data. `dropout`: as in `Label`. `coded`: the values are one or several samples, channels after channels,
+    and the codec encodes them as it does samples: the network compares like with like. `channels` are the latents'.
     """
 
     channels: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     dropout: float = 0.0
+    coded: bool = False
 
     def __post_init__(self) -> None:
         check_dropout(self.dropout)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anydit.config import config
 from anydit.model.blocks import Block, CrossAttention, JointBlock, Layers, Output, Places
-from anydit.model.conditioning import Condition, Conditioner, LabelVector, NumbersVector
+from anydit.model.conditioning import Condition, Conditioner, Field, LabelVector, NumbersVector
 from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, MLP, LayerNorm, Norm
 from anydit.model.text import Cross, Joint, Pooled, Text, TextTokens, TextVector
@@ -122,6 +122,12 @@ class DiTConfig:
     def out_channels(self) -> int:
         """Channels of the network's output."""
         return self.in_channels * (2 if self.learned_variance else 1)
+
+
+def coded_fields(config: DiTConfig) -> dict[str, int]:
+    """The fields that a codec encodes, and of how many samples each is made."""
+    fields = {name: c for name, c in config.conditions.items() if isinstance(c, Field) and c.coded}
+    return {name: (field.channels or 0) // config.in_channels for name, field in fields.items()}
 
 
 class DiT(nn.Module):

@@ -16,7 +16,7 @@ from anydit.inference.adapter import ADAPTER_WEIGHTS
 from anydit.inference.compile import compile_blocks
 from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline, load
-from anydit.model.dit import DiT
+from anydit.model.dit import DiT, coded_fields
 from anydit.train import pictures
 from anydit.train.base import Note, Work
 from anydit.train.config import TrainConfig
@@ -53,7 +53,9 @@ class DiffusionWork(Work[Pipeline]):
         if train.adapter is not None:
             adapt(model, train.adapter, {row.name for row in self.fitted if row.how != KEPT}, train.seed)
             note(share(model))
-        latents, encoder = train.latents.opened(Encoding(samples, config.codec, codec, device))
+        latents, encoder = train.latents.opened(
+            Encoding(samples, config.codec, codec, device, coded_fields(config.model))
+        )
         self.data, self.samples = samples, latents
         if config.encoders:
             told = tables(samples, config.encoders, device)

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
@@ -38,12 +38,16 @@ READ_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Encoding:
-    """What is to be encoded, and by what: samples, the codec with its config, and where it computes."""
+    """What is to be encoded, and by what: samples, the codec with its config, and where it computes.
+
+    `coded`: the fields that the codec encodes, too.
+    """
 
     samples: Samples
     config: CodecConfig
     codec: Codec
     device: torch.device
+    coded: Collection[str] = ()
 
 
 @config
@@ -75,6 +79,10 @@ class Cached:
             ValueError: the data cannot be kept or mirrored, or the folder has no room.
         """
         first = encoding.samples.read(torch.zeros(1, dtype=torch.long))
+        if encoding.coded:
+            raise ValueError(
+                f"train.latents: got Cached beside {', '.join(encoding.coded)}, which each batch encodes; expected Live"
+            )
         tokens = [name for name, value in first.cond.items() if isinstance(value, Tokens)]
         if tokens:
             raise ValueError(

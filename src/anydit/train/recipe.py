@@ -115,8 +115,8 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
     encoders = {name: _measured(name, encoder) for name, encoder in recipe.encoders.items() if name in facts.texts}
     for name, condition in model.conditions.items():
         if name in facts.conditions:
-            conditions[name] = _resolved(name, condition, samples, encoders.get(name))
-        elif condition == type(condition)(dropout=condition.dropout):
+            conditions[name] = _resolved(name, condition, samples, encoders.get(name), channels)
+        elif _open(condition):
             absent.append(name)
         else:
             raise ValueError(f"model.conditions: got {name}, expected one of: {', '.join(facts.conditions) or 'none'}")
@@ -126,8 +126,10 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
         if name not in model.conditions:
             kind = _kind(name, facts).__name__
             note(f"The model is not told of {name}, which the data has; --model.conditions.{name} {kind} tells it.")
-    if size != facts.size and any(isinstance(c, Field) for c in conditions.values()):
-        raise ValueError(f"model.conditions: got a Field of size {facts.size}, expected none beside latents of {size}")
+    if size != facts.size and any(isinstance(c, Field) and not c.coded for c in conditions.values()):
+        raise ValueError(
+            f"model.conditions: got a Field of size {facts.size} beside latents of {size}, expected one that is coded"
+        )
     model = replace(model, channels=channels, size=size, conditions=conditions)
     view, lengths = recipe.view.like(facts), recipe.lengths or Lengths.of(facts)
     return replace(recipe, model=model, codec=codec, encoders=encoders, view=view, lengths=lengths)
@@ -157,7 +159,15 @@ def _kind(name: str, facts: Facts) -> type[Condition]:
     return Label if name in facts.classes else Numbers if name in facts.numbers else Field
 
 
-def _resolved(name: str, condition: Condition, samples: Samples, encoder: TextEncoder | None) -> Condition:
+def _open(condition: Condition) -> bool:
+    """Whether a condition leaves to the data what it is."""
+    plain = replace(condition, coded=False) if isinstance(condition, Field) else condition
+    return plain == type(condition)(dropout=condition.dropout)
+
+
+def _resolved(
+    name: str, condition: Condition, samples: Samples, encoder: TextEncoder | None, latent_channels: int
+) -> Condition:
     facts, at = samples.facts, f"model.conditions.{name}"
     kind = _kind(name, facts)
     if not isinstance(condition, kind):
@@ -174,6 +184,8 @@ def _resolved(name: str, condition: Condition, samples: Samples, encoder: TextEn
         condition = replace(condition, names=condition.names or names)
     else:
         channels = facts.fields[name]
+        if condition.coded:
+            return _coded(condition, channels, facts.channels, latent_channels, at)
         if condition.channels not in (None, channels):
             raise ValueError(f"{at}.channels: got {condition.channels}, expected {channels}, which the data has")
         condition = replace(condition, channels=channels)
@@ -189,6 +201,16 @@ def _with_classes(condition: Label, names: tuple[str, ...], at: str) -> Label:
     if condition.classes is not None and condition.classes > len(names):
         return condition
     return replace(condition, classes=len(names), names=condition.names or names)
+
+
+def _coded(condition: Field, channels: int, each: int, latents: int, at: str) -> Field:
+    """A field of whole samples; its latents are on the scale of theirs, about mean 0 and deviation 1."""
+    if channels % each:
+        raise ValueError(f"{at}.coded: got True for {channels} channels, expected those of whole samples: {each} each")
+    count = channels // each * latents
+    if condition.channels not in (None, count):
+        raise ValueError(f"{at}.channels: got {condition.channels}, expected {count}, which the latents have")
+    return replace(condition, channels=count, mean=(0.0,) * count, std=(1.0,) * count)
 
 
 def _with_widths(condition: Text, encoder: TextEncoder | None, given: Tensor | Tokens | None, at: str) -> Text:

@@ -3,20 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anydit.codecs import Codec
-from anydit.codecs.base import coarser
+from anydit.codecs.base import coarser, encoded_groups
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.times import stratified
 from anydit.inference.compile import autocast
 from anydit.model.conditioning import Condition
-from anydit.model.dit import DiT
-from anydit.tensors import MASK, Batch, Stream, drop, select
+from anydit.model.dit import DiT, coded_fields
+from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.ema import EMA
 from anydit.weights import load_strictly
@@ -172,16 +172,22 @@ class TrainStep(Step[DiT]):
         super().__init__(model, config, positions)
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
+        self.coded = coded_fields(model.config)
 
     def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
         with torch.no_grad():
             x0 = self.codec.encode(batch.x[rows])
-        # The data may know more than this model is told.
-        told = {name: v for name, v in batch.cond.items() if name in self.draws.conditions}
-        if MASK in batch.cond:
-            told[MASK] = coarser(batch.tensor(MASK), tuple(x0.shape[2:]))
+            told = select(self._told(batch), rows)
+            for name, groups in self.coded.items():
+                told[name] = encoded_groups(self.codec, cast("Tensor", told[name]), groups)
+            if MASK in told:
+                told[MASK] = coarser(cast("Tensor", told[MASK]), tuple(x0.shape[2:]))
         places = self.positions[rows]
-        cond = drop(select(told, rows), self.draws.dropped(step, places))
+        cond = drop(told, self.draws.dropped(step, places))
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
         with autocast(x0.device, self.config.bf16):
             return {LOSS: self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch}
+
+    def _told(self, batch: Batch) -> dict[str, Tensor | Tokens]:
+        """The conditions of this model; the data may know more."""
+        return {name: v for name, v in batch.cond.items() if name in self.draws.conditions or name == MASK}
