@@ -1,15 +1,14 @@
 """One table over all modalities: what 10 minutes of two CPU cores, or of one GPU, make of each.
 
-    python benchmarks/modalities.py [--gpu] [--only volumes series]
+    python benchmarks/modalities.py [--gpu] [--only volumes series] [--runs FOLDER]
 
 Each row trains a recipe as it is. Its figure stands beside that of held-out data and of what is trivial to make.
 """
 
-import argparse
 import importlib
 from pathlib import Path
 
-from modality import HEAD
+from modality import HEAD, asked
 from results import publish, table
 
 STEM = "modalities_"
@@ -22,13 +21,12 @@ def names() -> list[str]:
 
 def main() -> None:
     """Train everything; print and publish the table, and below it what single modalities tell besides."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", action="store_true", help="the recipes' sizes for a GPU")
+    parser = asked(__doc__)
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these modalities alone")
     arguments = parser.parse_args()
     rows, besides = list[list[object]](), list[str]()
     for name in arguments.only:
-        more, text = importlib.import_module(STEM + name).rows(arguments.gpu)
+        more, text = importlib.import_module(STEM + name).rows(arguments.gpu, arguments.runs)
         rows += more
         besides += [text] if text else []
     some = [] if arguments.only == names() else arguments.only

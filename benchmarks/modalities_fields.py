@@ -1,13 +1,12 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities_fields.py [--forecast] [--gpu]
+    python benchmarks/modalities_fields.py [--gpu] [--runs FOLDER]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
 otherwise, which nothing can beat. Figures are of trajectories that no model saw.
 """
 
-import argparse
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from modality import HEAD, Trained, trained
-from results import publish, table
+from modality import Trained, page, trained
+from results import table
 from torch import Tensor
 
 from anydit.data import Fields, FieldView, Turbulence, fields
@@ -150,36 +149,19 @@ def loading(recipe: Recipe, step_seconds: float, folder: Path) -> str:
     return table(["format", "data", "ms a batch", "of a training step, which goes on meanwhile"], out)
 
 
-def rows(gpu: bool) -> tuple[list[list[object]], str]:
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities; the forecast by states ahead, and how fast data are read."""
-    with tempfile.TemporaryDirectory() as folder:
-        return rows_in(Path(folder), gpu=gpu, all_of_them=not gpu)
-
-
-def rows_in(runs: Path, *, gpu: bool, all_of_them: bool) -> tuple[list[list[object]], str]:
-    """The same, with runs in a folder, which go on where they were; or of the forecast alone."""
-    recipe = flow_gpu() if gpu else flow_forecast()
-    ahead = trained(recipe, runs / "forecast")
-    other = trained(deterministic(recipe), runs / "deterministic")
+    recipe, name = (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
+    ahead = trained(recipe, runs / name)
+    other = trained(deterministic(recipe), runs / f"{name}-deterministic")
     row, leads = forecasts(ahead, other)
     with tempfile.TemporaryDirectory() as folder:
         speed = loading(recipe, 60 * ahead.minutes / recipe.train.steps, Path(folder))
     others = list[list[object]]()
-    if all_of_them:
-        others = [drawn(trained(flow(), runs / "flow")), finer(trained(flow_fine(), runs / "fine"))]
+    if not gpu:
+        others = [drawn(trained(flow(), runs / "flow")), finer(trained(flow_fine(), runs / "flow-fine"))]
     note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
     return [*others, row], "\n\n".join((note, leads, "Reading the flow's file:", speed))
-
-
-def main() -> None:
-    """The rows, on a page of their own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", action="store_true", help="the forecast only, in its size for a GPU")
-    parser.add_argument("--forecast", action="store_true", help="the forecast only")
-    parser.add_argument("--runs", type=Path, default=Path("runs/fields"), help="keep them here, and go on with them")
-    given = parser.parse_args()
-    of_all, leads = rows_in(given.runs, gpu=given.gpu, all_of_them=not (given.gpu or given.forecast))
-    publish("fields-gpu" if given.gpu else "fields", "A turbulent flow", f"{table(HEAD, of_all)}\n\n{leads}")
 
 
 def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
@@ -193,4 +175,4 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    page("fields", "A turbulent flow", __doc__, rows)

@@ -1,16 +1,14 @@
 """Time series: weather that is drawn, forecast as an ensemble, and completed, each beside what is trivial.
 
-python benchmarks/modalities_series.py [--gpu]
+python benchmarks/modalities_series.py [--gpu] [--runs FOLDER]
 """
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from modality import HEAD, Trained, trained
-from results import publish, table
+from modality import Trained, page, trained
+from results import table
 from torch import Tensor
 
 from anydit.data import KNOWN
@@ -101,27 +99,15 @@ def _climate(done: Trained, count: int) -> Float[Tensor, "m n c t"]:
     return train.read(ids).x.unflatten(0, (MEMBERS, count))
 
 
-def rows(gpu: bool = False) -> tuple[list[list[object]], str]:
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities, and the forecast by hours ahead."""
-    with tempfile.TemporaryDirectory() as folder:
-        row, leads = forecast(trained(weather_forecast_gpu() if gpu else weather_forecast(), Path(folder) / "forecast"))
-        if gpu:
-            return [row], leads
-        others = [
-            drawn(trained(weather(), Path(folder) / "drawn")),
-            filled(trained(weather_gaps(), Path(folder) / "gaps")),
-        ]
-        return [*others, row], leads
-
-
-def main() -> None:
-    """The rows, on a page of their own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", action="store_true", help="the forecast only, in its size for a GPU")
-    gpu = parser.parse_args().gpu
-    of_all, leads = rows(gpu)
-    publish("series-gpu" if gpu else "series", "Time series: weather", f"{table(HEAD, of_all)}\n\n{leads}")
+    recipe, name = (weather_forecast_gpu(), "weather-forecast-gpu") if gpu else (weather_forecast(), "weather-forecast")
+    row, leads = forecast(trained(recipe, runs / name))
+    if gpu:
+        return [row], leads
+    others = [drawn(trained(weather(), runs / "weather")), filled(trained(weather_gaps(), runs / "weather-gaps"))]
+    return [*others, row], leads
 
 
 if __name__ == "__main__":
-    main()
+    page("series", "Time series: weather", __doc__, rows)

@@ -1,15 +1,12 @@
 """Volumes: crops of a brain, beside crops of noise with the brain's values and of another crop's copy.
 
-python benchmarks/modalities_volumes.py [--gpu]
+python benchmarks/modalities_volumes.py [--gpu] [--runs FOLDER]
 """
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import torch
-from modality import HEAD, trained
-from results import publish, table
+from modality import page, trained
 from torch import Tensor
 
 from anydit.evaluate import distances
@@ -30,13 +27,12 @@ def gaussian(sets: Sets) -> Tensor:
     return (some.mean(0) + some.std(0) * noise).clamp(0, 255)
 
 
-def rows(gpu: bool = False) -> tuple[list[list[object]], str]:
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities: the 3-D Fréchet distance, and that of slices."""
     recipe = brain_gpu() if gpu else brain()
-    with tempfile.TemporaryDirectory() as folder:
-        done = trained(recipe, Path(folder))
-        sets = opened(done.pipeline, recipe.data, SAMPLES)
-        report = evaluate(done.pipeline, recipe.data, samples=SAMPLES)
+    done = trained(recipe, runs / ("brain-gpu" if gpu else "brain"))
+    sets = opened(done.pipeline, recipe.data, SAMPLES)
+    report = evaluate(done.pipeline, recipe.data, samples=SAMPLES)
     noise = gaussian(sets)
     trivial = own(sets.view, noise, sets).figures["slices"].samples
     reference = sets.read_train(torch.arange(len(sets.train)))
@@ -50,13 +46,5 @@ def rows(gpu: bool = False) -> tuple[list[list[object]], str]:
     ], ""
 
 
-def main() -> None:
-    """The rows, on a page of their own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", action="store_true", help="the recipe's size for a GPU")
-    gpu = parser.parse_args().gpu
-    publish("volumes-gpu" if gpu else "volumes", "Volumes: crops of a brain", table(HEAD, rows(gpu)[0]))
-
-
 if __name__ == "__main__":
-    main()
+    page("volumes", "Volumes: crops of a brain", __doc__, rows)

@@ -1,13 +1,18 @@
 """What the table over all modalities has in each row; benchmarks/modalities_NAME.py makes the rows of one modality.
 
-Such a file has a function `rows(gpu: bool) -> tuple[list[list[object]], str]`: rows as `Trained.row` makes them, and
-Markdown that stands below the table (figures by lead time, ...), or nothing.
+Such a file has a function `rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]`: rows as `Trained.row` makes
+them, and Markdown that stands below the table (figures by lead time, ...), or nothing. `runs`: where it keeps its runs;
+those that are there already are gone on with, or looked at as they are where they are finished.
 """
 
+import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+
+from results import publish, table
 
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.pipeline import Pipeline
@@ -41,6 +46,25 @@ class Trained:
         parameters = sum(p.numel() for p in self.pipeline.model.parameters())
         return [modality, data, prod(self.pipeline.config.model.grid), f"{parameters / 1e6:.1f} M", self.minutes,
                 f"{100 * self.reading:.2g} %", figure, samples, held_out, trivial, which]  # fmt: skip
+
+
+Rows = Callable[[bool, Path], tuple[list[list[object]], str]]
+
+
+def asked(about: str | None) -> argparse.ArgumentParser:
+    """The options that the benchmarks of all modalities have."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the recipes' sizes for a GPU")
+    parser.add_argument("--runs", type=Path, default=Path("runs/modalities"), help="keep runs here, go on with them")
+    return parser
+
+
+def page(name: str, title: str, about: str | None, rows: Rows) -> None:
+    """One modality's rows, on a page of their own."""
+    given = asked(about).parse_args()
+    of_all, below = rows(given.gpu, given.runs)
+    body = "\n\n".join(part for part in (table(HEAD, of_all), below) if part)
+    publish(f"{name}-gpu" if given.gpu else name, title, body)
 
 
 def trained(recipe: Recipe, out: Path) -> Trained:
