@@ -14,7 +14,7 @@ from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.features import RandomNetwork, in_parts
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
-from anydit.recipes.volumes import brain, brain_gpu
+from anydit.recipes.brain import brain, brain_gpu
 
 SAMPLES = 512
 """Crops that are drawn, and held-out ones that are compared with."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from anydit.recipes.arrays import arrays
+from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
@@ -14,7 +15,7 @@ from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
 from anydit.recipes.pairs import emoji, pairs
 from anydit.recipes.series import series, weather, weather_forecast, weather_forecast_gpu, weather_gaps
-from anydit.recipes.volumes import brain, brain_gpu, volumes
+from anydit.recipes.volumes import volumes
 from anydit.train.base import Trainable
 
 AnyRecipe = Trainable[Any]
@@ -32,7 +33,9 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "arrays": arrays,
     "volumes": volumes,
     "brain": brain,
+    "brain-codec": brain_codec,
     "brain-gpu": brain_gpu,
+    "brain-latent": brain_latent,
     "series": series,
     "weather": weather,
     "weather-forecast": weather_forecast,
