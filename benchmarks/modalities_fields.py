@@ -33,7 +33,7 @@ from anydit.inference.config import Sampling
 from anydit.recipes.fields import flow, flow_fine, flow_forecast, flow_gpu
 from anydit.train.recipe import Recipe
 
-LEADS, STARTS, MEMBERS = 20, 64, 16
+LEADS, STARTS, MEMBERS = 20, 32, 8
 """States ahead, forecasts that begin at different times, and members of each ensemble."""
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from anydit.codecs import Whiten
 from anydit.data import Fields, FieldView, Turbulence
 from anydit.diffusion.losses import As
+from anydit.diffusion.multistep import SDE
 from anydit.diffusion.predictions import X0
 from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Condition, Field, Numbers
 from anydit.model.dit import DiTConfig
-from anydit.model.tokens import Rope
+from anydit.model.tokens import SinCosRope
 from anydit.train.optim import AdamW, LinearDecay
 from anydit.train.recipe import Recipe, TrainConfig
 
@@ -21,7 +22,8 @@ def fields() -> Recipe:
 
     anydit train fields --data.path the_well/shear_flow --data.past 2 --model.patch 8 8
     """
-    conditions: dict[str, Condition] = {"past": Field(), "coarse": Field(), "given": Field(), "numbers": Numbers()}
+    conditions: dict[str, Condition] = {name: Field(coded=name != "given") for name in ("past", "coarse", "given")}
+    conditions["numbers"] = Numbers()
     return _recipe(Fields(path=Path("fields.nc")), conditions, width=256, depth=8)
 
 
@@ -38,7 +40,7 @@ def flow_fine() -> Recipe:
 
     anydit train flow-fine
     """
-    return _recipe(Turbulence(coarse=4, numbers=()), {"coarse": Field()})
+    return _recipe(Turbulence(coarse=4, numbers=()), {"coarse": Field(coded=True)})
 
 
 def flow_forecast() -> Recipe:
@@ -46,7 +48,8 @@ def flow_forecast() -> Recipe:
 
     anydit train flow-forecast
     """
-    return _recipe(Turbulence(past=2, numbers=()), {"past": Field()})
+    data = Turbulence(past=2, numbers=(), trajectories=200)
+    return _recipe(data, {"past": Field(coded=True)})
 
 
 def flow_gpu() -> Recipe:
@@ -55,26 +58,18 @@ def flow_gpu() -> Recipe:
     anydit train flow-gpu
     """
     data = Turbulence(past=2, numbers=(), size=(64, 64), trajectories=400)
-    recipe = _recipe(data, {"past": Field()}, width=512, depth=12)
+    recipe = _recipe(data, {"past": Field(coded=True)}, width=512, depth=12)
     return replace(recipe, train=replace(recipe.train, steps=20_000, batch=128, compile=True))
 
 
 def _recipe(data: Fields, conditions: dict[str, Condition], width: int = 192, depth: int = 6) -> Recipe:
     return Recipe(
-        model=DiTConfig(width, depth, width // 32, (4, 4), conditions=conditions, position=Rope()),
+        model=DiTConfig(width, depth, width // 32, (4, 4), conditions=conditions, position=SinCosRope()),
         prediction=X0(),
         codec=Whiten(),
-        sampling=Sampling(steps=10),
+        sampling=Sampling(sampler=SDE(), steps=10),  # its fresh noise keeps small eddies from fading
         view=FieldView(),
         data=data,
-        train=TrainConfig(
-            steps=2000,
-            batch=32,
-            times=LogitNormal(),
-            weight=As(),
-            optimizer=AdamW(lr=2e-3),
-            schedule=LinearDecay(warmup=100, decay=0.5),
-            ema_decay=0.995,
-            bf16=True,
-        ),
-    )
+        train=TrainConfig(steps=2000, batch=32, times=LogitNormal(), weight=As(), optimizer=AdamW(lr=2e-3),
+                          schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
+    )  # fmt: skip
