@@ -107,7 +107,7 @@ class Checkable(Samples, Protocol):
 
 
 def digest(samples: Samples) -> str:
-    """A sha256 that tells data apart: of their facts and sizes, how many there are, and up to 64 of them, evenly spread.
+    """A sha256 that tells data apart: of facts and sizes, how many there are, and up to 64 of them, evenly spread.
 
     It misses a change that touches none of those few: it is cheap enough to be taken whenever a run starts.
     """

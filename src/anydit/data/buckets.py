@@ -48,8 +48,12 @@ class Groups:
     def sizes(self) -> Sequence[tuple[int, ...]]:
         return [group.facts.size for group in self.groups]
 
-    @cached_property
+    @property
     def buckets(self) -> Int[Tensor, " n"]:
+        return self._buckets
+
+    @cached_property
+    def _buckets(self) -> Int[Tensor, " n"]:
         counts = torch.tensor([len(group) for group in self.groups])
         return torch.arange(len(counts)).repeat_interleave(counts)
 
@@ -99,7 +103,7 @@ def one_bucket(samples: Bucketed, ids: Int[Tensor, " b"]) -> int:
 
 
 def by_size(samples: Samples) -> list[Samples]:
-    """The samples of each size that some have, as data of their own, with ids of their own, the fullest bucket first."""
+    """The samples of each size that some have, as data with ids of their own; those of the fullest bucket first."""
     if isinstance(samples, Groups):
         parts = list(samples.groups)
     elif isinstance(samples, Bucketed):

@@ -62,11 +62,11 @@ class Live:
 
 @config
 class Cached:
-    """All data are encoded before the first step, into a file for each size, used again by any run of these data and codec.
+    """All data are encoded before the first step, into a file that any run of the same data and codec uses again.
 
-    `flip`: every sample twice, the second time mirrored left to right, whatever its text may say of sides. `half`: 16
-    bits for each number, which rounds latents by a thousandth. `folder`: where to keep it; None is the cache folder.
-    What nobody has used for 90 days is removed when other data are encoded.
+    Data of several sizes have a file for each. `flip`: every sample twice, the second time mirrored left to right,
+    whatever its text may say of sides. `half`: 16 bits for each number, which rounds latents by a thousandth. `folder`:
+    where to keep it; None is the cache folder. What nobody has used for 90 days is removed when other data are encoded.
     """
 
     flip: bool = False

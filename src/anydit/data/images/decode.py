@@ -97,7 +97,7 @@ class Target(NamedTuple):
     at_most: float = 1.0
 
 
-class Decoded(NamedTuple):
+class Fitted(NamedTuple):
     """An image of one of a target's sizes: `which`, and how far its aspect was from that, as a share of its area."""
 
     pixels: UInt8[np.ndarray, "c h w"]
@@ -105,7 +105,7 @@ class Decoded(NamedTuple):
     off: float
 
 
-def decode(source: Path | bytes, target: Target) -> Decoded:
+def decode(source: Path | bytes, target: Target) -> Fitted:
     """The first picture of a file, upright, in grey, RGB or RGBA; colour profiles are not looked at.
 
     Raises:
@@ -129,7 +129,7 @@ def decode(source: Path | bytes, target: Target) -> Decoded:
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(why.splitlines()[0]) from None
-    return Decoded(np.ascontiguousarray(pixels.reshape(*size, target.channels).transpose(2, 0, 1)), which, off)
+    return Fitted(np.ascontiguousarray(pixels.reshape(*size, target.channels).transpose(2, 0, 1)), which, off)
 
 
 def _chosen(image: Image.Image, target: Target) -> tuple[int, float]:
