@@ -49,13 +49,9 @@ class Aspects:
         found = dict[Size, None]()
         for i in range(self.count):
             aspect = self.widest ** (2 * i / (self.count - 1) - 1)
-            high = self._rounded((size[0] * size[1] * aspect) ** 0.5)
-            found[high, self._rounded(size[0] * size[1] / high)] = None
-        if len(found) < 2:
-            raise ValueError(
-                f"buckets.multiple: got {self.multiple}, of which all sizes near {size} are {next(iter(found))}; "
-                "expected a smaller one, or a larger size"
-            )
+            long = self._rounded((size[0] * size[1] * max(aspect, 1 / aspect)) ** 0.5)
+            short = self._rounded(size[0] * size[1] / long)
+            found[(long, short) if aspect > 1 else (short, long)] = None
         return tuple(found)
 
     def _rounded(self, length: float) -> int:
@@ -70,8 +66,8 @@ class Sizes:
     at_most: float = 0.25
 
     def __post_init__(self) -> None:
-        if not self.more or min(min(size) for size in self.more) < 1:
-            raise ValueError(f"buckets.more: got {self.more}, expected one size or more, each a height and a width")
+        if any(min(size) < 1 for size in self.more):
+            raise ValueError(f"buckets.more: got {self.more}, expected a height and a width of at least 1 of each")
         _check_at_most(self.at_most)
 
     def of(self, size: Size) -> tuple[Size, ...]:

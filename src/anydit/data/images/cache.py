@@ -70,6 +70,13 @@ class Decoded:
         count = len(self.names) + len(self.skipped)
         return f"{told(self.skipped, count, 'images')} All of them: {self.index}."
 
+    def told_sizes(self) -> str:
+        """How many images are of which size, height by width."""
+        counts = {f"{some.shape[2]}x{some.shape[3]}": len(some) for some in self.pixels if len(some)}
+        of = "" if len(counts) == len(self.pixels) else f" of {len(self.pixels)}"
+        each = ", ".join(f"{count} of {size}" for size, count in counts.items())
+        return f"{len(self.names)} images in {len(counts)}{of} sizes: {each}"
+
 
 @dataclass(frozen=True)
 class Cache:

@@ -139,8 +139,8 @@ def _chosen(image: Image.Image, target: Target) -> tuple[int, float]:
     off = share_off((image.height, image.width), size)
     if off > target.at_most:
         raise Unreadable(
-            f"{image.width}x{image.height} pixels, whose aspect is {off:.0%} of its area from the nearest size, "
-            f"{size[1]}x{size[0]}, expected at most {target.at_most:.0%}"
+            f"{image.width}x{image.height} pixels, of whose area {off:.0%} is too much for the nearest size (height "
+            f"{size[0]}, width {size[1]}), expected at most {target.at_most:.0%}"
         )
     return which, off
 

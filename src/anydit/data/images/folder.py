@@ -17,7 +17,7 @@ from torch import Tensor
 from anydit.config import config
 from anydit.data.arrays import ArraySamples
 from anydit.data.base import Data, Facts, Part, Samples, check_share
-from anydit.data.buckets import each_size, shares, together
+from anydit.data.buckets import each_size, together
 from anydit.data.images.aspects import Buckets
 from anydit.data.images.cache import Cache, Decoded, Sources
 from anydit.data.images.decode import SUFFIXES, Crop, Fit, Target
@@ -64,6 +64,11 @@ class ImageData(Data):
         return [self.size] if self.buckets is None else self.buckets.of(self.size)
 
     def _decoded(self, sources: Sources) -> Decoded:
+        if self.buckets is not None and len(self.sizes) < 2:
+            raise ValueError(
+                f"data.buckets: got {self.buckets} of size {self.size}, which are no more sizes than {self.sizes[0]}; "
+                "expected another one in buckets.more, or a smaller buckets.multiple"
+            )
         at_most = 1.0 if self.buckets is None else self.buckets.at_most
         return Cache(self.cache, Target(self.sizes, self.channels, self.fit, at_most), self.bad_limit).get(sources)
 
@@ -94,8 +99,7 @@ class ImageData(Data):
         if self.buckets is not None:
             samples = together([_of_size(k, size, decoded, whole) for k, size in enumerate(self.sizes)])
             if part == "train":
-                count, off = f"{len(decoded.names)} images", self.fit.told(decoded.off)
-                print(f"{count} in {len(self.sizes)} sizes, {shares(samples)}: {off}.", file=sys.stderr)
+                print(f"{decoded.told_sizes()}; {self.fit.told(decoded.off)}.", file=sys.stderr)
         return each_size(samples, Mirrored) if self.flip and part == "train" else samples
 
 
