@@ -32,7 +32,8 @@ class Groups:
                 raise ValueError(f"groups: got one of the sizes {_named(group.sizes)}, expected one size in each")
             if facts.size in seen:
                 raise ValueError(f"groups: got two of size {_x(facts.size)}, expected one of each size")
-            for name, value in vars(replace(facts, size=first.size)).items():
+            # Lengths of samples that exist in part only are of each size's own; those that are told are the fullest's.
+            for name, value in vars(replace(facts, size=first.size, lengths=first.lengths)).items():
                 if value != getattr(first, name):
                     raise ValueError(
                         f"groups: got {name} {value!r} of the samples of size {_x(facts.size)}, expected "
