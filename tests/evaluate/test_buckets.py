@@ -55,10 +55,11 @@ class Mean:
 
 def test_figures_are_of_the_fullest_size_with_enough_held_out_samples(pipeline: Pipeline, quick: Path):
     report = evaluate(pipeline, Several(), samples=40)
-    assert report.notes[-1] == (
+    note = (
         "Figures and pictures are of the size 16 alone, which 50% of the held-out data have. The training data have "
         "the sizes 8 (61%), 16 (30%), 12 (9%)."
     )
+    assert note in report.notes
     assert report.counts["training"] == 100 and report.counts["held_out"] == 40
     assert "accuracy" in report.figures
     sets = opened(pipeline, Several(), None)
@@ -68,7 +69,7 @@ def test_figures_are_of_the_fullest_size_with_enough_held_out_samples(pipeline: 
 
 def test_reconstructions_of_one_size(pipeline: Pipeline, quick: Path):
     report = evaluate_codec(pipeline.codec, ArrayView(), Several(), torch.device("cpu"), features=Mean(), samples=40)
-    assert report.notes[-1].startswith("Figures and pictures are of the size 16 alone, which 50%")
+    assert any(note.startswith("Figures and pictures are of the size 16 alone, which 50%") for note in report.notes)
 
 
 def test_too_few_of_every_size_are_refused(pipeline: Pipeline):
