@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anydit.cli import main
 from anydit.codecs import Latents, Normalize
@@ -88,6 +89,10 @@ def test_images_of_several_sizes_train_and_are_drawn(photos: Path, tmp_path: Pat
         assert pipeline.sample(2, {"label": 1}, size=size).shape == (2, 1, *size)
     names = {file.name for file in tmp_path.iterdir()}
     assert {"samples.png", "samples-4x12.png", "samples-24x8.png", "denoising.png"} <= names
+    # Tiles are enlarged until their shorter side has 48 pixels, and two pixels are left around each.
+    for name, (high, wide) in (("samples", (48, 48)), ("samples-4x12", (48, 144)), ("samples-24x8", (144, 48))):
+        with Image.open(tmp_path / f"{name}.png") as sheet:
+            assert (sheet.width - 2) % (wide + 2) == (sheet.height - 2) % (high + 2 + 12) == 0, name
     assert load(tmp_path).config.model == pipeline.config.model
 
 
