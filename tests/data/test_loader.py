@@ -10,11 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from anydit.data import Arrays, Digits, Facts
-from anydit.data.loader import Order, read_ahead
+from anydit.data import Arrays, ArraySamples, Digits, Facts
+from anydit.data.buckets import Groups
+from anydit.data.loader import BucketOrder, Order, order_of, read_ahead
 from anydit.tensors import Batch
 
 
@@ -85,8 +89,6 @@ def test_any_number_of_workers_reads_the_same_batches(workers: int, start: int) 
 
 
 def test_workers_read_a_mapped_file(tmp_path: Path) -> None:
-    import numpy as np
-
     np.save(tmp_path / "a.npy", np.arange(20.0).reshape(10, 1, 2))
     samples = Arrays(path=tmp_path / "a.npy", held_out=0).open("train")
     for batch in some(read_ahead(samples, Order(10, 3, seed=0), 0, workers=2), 5):
@@ -170,3 +172,107 @@ next(batches)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+counts_of_buckets = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+
+
+def buckets_of(counts: list[int], seed: int = 0) -> torch.Tensor:
+    """The bucket of each id, mixed."""
+    buckets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return buckets[torch.randperm(len(buckets), generator=torch.Generator().manual_seed(seed))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(counts_of_buckets, st.integers(1, 12), st.integers(0, 5))
+def test_batches_of_several_sizes(counts: list[int], batch: int, seed: int) -> None:
+    """Each is of one bucket; each bucket has its share; in a bucket all ids come equally often, epoch by epoch."""
+    buckets = buckets_of(counts)
+    order = BucketOrder(buckets, batch, seed)
+    steps = 3 * order.cycle
+    assert order.cycle >= len(buckets) / batch
+    ids = [order.ids(step) for step in range(steps)]
+    of = [buckets[some].unique() for some in ids]
+    assert all(len(some) == batch for some in ids) and all(len(found) == 1 for found in of)
+    which = torch.cat(of)
+    for cycle in (1, 2, 3):
+        for k, count in enumerate(counts):
+            had = int((which[: cycle * order.cycle] == k).sum())
+            assert abs(had - cycle * order.cycle * count / len(buckets)) < 1
+    for k, count in enumerate(counts):
+        got = torch.cat(
+            [torch.zeros(0, dtype=torch.long), *(some for some, w in zip(ids, which, strict=True) if w == k)]
+        )
+        times = got.bincount(minlength=len(buckets))[buckets == k]
+        assert int(times.max() - times.min()) <= 1
+        for start in range(0, len(got) - count + 1, count):
+            assert len(got[start : start + count].unique()) == count, "an epoch has each sample once"
+
+
+def test_no_rounding_of_shares_adds_up() -> None:
+    """After a thousand cycles of shares that no cycle can have exactly."""
+    order = BucketOrder(buckets_of([7, 19, 3]), 4, 0)
+    after = torch.tensor(order._before(1000)) / (1000 * order.cycle)
+    assert torch.allclose(after, torch.tensor([7, 19, 3]) / 29, atol=1 / (1000 * order.cycle))
+
+
+@settings(max_examples=20, deadline=None)
+@given(counts_of_buckets, st.sampled_from([1, 2, 3, 6]), st.integers(0, 10**6))
+def test_processes_share_batches_of_several_sizes(counts: list[int], world: int, step: int) -> None:
+    whole = BucketOrder(buckets_of(counts), 6, seed=5)
+    orders = [BucketOrder(buckets_of(counts), 6, seed=5, rank=rank, world=world) for rank in range(world)]
+    assert torch.equal(torch.cat([order.positions for order in orders]), torch.arange(6))
+    assert torch.equal(torch.cat([order.ids(step) for order in orders]), whole.ids(step))
+
+
+def test_a_step_of_several_sizes_needs_no_step_before_it() -> None:
+    buckets = buckets_of([30, 11, 2])
+    expected = [BucketOrder(buckets, 4, seed=3).ids(step) for step in range(60)]
+    order = BucketOrder(buckets, 4, seed=3)
+    for step in (57, 2, 59, 0, 31):
+        assert torch.equal(order.ids(step), expected[step])
+    other = [BucketOrder(buckets, 4, seed=4).ids(step) for step in range(60)]
+    assert not all(map(torch.equal, other, expected))
+    cycles = [[int(buckets[expected[c * order.cycle + i][0]]) for i in range(order.cycle)] for c in (0, 1)]
+    assert cycles[0] != cycles[1] and cycles[0] != sorted(cycles[0]), "shuffled, in each cycle anew"
+
+
+def test_buckets_of_one_count_are_not_shuffled_alike() -> None:
+    order = BucketOrder(torch.arange(2).repeat_interleave(50), 50, seed=0)
+    a, b = (order._orders[k].ids(0) for k in (0, 1))
+    assert not torch.equal(a, b)
+
+
+def test_the_order_is_that_of_the_samples() -> None:
+    plain = Digits().open("train")
+    assert order_of(plain, 4, 1) == Order(len(plain), 4, 1)
+    several = Groups([Failing(0, broken), replace_size(Failing(0, broken), (2,))])
+    order = order_of(several, 4, 1, rank=1, world=2)
+    assert isinstance(order, BucketOrder) and order.positions.tolist() == [2, 3]
+    with pytest.raises(ValueError, match="got 0 samples"):
+        BucketOrder(torch.zeros(0, dtype=torch.long), 4, 0).ids(0)
+
+
+def replace_size(samples: Failing, size: tuple[int, ...]) -> Any:
+    """The same samples, said to be of another size."""
+
+    class Other(Failing):
+        @property
+        def facts(self) -> Facts:
+            return Facts(1, size)
+
+    return Other(samples.bad, samples.fault)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_several_sizes_are_read_ahead(workers: int) -> None:
+    sizes = [(2, 3), (3, 2)]
+    groups = [
+        ArraySamples(np.arange(9 * 6, dtype=np.float32).reshape(9, 1, *size) + 1000 * k, Facts(1, size))
+        for k, size in enumerate(sizes)
+    ]
+    samples = Groups(groups)
+    order = order_of(samples, 4, 0)
+    for step, batch in enumerate(some(read_ahead(samples, order, 5, workers), 12), 5):
+        assert torch.equal(batch.ids, order.ids(step))
+        assert torch.equal(batch.x, samples.read(order.ids(step)).x)

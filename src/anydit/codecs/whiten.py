@@ -70,11 +70,16 @@ class Whiten(CodecConfig):
         return self.gain is not None
 
     def measured(self, survey: Survey) -> "Whiten":
-        """The mean of each channel, and its energy at each frequency, over all samples."""
+        """The mean of each channel, and its energy at each frequency, over all samples, which must be of one size."""
         if self.gain is not None:
             return self
         samples, total, power, space = 0, torch.zeros(()), torch.zeros(()), tuple[int, ...]()
         for x in survey.batches(None):
+            if samples and tuple(x.shape[2:]) != space:
+                raise ValueError(
+                    f"codec: got samples of sizes {space} and {tuple(x.shape[2:])} to measure, expected one size; "
+                    "Normalize takes any, and so does Whiten with shift and gain of a run on one size"
+                )
             samples, space = samples + len(x), tuple(x.shape[2:])
             axes = tuple(range(2, x.ndim))
             coefficients = torch.fft.fftn(x.double(), dim=axes, norm="ortho").flatten(2)

@@ -5,6 +5,7 @@ from anydit.data.base import Data, Facts, Part, Samples, View, cache_folder
 from anydit.data.fields.fields import Fields
 from anydit.data.fields.flow import Turbulence
 from anydit.data.fields.view import Axis, FieldView
+from anydit.data.images.aspects import Aspects, Sizes
 from anydit.data.images.decode import Crop, Pad, Stretch
 from anydit.data.images.emoji import Emoji
 from anydit.data.images.folder import ImageFolder
@@ -23,6 +24,7 @@ __all__ = [
     "ArraySamples",
     "ArrayView",
     "Arrays",
+    "Aspects",
     "Axis",
     "Blocks",
     "Crop",
@@ -47,6 +49,7 @@ __all__ = [
     "Samples",
     "Series",
     "SeriesView",
+    "Sizes",
     "Slab",
     "Stretch",
     "Turbulence",

@@ -67,6 +67,25 @@ class Samples(Protocol):
 
 
 @runtime_checkable
+class Bucketed(Samples, Protocol):
+    """Samples of several sizes, each size a bucket. `facts.size` is the one that most of them have.
+
+    `read` refuses ids of several buckets by a ValueError that names two of their sizes: a batch never mixes them.
+    `anydit.data.buckets` has one for samples of any kind, and what goes through such samples bucket by bucket.
+    """
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, ...]]:
+        """The size of each bucket; no two are alike."""
+        ...
+
+    @property
+    def buckets(self) -> Int[Tensor, " n"]:
+        """The bucket of each id."""
+        ...
+
+
+@runtime_checkable
 class Checkable(Samples, Protocol):
     """Samples whose texts can be checked: each text says what `k` parts of its sample show.
 
@@ -88,12 +107,14 @@ class Checkable(Samples, Protocol):
 
 
 def digest(samples: Samples) -> str:
-    """A sha256 that tells data apart: of their facts, how many there are, and up to 64 of them, evenly spread.
+    """A sha256 that tells data apart: of facts and sizes, how many there are, and up to 64 of them, evenly spread.
 
     It misses a change that touches none of those few: it is cheap enough to be taken whenever a run starts.
     """
     facts, count = samples.facts, len(samples)
     sha = sha256(repr((sorted((k, v) for k, v in vars(facts).items() if v), count)).encode())
+    if isinstance(samples, Bucketed):
+        sha.update(repr((samples.sizes, samples.buckets.bincount().tolist())).encode())
     looked_at = min(count, 64)
     for i in range(looked_at):
         one = samples.read(torch.tensor([i * (count - 1) // max(1, looked_at - 1)]))
@@ -130,6 +151,12 @@ class Data(ABC):
         Raises:
             ValueError: they are not there, or not what the config says.
         """
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, ...]]:
+        """The sizes that samples can have, as far as this config alone tells."""
+        size: Sequence[int] | None = getattr(self, "size", None)
+        return [] if size is None else [tuple(size)]
 
 
 @config

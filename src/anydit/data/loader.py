@@ -3,8 +3,9 @@
 import atexit
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
 from queue import SimpleQueue
 from threading import Thread
 
@@ -13,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anydit.data.base import Samples
+from anydit.data.base import Bucketed, Samples
 from anydit.tensors import Batch, Stream
 
 CAUGHT, DIED = "in DataLoader worker process", "DataLoader worker (pid"
@@ -24,7 +25,8 @@ CAUGHT, DIED = "in DataLoader worker process", "DataLoader worker (pid"
 class Order:
     """The samples of every step: each epoch is a permutation of all `count`; batches run on from one into the next.
 
-    Of `world` processes the one of this `rank` has its share of every `batch`, in one piece.
+    Of `world` processes the one of this `rank` has its share of every `batch`, in one piece. `stream`: by which name
+    its random numbers are drawn, so that several orders of one seed are no copies of each other.
     """
 
     count: int
@@ -32,6 +34,8 @@ class Order:
     seed: int
     rank: int = 0
     world: int = 1
+    stream: str = "order"
+    _kept: dict[int, Tensor] = field(default_factory=dict[int, Tensor], init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.batch < 1:
@@ -53,19 +57,95 @@ class Order:
         epoch, within = place // self.count, place % self.count
         out = torch.empty_like(place)
         for e in range(int(epoch[0]), int(epoch[-1]) + 1):
-            out[epoch == e] = _permutation(self.count, self.seed, e)[within[epoch == e]]
+            out[epoch == e] = self.permutation(e)[within[epoch == e]]
         return out
 
+    def permutation(self, epoch: int) -> Int[Tensor, " count"]:
+        """All ids in the order of an epoch; those of two epochs are kept."""
+        if epoch not in self._kept:
+            for old in [*self._kept][:-1]:
+                del self._kept[old]
+            random = Stream(self.seed, self.stream).integers(epoch, torch.arange(self.count), 2**31)
+            self._kept[epoch] = torch.argsort(random, stable=True)
+        return self._kept[epoch]
 
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> Int[Tensor, " count"]:
-    return torch.argsort(Stream(seed, "order").integers(epoch, torch.arange(count), 2**31), stable=True)
+
+@dataclass(frozen=True, eq=False)
+class BucketOrder:
+    """The samples of every step where they are of several sizes: each batch is of one of the `buckets` of the ids.
+
+    Batches come in cycles, shuffled anew in each, in which every bucket has its share: after any number of cycles it
+    has had as many batches as its part of the samples says, to less than one. In a bucket samples come as by `Order`,
+    so that in the long run all are used equally often; where it has fewer than a batch, some are in it more than once.
+    """
+
+    buckets: Int[Tensor, " n"]
+    batch: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    @cached_property
+    def cycle(self) -> int:
+        """Batches in a cycle: about an epoch's, and enough that the rarest size has about one."""
+        rarest = min(order.count for order in self._orders)
+        return max(-(-len(self.buckets) // self.batch), -(-len(self.buckets) // rarest))
+
+    @property
+    def positions(self) -> Int[Tensor, " b"]:
+        """As of an `Order`."""
+        return self._orders[0].positions
+
+    def ids(self, step: int) -> Int[Tensor, " b"]:
+        """As of an `Order`; all of one bucket."""
+        cycle, within = divmod(step, self.cycle)
+        before = self._before(cycle)
+        counts = [b - a for a, b in zip(before, self._before(cycle + 1), strict=True)]
+        batches = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[self._shuffle.permutation(cycle)]
+        which = int(batches[within])
+        return self._members[which][self._orders[which].ids(before[which] + int((batches[:within] == which).sum()))]
+
+    def _before(self, cycle: int) -> list[int]:
+        """Batches of each bucket before a cycle: rounded where all buckets' shares are laid end to end.
+
+        So no rounding adds up, and there are as many in all as the cycles have.
+        """
+        ends = [0, *accumulate(order.count for order in self._orders)]
+        marks = [cycle * self.cycle * end // ends[-1] for end in ends]
+        return [b - a for a, b in pairwise(marks)]
+
+    @cached_property
+    def _members(self) -> list[Int[Tensor, " _"]]:
+        """The ids in each bucket that has some."""
+        return [torch.nonzero(self.buckets == which)[:, 0] for which in self.buckets.unique().tolist()]
+
+    @cached_property
+    def _orders(self) -> list[Order]:
+        counts = [len(ids) for ids in self._members] or [0]  # which is refused
+        return [
+            Order(count, self.batch, self.seed, self.rank, self.world, f"order {which}")
+            for which, count in enumerate(counts)
+        ]
+
+    @cached_property
+    def _shuffle(self) -> Order:
+        return Order(self.cycle, 1, self.seed, stream="buckets")
+
+
+AnyOrder = Order | BucketOrder
+
+
+def order_of(samples: Samples, batch: int, seed: int, rank: int = 0, world: int = 1) -> AnyOrder:
+    """The order in which samples are trained on, of one size or of several."""
+    if isinstance(samples, Bucketed):
+        return BucketOrder(samples.buckets, batch, seed, rank, world)
+    return Order(len(samples), batch, seed, rank, world)
 
 
 class _Steps:
     """A data set whose items are whole batches, by step: what the workers of a DataLoader ask for."""
 
-    def __init__(self, samples: Samples, order: Order) -> None:
+    def __init__(self, samples: Samples, order: AnyOrder) -> None:
         self.samples, self.order = samples, order
 
     def __getitem__(self, step: int) -> Batch:
@@ -85,7 +165,7 @@ class _From:
             step += 1
 
 
-def read_ahead(samples: Samples, order: Order, start: int, workers: int = 0) -> Iterator[Batch]:
+def read_ahead(samples: Samples, order: AnyOrder, start: int, workers: int = 0) -> Iterator[Batch]:
     """The batches of the steps from `start` on, without end, each read while the one before is used.
 
     `workers`: processes that read; 0 reads in a thread of this one, which suits data in memory or in a mapped file.

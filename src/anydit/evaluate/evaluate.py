@@ -137,7 +137,7 @@ def _of_its_own(pipeline: Pipeline, sets: Sets, how: Sampling, data: Data, seed:
         settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
         seconds=clock.seconds,
         network_calls=calls,
-        notes=("Samples are sets: no features and no distances place by place tell them apart.",),
+        notes=(*sets.notes, "Samples are sets: no features and no distances place by place tell them apart."),
         pictures=pictures.sheets(sets, x) | {**mine.pictures},
     )
 
@@ -245,10 +245,14 @@ def _judged(judge: Classifier | None, sets: Sets, x: Float[Tensor, "n c *space"]
 
 
 def _one_of_several(sets: Sets) -> list[str]:
+    """Of several sizes figures are of one, and of several labels one is judged."""
     names = [name for name, classes in sets.train.facts.classes.items() if len(classes) > 1]
     if len(names) < 2:
-        return []
-    return [f"The data has the labels {', '.join(names)}: the classifier knows, and judges, {sets.label} alone."]
+        return [*sets.notes]
+    return [
+        *sets.notes,
+        f"The data has the labels {', '.join(names)}: the classifier knows, and judges, {sets.label} alone.",
+    ]
 
 
 def _unjudged(sets: Sets, judge: Classifier | None) -> list[str]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from anydit.data import Data, Images, Samples, View
+from anydit.data.buckets import by_size, shares
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
@@ -37,7 +38,8 @@ class Sets:
     """Training data, held-out data; `real`, as many of the latter as there are in a draw; `drawn`, samples in all.
 
     `label`: by which samples are judged; `asked`: whether the pipeline is conditioned on it; `told`: on a text. Where a
-    sample does not exist it is NaN; `filler`: what the data have there in each channel, None if all exist whole.
+    sample does not exist it is NaN; `filler`: what the data have there in each channel, None if all exist whole. All of
+    them are of one size; `notes`: what must be said of that where the data have others, too.
     """
 
     train: Samples
@@ -49,6 +51,7 @@ class Sets:
     told: bool
     view: View
     filler: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -94,7 +97,7 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
     Raises:
         ValueError: the data are too few, or not of the kind that the pipeline makes.
     """
-    train, held = _parts(data)
+    train, held, notes = _parts(data)
     config, facts = pipeline.config, train.facts
     made, size = config.model.channels, config.model.size
     if made is not None and config.codec.latent_channels(facts.channels) != made:
@@ -116,7 +119,7 @@ def opened(pipeline: Pipeline, data: Data, samples: int | None) -> Sets:
     real = held.read(spread(len(held), count))
     filler = _filler(real)
     real = replace(real, x=as_written(config.view, real))
-    return Sets(train, held, real, drawn, label, bool(asked), told, config.view, filler)
+    return Sets(train, held, real, drawn, label, bool(asked), told, config.view, filler, notes)
 
 
 def of_codec(view: View, data: Data, samples: int | None) -> Sets:
@@ -125,7 +128,7 @@ def of_codec(view: View, data: Data, samples: int | None) -> Sets:
     Raises:
         ValueError: the data are too few.
     """
-    train, held = _parts(data)
+    train, held, notes = _parts(data)
     facts = train.facts
     most = min(len(held), DRAW_AT_MOST, max(LEAST, VALUES_AT_MOST // (facts.channels * prod(facts.size))))
     if samples is not None and not LEAST <= samples <= most:
@@ -135,16 +138,34 @@ def of_codec(view: View, data: Data, samples: int | None) -> Sets:
     real = held.read(spread(len(held), count))
     filler = _filler(real)
     real = replace(real, x=as_written(view, real))
-    return Sets(train, held, real, count, label, label is not None, told=False, view=view, filler=filler)
+    return Sets(train, held, real, count, label, label is not None, told=False, view=view, filler=filler, notes=notes)
 
 
-def _parts(data: Data) -> tuple[Samples, Samples]:
-    """Training and held-out samples, enough of both."""
-    train, held = data.open("train"), data.open("held_out")
+def _parts(data: Data) -> tuple[Samples, Samples, tuple[str, ...]]:
+    """Training and held-out samples of one size, enough of both; and what must be said where the data have several.
+
+    It is the size of the most held-out samples, of those of which there is enough to train on.
+    """
+    trains, helds = data.open("train"), data.open("held_out")
+    of_size = {part.facts.size: part for part in by_size(trains)}
+    both = [(of_size[held.facts.size], held) for held in by_size(helds) if held.facts.size in of_size]
+    if not both:
+        raise ValueError(f"data: got held-out samples of {shares(helds)}, expected some of {shares(trains)}")
+    train, held = next((pair for pair in both if min(map(len, pair)) >= LEAST), both[0])
+    several = len(of_size) > 1
     for part, some in (("training", train), ("held-out", held)):
         if len(some) < LEAST:
-            raise ValueError(f"data: got {len(some)} {part} samples, expected at least {LEAST} to compare with")
-    return train, held
+            of = f" of any of the sizes {shares(trains)}" if several else ""
+            most = f"at most {len(some)}" if several else f"{len(some)}"
+            raise ValueError(f"data: got {most} {part} samples{of}, expected at least {LEAST} to compare with")
+    if not several:
+        return train, held, ()
+    size, share = "x".join(map(str, held.facts.size)), len(held) / len(helds)
+    note = (
+        f"Figures and pictures are of the size {size} alone, which {share:.0%} of the held-out data have. The training "
+        f"data have the sizes {shares(trains)}."
+    )
+    return train, held, (note,)
 
 
 def draw(

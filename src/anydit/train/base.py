@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anydit.config import Json
 from anydit.data import Data, Samples
-from anydit.data.loader import Order
+from anydit.data.loader import AnyOrder
 from anydit.train.config import LoopConfig
 from anydit.train.start import Beginning, Start
 from anydit.train.step import Step
@@ -25,7 +25,7 @@ class Work(ABC, Generic[T]):
     """What is being trained: the samples in their order, the step, and how what comes of it is written and shown."""
 
     samples: Samples
-    order: Order
+    order: AnyOrder
     step: Step[Any]
 
     @property

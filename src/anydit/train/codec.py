@@ -16,7 +16,8 @@ from anydit.codecs.perceptual import Perceptual
 from anydit.codecs.quality import psnr, ssim
 from anydit.config import Json, config, filled
 from anydit.data import Data, Digits, Images, Samples, View
-from anydit.data.loader import Order
+from anydit.data.buckets import by_size, fullest
+from anydit.data.loader import order_of
 from anydit.data.sheet import side_by_side
 from anydit.inference.compile import autocast
 from anydit.tensors import Batch, Stream
@@ -82,9 +83,8 @@ class CodecRecipe(Trainable[Autoencoder]):
     train: CodecTrainConfig = CodecTrainConfig()
 
     def __post_init__(self) -> None:
-        size = getattr(self.data, "size", None)
-        if size is not None and self.codec.complete:
-            self.codec.latent_size(tuple(size))
+        for size in self.data.sizes if self.codec.complete else ():
+            self.codec.latent_size(size)
 
     @property
     def loop(self) -> CodecTrainConfig:
@@ -98,7 +98,8 @@ class CodecRecipe(Trainable[Autoencoder]):
         codec = self.codec if before is None else filled(self.codec, before.get("codec"))
         codec = codec.measured(surveyed(samples, self.view, device))
         codec.latent_channels(facts.channels)
-        codec.latent_size(facts.size)
+        for part in by_size(samples):
+            codec.latent_size(part.facts.size)
         return replace(self, codec=codec, view=self.view.like(facts))
 
     def begin(
@@ -161,7 +162,10 @@ class CodecStep(Step[Autoencoder]):
 
 
 class CodecWork(Work[Autoencoder]):
-    """The training of a resolved recipe's autoencoder. Its figures and pictures are of held-out data."""
+    """The training of a resolved recipe's autoencoder. Its figures and pictures are of held-out data.
+
+    Of data of several sizes they are of the size that most have.
+    """
 
     def __init__(self, recipe: CodecRecipe, samples: Samples, device: torch.device, note: Note) -> None:
         self.recipe, self.samples, self.device = recipe, samples, device
@@ -169,14 +173,14 @@ class CodecWork(Work[Autoencoder]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             model = recipe.codec.untrained().to(device)
-        self.order = Order(len(samples), train.batch, train.seed)
+        self.order = order_of(samples, train.batch, train.seed)
         shape = (samples.facts.channels, *samples.facts.size)
         self.step = CodecStep(model, train, self.order.positions, shape, recipe.view.bounds)
         try:
-            self.held = recipe.data.open("held_out")
+            self.held = fullest(recipe.data.open("held_out"))
         except ValueError as error:
             note(f"Pictures and figures are of training data, for want of held-out ones: {error}")
-            self.held = samples
+            self.held = fullest(samples)
 
     @property
     def result(self) -> Autoencoder:

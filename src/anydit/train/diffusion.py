@@ -10,7 +10,8 @@ from torch import Tensor
 from anydit.codecs import Codec, CodecConfig
 from anydit.config import Json
 from anydit.data import Samples
-from anydit.data.loader import Order
+from anydit.data.buckets import by_size, each_size
+from anydit.data.loader import order_of
 from anydit.diffusion.losses import Objective
 from anydit.inference.adapter import ADAPTER_WEIGHTS
 from anydit.inference.compile import compile_blocks
@@ -31,6 +32,9 @@ from anydit.weights import CODEC_FILE, RUN_FILE, WEIGHTS_FILE, load_beside, load
 STRIP, FINAL, TRAJECTORY = "denoising.png", "samples.png", "denoising.gif"
 SHOWN = 100
 """Samples on the sheet of a finished run, about."""
+
+SHOWN_OF_OTHERS = 30
+"""The same of each other size than the one that most of the data have."""
 
 
 class DiffusionWork(Work[Pipeline]):
@@ -59,11 +63,11 @@ class DiffusionWork(Work[Pipeline]):
         self.data, self.samples = samples, latents
         if config.encoders:
             told = tables(samples, config.encoders, device)
-            self.data, self.samples = Told(samples, told), Told(latents, told)
+            self.data, self.samples = (each_size(some, lambda part: Told(part, told)) for some in (samples, latents))
         if start is None:
             standardise(model, self.samples)
         model.to(device)
-        self.order = Order(len(self.samples), train.batch, train.seed)
+        self.order = order_of(self.samples, train.batch, train.seed)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions)
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
         if train.compile:
@@ -100,6 +104,9 @@ class DiffusionWork(Work[Pipeline]):
 
     def finish(self, out: Path) -> None:
         self.sheet(SHOWN).save(out / FINAL)
+        for part in by_size(self.data)[1:]:
+            name = f"samples-{'x'.join(map(str, part.facts.size))}.png"
+            pictures.sheet(self.pipeline, part, SHOWN_OF_OTHERS).save(out / name)
         cond, _ = pictures.examples(self.data, self.pipeline.config.model.conditions, 10)
         frames = pictures.trajectory(self.pipeline, cond, 10, shown=10)
         pictures.strip(self.pipeline, frames).save(out / STRIP)

@@ -23,6 +23,7 @@ from anydit.codecs.base import in_parts
 from anydit.config import Json, config, to_json, write_json
 from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
+from anydit.data.buckets import each_size
 from anydit.data.images.cache import sweep
 from anydit.data.images.folder import Mirrored
 from anydit.tensors import MASK, Batch, Tokens
@@ -63,9 +64,9 @@ class Live:
 class Cached:
     """All data are encoded before the first step, into a file that any run of the same data and codec uses again.
 
-    `flip`: every sample twice, the second time mirrored left to right, whatever its text may say of sides. `half`: 16
-    bits for each number, which rounds latents by a thousandth. `folder`: where to keep it; None is the cache folder.
-    What nobody has used for 90 days is removed when other data are encoded.
+    Data of several sizes have a file for each. `flip`: every sample twice, the second time mirrored left to right,
+    whatever its text may say of sides. `half`: 16 bits for each number, which rounds latents by a thousandth. `folder`:
+    where to keep it; None is the cache folder. What nobody has used for 90 days is removed when other data are encoded.
     """
 
     flip: bool = False
@@ -89,6 +90,11 @@ class Cached:
                 f"train.latents: got Cached for data with {', '.join(tokens)} as tokens, which it does not keep; "
                 "expected Live, or data with the texts themselves and their encoder in the recipe"
             )
+        latents = each_size(encoding.samples, lambda part: self._kept(replace(encoding, samples=part)))
+        return latents, Normalize((0.0,), (1.0,)).build()
+
+    def _kept(self, encoding: Encoding) -> Samples:
+        """The latents of samples of one size, from their file."""
         samples = self._mirrored(encoding.samples) if self.flip else encoding.samples
         root = (self.folder.expanduser() if self.folder else cache_folder()) / "latents"
         folder = root / self._key(encoding)
@@ -98,7 +104,7 @@ class Cached:
             found = _read(folder, samples)
             assert found is not None, "it was written just now"
         os.utime(folder)  # when it was last of use
-        return found, Normalize((0.0,), (1.0,)).build()
+        return found
 
     def _mirrored(self, samples: Samples) -> Samples:
         if isinstance(samples, Mirrored):

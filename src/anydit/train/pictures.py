@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anydit.config import Json
 from anydit.data import Samples
+from anydit.data.buckets import fullest
 from anydit.data.images.view import WIDEST
 from anydit.data.sheet import arranged
 from anydit.diffusion.samplers import Step
@@ -29,6 +30,7 @@ def examples(
     Beside a text, classes are those of the same samples: the two may say the same. `columns`: of a sheet, of which each
     class gets as many of its own.
     """
+    samples = fullest(samples)
     first = samples.read(torch.arange(n) % len(samples))
     cond = {k: v for k, v in first.cond.items() if k in conditions or k == MASK}
     captions = [" / ".join(said) for said in zip(*(first.texts[k] for k in cond if k in first.texts), strict=True)]
@@ -49,14 +51,18 @@ def worded(conditions: dict[str, Condition]) -> bool:
 
 
 def sheet(pipeline: Pipeline, samples: Samples, n: int, seed: int = 0) -> Image.Image:
-    """About `n` samples on one sheet; where there is one kind of label and few classes, each has columns of its own."""
+    """About `n` samples on one sheet; where there is one kind of label and few classes, each has columns of its own.
+
+    Of `samples` of several sizes they have the one that most have.
+    """
     config, columns = pipeline.config, None
     labels = [c.classes for c in config.model.conditions.values() if isinstance(c, Label) and c.classes]
     if len(labels) == 1 and not worded(config.model.conditions) and 1 < labels[0] <= min(n, WIDEST):
         rows, columns = arranged(n, labels[0])
         n = rows * columns
     cond, captions = examples(samples, config.model.conditions, n, columns)
-    return config.view.picture(pipeline.sample(n, cond, seed=seed), captions, columns)
+    x = pipeline.sample(n, cond, seed=seed, size=fullest(samples).facts.size)
+    return config.view.picture(x, captions, columns)
 
 
 def trajectory(

@@ -13,6 +13,7 @@ from anydit.codecs.base import CPU
 from anydit.codecs.normalize import moments
 from anydit.config import Json, config, filled
 from anydit.data import Data, Digits, Facts, Samples, View
+from anydit.data.buckets import by_bucket, by_size
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.times import Discrete
 from anydit.inference.config import PipelineConfig
@@ -41,9 +42,8 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
 
     def __post_init__(self) -> None:
         PipelineConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
-        size = getattr(self.data, "size", None)
-        if size is not None and self.codec.complete:
-            grid_of(self.codec.latent_size(tuple(size)), self.model.patch)
+        for size in self.data.sizes if self.codec.complete else ():
+            grid_of(self.codec.latent_size(size), self.model.patch)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
             raise ValueError(
@@ -131,6 +131,8 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
             f"model.conditions: got a Field of size {facts.size} beside latents of {size}, expected one that is coded"
         )
     model = replace(model, channels=channels, size=size, conditions=conditions)
+    for part in by_size(samples):
+        replace(model, size=codec.latent_size(part.facts.size))  # refuses a size that the network cannot take
     view, lengths = recipe.view.like(facts), recipe.lengths or Lengths.of(facts)
     return replace(recipe, model=model, codec=codec, encoders=encoders, view=view, lengths=lengths)
 
@@ -233,7 +235,10 @@ def _with_widths(condition: Text, encoder: TextEncoder | None, given: Tensor | T
 
 
 def _all(samples: Samples, at_most: int | None = None, at_once: int = 256) -> Iterator[Batch]:
-    """All samples in order, or at most so many, evenly spread, batch by batch; none is read before it is asked for."""
+    """All samples, or at most so many, evenly spread, batch by batch; none is read before it is asked for.
+
+    They come in order, but where they are of several sizes one size after the other.
+    """
     count = len(samples)
     n = count if at_most is None else min(count, at_most)
-    return (samples.read(ids) for ids in (torch.arange(n) * count // n).split(at_once))
+    return (samples.read(ids) for ids in by_bucket(samples, torch.arange(n) * count // n, at_once))

@@ -22,6 +22,7 @@ from anydit.codecs.normalize import moments
 from anydit.codecs.text import TextEncoder, opened
 from anydit.config import to_json, write_json
 from anydit.data import Facts, Samples, cache_folder
+from anydit.data.buckets import by_bucket
 from anydit.data.images.cache import INDEX, sweep
 from anydit.model.dit import DiT
 from anydit.model.text import Text, TextTokens
@@ -124,7 +125,7 @@ def tables(samples: Samples, encoders: Mapping[str, TextEncoder], device: torch.
     if not encoders:
         return {}
     texts: dict[str, dict[str, None]] = {name: {} for name in encoders}
-    for ids in torch.arange(len(samples)).split(READ_AT_ONCE):
+    for ids in by_bucket(samples, torch.arange(len(samples)), READ_AT_ONCE):
         batch = samples.read(ids)
         for name, distinct in texts.items():
             distinct.update(dict.fromkeys(batch.texts[name]))
@@ -218,6 +219,6 @@ def standardise(model: DiT, samples: Samples) -> None:
     spread = torch.arange(n := min(len(samples), MEASURED)) * len(samples) // n
     for name, condition in model.config.conditions.items():
         if isinstance(condition, Text) and condition.standard:
-            read = (samples.read(ids).cond[name] for ids in spread.split(READ_AT_ONCE))
+            read = (samples.read(ids).cond[name] for ids in by_bucket(samples, spread, READ_AT_ONCE))
             mean, std = moments(text.values[text.exists] for text in read if isinstance(text, Tokens))
             cast("TextTokens", model.conditioner.texts[name]).standardise(torch.tensor(mean), torch.tensor(std))

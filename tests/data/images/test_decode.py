@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anydit.data.images.decode import Crop, Pad, Stretch, decode
+from anydit.data.images.decode import Crop, Fit, Pad, Stretch, Target
+from anydit.data.images.decode import decode as decode_any
 from anydit.data.outside import Unreadable
+
+
+def decode(source: Path | bytes, size: tuple[int, int], channels: int, fit: Fit) -> np.ndarray:
+    return decode_any(source, Target([size], channels, fit)).pixels
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from anydit.data import Data, FashionMNIST, HuggingFace, ImageFolder
+from anydit.data import Data, FashionMNIST, HuggingFace, ImageFolder, Sizes
+from anydit.data.base import Bucketed
+from anydit.data.buckets import by_bucket
 from anydit.recipes import find
 from tests.data.images import pictures
 
@@ -189,3 +191,25 @@ def test_fashion_by_name_refuses_what_is_not_fashion(tmp_path: Path) -> None:
         FashionMNIST(name=saved(tmp_path / "no test", train=rows())), "held_out"
     )
     assert "save_to_disk" in refused(FashionMNIST(name="zalando-datasets/fashion_mnist"))
+
+
+def test_images_of_several_sizes(tmp_path: Path) -> None:
+    """With a split of its own held out: every image of both goes to its size."""
+    shapes = [(6, 9), (9, 6)]
+    images = [Image.fromarray(pictures.noise(i, shapes[i % 2])) for i in range(8)]
+    features = datasets.Features({"photo": datasets.Image(), "kind": datasets.ClassLabel(names=NAMES)})
+    whole = datasets.Dataset.from_dict({"photo": images, "kind": [i % 3 for i in range(8)]}, features=features)
+    name = saved(tmp_path / "set", train=whole.select(range(5)), test=whole.select(range(5, 8)))
+    data = hub(name, held_out_split="test", buckets=Sizes(((9, 6),)))
+    for part, first, n in (("train", 0, 5), ("held_out", 5, 3)):
+        samples = data.open(part)  # type: ignore[arg-type]
+        assert isinstance(samples, Bucketed) and len(samples) == n
+        found = dict[int, tuple[int, ...]]()
+        for ids in by_bucket(samples, torch.arange(n), 2):
+            batch = samples.read(ids)
+            kinds = batch.tensor("label").tolist()
+            for x, kind in zip(batch.x, kinds, strict=True):
+                seed = round(float(x[0, 0, 0]) * 255)
+                found[seed] = tuple(x.shape[1:])
+                assert kind == seed % 3
+        assert found == {i: shapes[i % 2] for i in range(first, first + n)}

@@ -1,4 +1,4 @@
-"""Images decoded once, in parallel, into a memory-mapped array in the cache folder, with an index of what they are."""
+"""Images decoded once, in parallel, into mapped files in the cache folder, one of each size, with an index of all."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,16 +16,16 @@ from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from anydit.config import Json, to_json, write_json
 from anydit.data.base import cache_folder
-from anydit.data.images.decode import Fit, decode
+from anydit.data.images.decode import Fitted, Target, decode
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the index and of how images are decoded: another number makes every cache anew."""
 
 PIXELS, INDEX = "pixels.npy", "index.json"
@@ -51,11 +51,17 @@ class Sources:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images in the cache: `pixels: UInt8[n c h w]`, the names and labels of those `n`; `skipped`: which, and why."""
+    """Images in the cache: of each size the pixels, `UInt8[n c h w]`; the names and labels of all, in order.
 
-    pixels: Shaped[np.ndarray, "n c h w"]
+    `which`: for each image its size, by number. `off`: the most that an image's aspect is from its size's, as a share
+    of its area. `skipped`: those that are not here, and why.
+    """
+
+    pixels: Sequence[Shaped[np.ndarray, "_ c _ _"]]
     names: Sequence[str]
     labels: Sequence[int] | None
+    which: Sequence[int]
+    off: float
     skipped: Skipped
     index: Path
 
@@ -64,18 +70,23 @@ class Decoded:
         count = len(self.names) + len(self.skipped)
         return f"{told(self.skipped, count, 'images')} All of them: {self.index}."
 
+    def told_sizes(self) -> str:
+        """How many images are of which size, height by width."""
+        counts = {f"{some.shape[2]}x{some.shape[3]}": len(some) for some in self.pixels if len(some)}
+        of = "" if len(counts) == len(self.pixels) else f" of {len(self.pixels)}"
+        each = ", ".join(f"{count} of {size}" for size, count in counts.items())
+        return f"{len(self.names)} images in {len(counts)}{of} sizes: {each}"
+
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of decoded image sets, and how images are decoded into it.
+    """A folder of decoded image sets, and what images are decoded to.
 
     `bad_limit`: the share of images that may be unreadable.
     """
 
     folder: Path | None
-    size: tuple[int, int]
-    channels: int
-    fit: Fit
+    target: Target
     bad_limit: float
 
     def get(self, sources: Sources) -> Decoded:
@@ -85,13 +96,14 @@ class Cache:
             ValueError: too many are unreadable, or the cache has no room.
         """
         root = (self.folder.expanduser() if self.folder else cache_folder()) / "images"
-        about = [SCHEMA, self.size, self.channels, to_json(self.fit), sources.names, sources.labels]
+        sizes, channels, fit, at_most = self.target
+        about = [SCHEMA, sizes, at_most, channels, to_json(fit), sources.names, sources.labels]
         folder = root / sha256(json.dumps([*about, sources.content]).encode()).hexdigest()[:32]
         # The limit is no part of the key: images that a looser limit let pass must not be decoded anew to be refused.
-        found = _read(folder)
+        found = _read(folder, len(self.target.sizes))
         if found is None:
             self._write(folder, sources)
-            found = _read(folder)
+            found = _read(folder, len(self.target.sizes))
             assert found is not None
         with suppress(OSError):  # a cache that may only be read stays as old as it is
             os.utime(folder)  # when it was last of use
@@ -108,45 +120,50 @@ class Cache:
             temporary.mkdir()
             try:
                 self._fill(temporary, sources)
-                if _read(folder) is None:
+                if _read(folder, len(self.target.sizes)) is None:
                     shutil.rmtree(folder, ignore_errors=True)  # damaged
                     temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
-            if _read(folder) is None:  # else another process was faster
+            if _read(folder, len(self.target.sizes)) is None:  # else another process was faster
                 raise ValueError(
                     f"data.cache: got {folder.parent}, which cannot be written ({error.strerror or error}); "
                     "expected a folder with room, by --data.cache or ANYDIT_CACHE"
                 ) from None
 
     def _fill(self, folder: Path, sources: Sources) -> None:
-        """Write the pixels and the index; a plain file, because a map of a full disk kills the process."""
-        kept, skipped = list[int](), list[tuple[str, str]]()
-        count, shape = len(sources.names), (self.channels, *self.size)
-        with (folder / PIXELS).open("wb") as file, closing(self._decoded(sources)) as images:
-            _header(file, (count, *shape))
-            for i, pixels in enumerate(images):
-                if isinstance(pixels, str):
-                    skipped.append((sources.names[i], pixels))
+        """Write the pixels and the index; plain files, because a map of a full disk kills the process."""
+        kept, which, off, skipped = list[int](), list[int](), 0.0, list[tuple[str, str]]()
+        count, shapes = len(sources.names), [(self.target.channels, *size) for size in self.target.sizes]
+        with ExitStack() as stack, closing(self._decoded(sources)) as images:
+            files = [stack.enter_context((folder / _pixels(k)).open("wb")) for k in range(len(shapes))]
+            for file, shape in zip(files, shapes, strict=True):
+                _header(file, (count, *shape))
+            for i, one in enumerate(images):
+                if isinstance(one, str):
+                    skipped.append((sources.names[i], one))
                     check_skipped(skipped, count, self.bad_limit, "images", i + 1)
                 else:
                     kept.append(i)
-                    file.write(pixels.tobytes())
-            file.seek(0)
-            _header(file, (len(kept), *shape))  # as long as the first: it reserves room for any count
-            file.flush()
-            os.fsync(file.fileno())
+                    which.append(one.which)
+                    off = max(off, one.off)
+                    files[one.which].write(one.pixels.tobytes())
+            for k, (file, shape) in enumerate(zip(files, shapes, strict=True)):
+                file.seek(0)
+                _header(file, (which.count(k), *shape))  # as long as the first: it reserves room for any count
+                file.flush()
+                os.fsync(file.fileno())
         labels = None if sources.labels is None else [sources.labels[i] for i in kept]
         index: Json = {"schema": SCHEMA, "names": [sources.names[i] for i in kept], "labels": labels}
-        write_json(folder / INDEX, index | {"skipped": skipped})
+        write_json(folder / INDEX, index | {"which": which, "off": off, "skipped": skipped})
 
-    def _decoded(self, sources: Sources) -> Generator[UInt8[np.ndarray, "c h w"] | str, None, None]:
+    def _decoded(self, sources: Sources) -> Generator[Fitted | str, None, None]:
         """Each image in order, or why it is unreadable. Pillow lets other threads run while it decodes."""
 
-        def one(i: int) -> UInt8[np.ndarray, "c h w"] | str:
+        def one(i: int) -> Fitted | str:
             try:
-                return decode(sources.load(i), self.size, self.channels, self.fit)
+                return decode(sources.load(i), self.target)
             except Unreadable as error:
                 return str(error)
 
@@ -164,7 +181,8 @@ class Cache:
                     bar.advance(task)
 
     def _check_room(self, folder: Path, count: int) -> None:
-        need, free = count * self.channels * self.size[0] * self.size[1], shutil.disk_usage(folder).free
+        most = self.target.channels * max(high * wide for high, wide in self.target.sizes)
+        need, free = count * most, shutil.disk_usage(folder).free
         if need > free:
             raise ValueError(
                 f"data.cache: got {folder} with {free / 1e9:.1f} GB free, expected {need / 1e9:.1f} GB for {count} "
@@ -172,16 +190,24 @@ class Cache:
             )
 
 
-def _read(folder: Path) -> Decoded | None:
+def _read(folder: Path, sizes: int) -> Decoded | None:
     """What is in the cache; None where it is absent or not whole."""
     try:
         index = cast("Json", json.loads((folder / INDEX).read_text(encoding="utf-8")))
-        pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
         skipped = [(str(name), str(why)) for name, why in index["skipped"]]
-        found = Decoded(pixels, index["names"], index["labels"], skipped, folder / INDEX)
-    except (OSError, ValueError, KeyError, TypeError):
+        names, which, off = index["names"], index["which"], float(index["off"])
+        pixels = [np.load(folder / _pixels(k), mmap_mode="r", allow_pickle=False) for k in range(sizes)]
+        counts = [which.count(k) for k in range(sizes)]
+        found = Decoded(pixels, names, index["labels"], which, off, skipped, folder / INDEX)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if index["schema"] == SCHEMA and len(pixels) == len(found.names) else None
+    whole = len(names) == len(which) and [len(some) for some in pixels] == counts
+    return found if index["schema"] == SCHEMA and whole else None
+
+
+def _pixels(k: int) -> str:
+    """The file of the images of size k."""
+    return PIXELS if k == 0 else f"{k}-{PIXELS}"
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:

@@ -1,14 +1,16 @@
 """One image file, whatever its mode and format, to 8-bit pixels of one size; files from outside are not trusted."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anydit.config import config
+from anydit.data.images.aspects import Size, nearest, share_off
 from anydit.data.images.view import MODES
 from anydit.data.outside import Unreadable
 
@@ -35,6 +37,10 @@ class Crop:
         """`image` at `size` (height, width)."""
         return ImageOps.fit(image, (size[1], size[0]), FILTER)
 
+    def told(self, share: float) -> str:
+        """What it does to images whose aspect is off by a share of their area."""
+        return f"at most {share:.0%} of an image's area is cut"
+
 
 @config
 class Pad:
@@ -57,6 +63,10 @@ class Pad:
         sheet.paste(image.resize(inner, FILTER), ((size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2))
         return sheet
 
+    def told(self, share: float) -> str:
+        """As of `Crop`."""
+        return f"at most {share:.0%} of a sample is bars"
+
 
 @config
 class Stretch:
@@ -66,24 +76,52 @@ class Stretch:
         """`image` at `size` (height, width)."""
         return image.resize((size[1], size[0]), FILTER)
 
+    def told(self, share: float) -> str:
+        """As of `Crop`."""
+        return f"an image is stretched to at most {1 / (1 - share):.2f} times its aspect"
+
 
 Fit = Crop | Pad | Stretch
 """What becomes of an image whose aspect is not that of the size."""
 
 
-def decode(source: Path | bytes, size: tuple[int, int], channels: int, fit: Fit) -> UInt8[np.ndarray, "c h w"]:
+class Target(NamedTuple):
+    """What images become: of one of some sizes (height, width), the nearest in aspect, with so many channels.
+
+    `at_most`: how far an image's aspect may be from its size's, as a share of its area.
+    """
+
+    sizes: Sequence[Size]
+    channels: int
+    fit: Fit
+    at_most: float = 1.0
+
+
+class Fitted(NamedTuple):
+    """An image of one of a target's sizes: `which`, and how far its aspect was from that, as a share of its area."""
+
+    pixels: UInt8[np.ndarray, "c h w"]
+    which: int
+    off: float
+
+
+def decode(source: Path | bytes, target: Target) -> Fitted:
     """The first picture of a file, upright, in grey, RGB or RGBA; colour profiles are not looked at.
 
     Raises:
-        Unreadable: it is no image, damaged, one pixel thin, too large, or has values without a known white.
+        Unreadable: it is no image, damaged, one pixel thin, too large, has values without a known white, or is of an
+            aspect that is too far from all sizes.
     """
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             _check_size(image)
             # JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size leaves the filter enough to work on.
-            image.draft(None, (2 * max(size), 2 * max(size)))
+            longest = 2 * max(max(size) for size in target.sizes)
+            image.draft(None, (longest, longest))
             upright = cast("Image.Image", ImageOps.exif_transpose(image))
-            pixels = np.asarray(fit.apply(_in_mode(upright, MODES[channels]), size))
+            which, off = _chosen(upright, target)
+            size = target.sizes[which]
+            pixels = np.asarray(target.fit.apply(_in_mode(upright, MODES[target.channels]), size))
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -91,7 +129,20 @@ def decode(source: Path | bytes, size: tuple[int, int], channels: int, fit: Fit)
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(why.splitlines()[0]) from None
-    return np.ascontiguousarray(pixels.reshape(*size, channels).transpose(2, 0, 1))
+    return Fitted(np.ascontiguousarray(pixels.reshape(*size, target.channels).transpose(2, 0, 1)), which, off)
+
+
+def _chosen(image: Image.Image, target: Target) -> tuple[int, float]:
+    """The size that an upright image goes to, and how far its aspect is from that."""
+    which = nearest((image.height, image.width), target.sizes)
+    size = target.sizes[which]
+    off = share_off((image.height, image.width), size)
+    if off > target.at_most:
+        raise Unreadable(
+            f"{image.width}x{image.height} pixels, of whose area {off:.0%} is too much for the nearest size (height "
+            f"{size[0]}, width {size[1]}), expected at most {target.at_most:.0%}"
+        )
+    return which, off
 
 
 def _check_size(image: Image.Image) -> None:

@@ -17,8 +17,10 @@ from torch import Tensor
 from anydit.config import config
 from anydit.data.arrays import ArraySamples
 from anydit.data.base import Data, Facts, Part, Samples, check_share
+from anydit.data.buckets import each_size, together
+from anydit.data.images.aspects import Buckets
 from anydit.data.images.cache import Cache, Decoded, Sources
-from anydit.data.images.decode import SUFFIXES, Crop, Fit
+from anydit.data.images.decode import SUFFIXES, Crop, Fit, Target
 from anydit.data.outside import SHOWN, Unreadable, rows_of
 from anydit.tensors import Batch
 
@@ -32,14 +34,17 @@ NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 class ImageData(Data):
     """Image files, decoded once to `size` (height, width), `channels` 1 (grey), 3 (RGB) or 4 (RGBA), values 0 to 1.
 
-    `fit`: what becomes of another aspect. `held_out`: the share of images kept from training, drawn by each image's
-    name. `flip`: train on the mirrored images as well. `bad_limit`: the share that may be unreadable (a handful
-    always, unless 0); they are skipped. `cache`: where decoded images are kept (None: `ANYDIT_CACHE`, ~/.cache/anydit).
+    `fit`: what becomes of another aspect. `buckets`: sizes of other aspects, too, to one of which each image goes, so
+    that less is cut; `size` then says how many pixels they have, or is one of them. `held_out`: the share of images
+    kept from training, drawn by each image's name. `flip`: train on the mirrored images as well. `bad_limit`: the share
+    that may be unreadable (a handful always, unless 0); they are skipped. `cache`: where decoded images are kept (None:
+    `ANYDIT_CACHE`, ~/.cache/anydit).
     """
 
     size: tuple[int, int] = (64, 64)
     channels: Literal[1, 3, 4] = 3
     fit: Fit = Crop()
+    buckets: Buckets | None = None
     held_out: float = 0.1
     flip: bool = False
     bad_limit: float = 0.01
@@ -48,12 +53,24 @@ class ImageData(Data):
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise ValueError(f"size: got {self.size}, expected a height and a width of at least 1")
+        if self.buckets is not None:
+            self.buckets.of(self.size)
         check_share(self.held_out)
         if not 0 <= self.bad_limit <= 1:
             raise ValueError(f"bad_limit: got {self.bad_limit}, expected 0 to 1")
 
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        return [self.size] if self.buckets is None else self.buckets.of(self.size)
+
     def _decoded(self, sources: Sources) -> Decoded:
-        return Cache(self.cache, self.size, self.channels, self.fit, self.bad_limit).get(sources)
+        if self.buckets is not None and len(self.sizes) < 2:
+            raise ValueError(
+                f"data.buckets: got {self.buckets} of size {self.size}, which are no more sizes than {self.sizes[0]}; "
+                "expected another one in buckets.more, or a smaller buckets.multiple"
+            )
+        at_most = 1.0 if self.buckets is None else self.buckets.at_most
+        return Cache(self.cache, Target(self.sizes, self.channels, self.fit, at_most), self.bad_limit).get(sources)
 
     def _samples(
         self,
@@ -77,8 +94,13 @@ class ImageData(Data):
                     f"data: got no readable image of the class {classes[min(missing)]}, expected at least one"
                 )
         facts = Facts(self.channels, self.size, {"label": tuple(classes)} if cond else {}, texts=tuple(texts))
-        samples = ArraySamples(decoded.pixels, facts, cond, unit=1 / 255, rows=rows, texts=texts)
-        return Mirrored(samples) if self.flip and part == "train" else samples
+        whole = ArraySamples(decoded.pixels[0], facts, cond, unit=1 / 255, rows=rows, texts=texts)
+        samples: Samples = whole
+        if self.buckets is not None:
+            samples = together([_of_size(k, size, decoded, whole) for k, size in enumerate(self.sizes)])
+            if part == "train":
+                print(f"{decoded.told_sizes()}; {self.fit.told(decoded.off)}.", file=sys.stderr)
+        return each_size(samples, Mirrored) if self.flip and part == "train" else samples
 
 
 @config
@@ -108,6 +130,16 @@ class ImageFolder(ImageData):
         decoded = self._decoded(Sources(names, labels, load, stats))
         rows = rows_of(decoded.names, self.held_out, part)
         return self._samples(decoded, [_text(name) for name in classes], part, rows)
+
+
+def _of_size(k: int, size: tuple[int, int], decoded: Decoded, whole: ArraySamples) -> ArraySamples:
+    """The images of size number `k`, among those of the rows of `whole`."""
+    ids = torch.nonzero(torch.tensor(decoded.which) == k)[:, 0]
+    places: list[int] = ids.tolist()
+    rows = None if whole.rows is None else torch.nonzero(torch.isin(ids, whole.rows))[:, 0]
+    cond = {name: values[ids] for name, values in whole.cond.items()}
+    texts = {name: [each[i] for i in places] for name, each in whole.texts.items()}
+    return replace(whole, x=decoded.pixels[k], facts=replace(whole.facts, size=size), cond=cond, rows=rows, texts=texts)
 
 
 @dataclass(frozen=True)
