@@ -123,6 +123,11 @@ def check_share(held_out: float) -> None:
 class Data(ABC):
     """Where samples come from; each kind of data has a config that extends this one."""
 
+    @property
+    def space(self) -> tuple[int, ...] | None:
+        """The shape of a sample, where the config alone says it; None where the data do."""
+        return getattr(self, "size", None)
+
     @abstractmethod
     def open(self, part: Part) -> Samples:
         """Find the samples.

@@ -147,7 +147,9 @@ def attend_along(
     order = [0, *(2 + axis for axis in outer), 1, *(2 + axis for axis in inner), 2 + len(grid)]
 
     def grouped(x: Shaped[Tensor, "b heads n k"]) -> Shaped[Tensor, "groups heads m k"]:
-        return x.reshape(*x.shape[:2], *grid, x.shape[3]).permute(order).flatten(0, len(outer)).flatten(2, 1 + len(inner))
+        return (
+            x.reshape(*x.shape[:2], *grid, x.shape[3]).permute(order).flatten(0, len(outer)).flatten(2, 1 + len(inner))
+        )
 
     if mask is not None:
         mask = grouped(mask[:, None, :, None])[:, 0, :, 0]

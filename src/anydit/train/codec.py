@@ -82,7 +82,7 @@ class CodecRecipe(Trainable[Autoencoder]):
     train: CodecTrainConfig = CodecTrainConfig()
 
     def __post_init__(self) -> None:
-        size = getattr(self.data, "size", None)
+        size = self.data.space
         if size is not None and self.codec.complete:
             self.codec.latent_size(tuple(size))
 

@@ -41,7 +41,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
 
     def __post_init__(self) -> None:
         PipelineConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
-        size = getattr(self.data, "size", None)
+        size = self.data.space
         if size is not None and self.codec.complete:
             grid_of(self.codec.latent_size(tuple(size)), self.model.patch)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):

@@ -125,7 +125,7 @@ class Cache:
         kept, skipped = list[int](), list[tuple[str, str]]()
         count, shape = len(sources.names), (self.channels, *self.size)
         with (folder / PIXELS).open("wb") as file, closing(self._decoded(sources)) as images:
-            _header(file, (count, *shape))
+            write_header(file, (count, *shape))
             for i, pixels in enumerate(images):
                 if isinstance(pixels, str):
                     skipped.append((sources.names[i], pixels))
@@ -134,7 +134,7 @@ class Cache:
                     kept.append(i)
                     file.write(pixels.tobytes())
             file.seek(0)
-            _header(file, (len(kept), *shape))  # as long as the first: it reserves room for any count
+            write_header(file, (len(kept), *shape))  # as long as the first: it reserves room for any count
             file.flush()
             os.fsync(file.fileno())
         labels = None if sources.labels is None else [sources.labels[i] for i in kept]
@@ -153,7 +153,7 @@ class Cache:
         threads = min(16, os.cpu_count() or 1)
         waiting = deque[Future[Any]]()
         count, ahead = len(sources.names), 4 * threads
-        with warnings.catch_warnings(), ThreadPoolExecutor(threads, "decode") as pool, _progress() as bar:
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads, "decode") as pool, progress_bar() as bar:
             warnings.simplefilter("ignore")  # of odd metadata in files that decode all the same
             task = bar.add_task("Decoding", total=count)
             for i in range(count + ahead):
@@ -184,7 +184,8 @@ def _read(folder: Path) -> Decoded | None:
     return found if index["schema"] == SCHEMA and len(pixels) == len(found.names) else None
 
 
-def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+def write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Begin a .npy file of bytes; the header is as long for every count of rows."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
@@ -200,6 +201,7 @@ def sweep(root: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """On the error output, while it is used."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -83,7 +83,7 @@ def decode(source: Path | bytes, size: tuple[int, int], channels: int, fit: Fit)
             # JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size leaves the filter enough to work on.
             image.draft(None, (2 * max(size), 2 * max(size)))
             upright = cast("Image.Image", ImageOps.exif_transpose(image))
-            pixels = np.asarray(fit.apply(_in_mode(upright, MODES[channels]), size))
+            pixels = np.asarray(fit.apply(in_mode(upright, MODES[channels]), size))
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -103,7 +103,7 @@ def _check_size(image: Image.Image) -> None:
         raise Unreadable(f"{width}x{height} pixels, expected at most {MOST_PIXELS // 10**6} million")
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """`image` in L, RGB or RGBA; what is transparent becomes white where there is no alpha."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _from_16_bit(image)
