@@ -10,16 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from anydit.data.images.decode import FORMATS, MOST_PIXELS, SUFFIXES, Fit, decode, in_mode
 from anydit.data.images.view import MODES
 from anydit.data.outside import Unreadable
 
 DEMUXERS = {
-    ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".avi": "avi", ".gif": "gif",
+    ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".avi": "avi",
 }  # fmt: skip
-"""How a file is read, by the suffix of its name: formats that play other files (lists, HLS) are not among them."""
+"""How FFmpeg reads a file, by the suffix of its name: formats that play other files (lists, HLS) are not among them."""
+
+ANIMATION = ".gif"
+"""What Pillow reads: FFmpeg does not clear what a GIF says is to be cleared."""
+
+NO_TIME_MS = 100
+"""How long a GIF's frame is shown that does not say how long, as browsers have it."""
 
 MOST_BYTES = 2**32
 """No video is kept that has more than so many bytes as it is kept."""
@@ -92,6 +98,9 @@ class Decoding:
         if path.is_dir():
             yield self._folder(path)
             return
+        if path.suffix.lower() == ANIMATION:
+            yield self._animation(path)
+            return
         av = import_av()
         try:
             with av.open(str(path), format=DEMUXERS[path.suffix.lower()]) as container:
@@ -142,8 +151,22 @@ class Decoding:
             image = image.resize((max(1, round(image.width * float(aspect))), image.height))
         if frame.rotation:
             image = image.rotate(frame.rotation, expand=True)
+        return self._fitted(image)
+
+    def _fitted(self, image: Image.Image) -> Frame:
         pixels = np.asarray(self.fit.apply(in_mode(image, MODES[self.channels]), self.size))
         return np.ascontiguousarray(pixels.reshape(*self.size, self.channels).transpose(2, 0, 1))
+
+    def _animation(self, path: Path) -> Film:
+        times_ms = [time for time, _ in _gif(path)]
+        ends = np.cumsum(times_ms) / 1000
+
+        def frames() -> Iterator[Shown]:
+            for start, (_, image) in zip([0.0, *ends.tolist()], _gif(path), strict=False):
+                yield Shown(start, lambda image=image: self._fitted(image))
+            yield Shown(float(ends[-1]), _nothing)
+
+        return Film(self.rate or len(ends) / float(ends[-1]), 0.01, frames())
 
     def _folder(self, path: Path) -> Film:
         rate = self.pictures or self.rate
@@ -171,7 +194,7 @@ class Decoding:
 
 def is_video(name: str) -> bool:
     """Whether a file is named like a video."""
-    return Path(name).suffix.lower() in DEMUXERS and not name.startswith(".")
+    return Path(name).suffix.lower() in {*DEMUXERS, ANIMATION} and not name.startswith(".")
 
 
 def is_picture(name: str) -> bool:
@@ -196,6 +219,20 @@ def in_order(files: list[Path]) -> list[Path]:
         if step != min(steps):
             raise Unreadable(f"a picture missing after {name}")
     return [file for _, _, file in numbered]
+
+
+def _gif(path: Path) -> Iterator[tuple[float, Image.Image]]:
+    """Each frame of a GIF, and for how many milliseconds it is shown."""
+    try:
+        with Image.open(path, formats=("GIF",)) as image:
+            _check_size(*image.size)
+            for frame in ImageSequence.Iterator(image):
+                yield frame.info.get("duration") or NO_TIME_MS, frame.copy()
+    except Unreadable:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        why = getattr(error, "strerror", None) or "damaged, or not what its name says"
+        raise Unreadable(why) from error
 
 
 def _check_alike(files: list[Path]) -> None:

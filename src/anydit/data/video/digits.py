@@ -45,9 +45,9 @@ class MovingDigits(Data):
     training never has. `task`: what else is told, as the condition "known".
     """
 
-    seconds: float = 2.0
+    seconds: float = 1.5
     rate: float = 8.0
-    size: tuple[int, int] = (24, 24)
+    size: tuple[int, int] = (20, 20)
     task: First | None = None
     count: int = 20_000
     held_out_count: int = 1000

@@ -3,12 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from anydit.config import Json, to_json
 from anydit.data.images.cache import progress_bar, write_header
 from anydit.data.outside import SHOWN, Skipped, Unreadable
-from anydit.data.video.decode import DEMUXERS, Decoding, is_picture, is_video
+from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
 
 SCHEMA = 1
 """Of the mapped files and of how videos are decoded: another number makes all of them anew."""
@@ -28,7 +28,7 @@ CAPTION = ".txt"
 MOST_CAPTION = 10_000
 """Bytes of a caption, at most."""
 
-MOST_COUNT = 2**31
+MOST_FRAMES = 2**31
 """Frames for which the header of a mapped file has room."""
 
 
@@ -69,9 +69,8 @@ def listing(root: Path) -> Listing:
         videos += [(here / name).as_posix() for name in films]
         others += sum(name not in films and not name.endswith(CAPTION) for name in files)
     if not videos:
-        raise ValueError(
-            f"data.path: got {root} without videos, expected files named {', '.join(DEMUXERS)}, or folders of pictures"
-        )
+        expected = f"files named {', '.join([*DEMUXERS, ANIMATION])}, or folders of pictures"
+        raise ValueError(f"data.path: got {root} without videos, expected {expected}")
     classes = sorted({name.partition("/")[0] for name in videos if "/" in name})
     flat = [name for name in videos if "/" not in name]
     if flat and classes:
@@ -88,21 +87,26 @@ def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tu
     Raises:
         ValueError: the folder cannot be written.
     """
-
-    def one(name: str) -> Prepared | tuple[str, str]:
+    files, skipped = dict[str, Path](), list[tuple[str, str]]()
+    for name in names:
         try:
-            return _prepared(root / name, name, how, folder)
-        except Unreadable as error:
-            return name, str(error)
-
-    found = list[Prepared | tuple[str, str]]()
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "videos") as pool, progress_bar() as bar:
-        task = bar.add_task("Decoding", total=len(names))
-        for each in pool.map(one, names):
-            found.append(each)
-            bar.advance(task)
-    kept = [each for each in found if isinstance(each, Prepared)]
-    return kept, [each for each in found if not isinstance(each, Prepared)]
+            files[name] = folder / f"{_key(root / name, how)}.npy"
+        except OSError as error:
+            skipped.append((name, error.strerror or "cannot be read"))
+    missing = [name for name, file in files.items() if not _about(file).is_file()]
+    if missing:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "videos") as pool, progress_bar() as bar:
+            task = bar.add_task("Decoding", total=len(missing))
+            for _ in pool.map(lambda name: _decode(root / name, how, files[name]), missing):
+                bar.advance(task)
+    kept = list[Prepared]()
+    for name, file in files.items():
+        said: Json = json.loads(_about(file).read_text(encoding="utf-8"))
+        if "unreadable" in said:
+            skipped.append((name, said["unreadable"]))
+        else:
+            kept.append(Prepared(name, file, said["frames"], said["rate"]))
+    return kept, skipped
 
 
 def caption(root: Path, name: str) -> str:
@@ -131,61 +135,53 @@ def mapped(file: Path) -> UInt8[np.ndarray, "t c h w"]:
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def _prepared(path: Path, name: str, how: Decoding, folder: Path) -> Prepared:
-    """One video's frames, mapped; decoded now if they are not there, or its files are others than they were."""
+def _key(path: Path, how: Decoding) -> str:
+    """Of a video as it is now, decoded so."""
+    parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
+    states = [(str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK)) for p in parts]
+    about = [SCHEMA, how.size, how.channels, to_json(how.fit), how.rate, how.pictures, states]
+    return sha256(json.dumps(about).encode()).hexdigest()[:32]
+
+
+def _about(file: Path) -> Path:
+    """What is said of a mapped file: written last, it says that the frames are whole, or why there are none."""
+    return file.with_suffix(".json")
+
+
+def _decode(path: Path, how: Decoding, file: Path) -> None:
+    """Decode a video into `file`, which is whole or absent."""
     try:
-        parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
-        states = [(str(part.resolve()), (stat := part.stat()).st_size, stat.st_mtime_ns) for part in parts]
-    except OSError as error:
-        raise Unreadable(error.strerror or "cannot be read") from None
-    about_how = [SCHEMA, how.size, how.channels, to_json(how.fit), how.rate, how.pictures]
-    file = folder / f"{sha256(json.dumps([about_how, states]).encode()).hexdigest()[:32]}.npy"
-    about = file.with_suffix(".json")
-    if not about.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Written last, this says that the frames are whole, or that there are none.
-            _write_text(about, json.dumps(_decoded(path, how, file)))
-        except OSError as error:
-            raise ValueError(
-                f"data.cache: got {folder}, which cannot be written ({error.strerror or error}); "
-                "expected a folder with room, by --data.cache or ANYDIT_CACHE"
-            ) from None
-    said: Mapping[str, Any] = json.loads(about.read_text(encoding="utf-8"))
-    if "unreadable" in said:
-        raise Unreadable(said["unreadable"])
-    return Prepared(name, file, said["frames"], said["rate"])
+            said = _decoded(path, how, file)
+        except Unreadable as error:
+            said = {"unreadable": str(error)}
+        temporary = file.with_name(f".{uuid4().hex}.json")
+        temporary.write_text(json.dumps(said), encoding="utf-8")
+        temporary.replace(_about(file))
+    except OSError as error:
+        raise ValueError(
+            f"data.cache: got {file.parent}, which cannot be written ({error.strerror or error}); "
+            "expected a folder with room, by --data.cache or ANYDIT_CACHE"
+        ) from None
 
 
 def _decoded(path: Path, how: Decoding, file: Path) -> Json:
-    """Decode a video into `file`, which is whole or absent; what there is to say of it."""
-    temporary, shape, count = file.with_name(f".{uuid4().hex}.npy"), (how.channels, *how.size), 0
+    """Write the frames; what there is to say of them."""
+    temporary, shape, frames = file.with_name(f".{uuid4().hex}.npy"), (how.channels, *how.size), 0
     try:
         with how.opened(path) as film, temporary.open("wb") as out:
-            write_header(out, (MOST_COUNT, *shape))
+            write_header(out, (MOST_FRAMES, *shape))
             for frame in film.picked():
-                if not count % 256 and shutil.disk_usage(file.parent).free < 256 * frame.nbytes:
+                if not frames % 256 and shutil.disk_usage(file.parent).free < 256 * frame.nbytes:
                     raise OSError(f"no room for {path.name}")
                 out.write(frame.tobytes())
-                count += 1
+                frames += 1
             out.seek(0)
-            write_header(out, (count, *shape))
+            write_header(out, (frames, *shape))
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
-    except Unreadable as error:
-        if isinstance(error.__cause__, PermissionError):  # it may be readable another time
-            raise
-        return {"unreadable": str(error)}
     finally:
         temporary.unlink(missing_ok=True)
-    return {"frames": count, "rate": film.rate}
-
-
-def _write_text(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{uuid4().hex}.json")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return {"frames": frames, "rate": film.rate}

@@ -25,8 +25,11 @@ from anydit.evaluate.sets import Sets, spread
 REFERENCE = 512
 """Videos that are looked at, at most, where a figure needs no more: each has many values."""
 
-FRAMES = 4
+FRAMES = 2
 """Frames of each video that are compared as pictures, evenly spread."""
+
+VALUES = 2**20
+"""Values that stand for all of those of many videos, at most."""
 
 CPU = torch.device("cpu")
 NAMES, STYLES = ("samples", "held-out data", "training data"), ("-", "--", ":")
@@ -62,6 +65,7 @@ def changes(parts: Sequence[Float[Tensor, "_ c t h w"]]) -> dict[str, Figure]:
     """How values change from frame to frame, and how much does in a video; against training data, in deviations."""
     steps = [some.diff(dim=2) for some in parts]
     per_video = [step.abs().flatten(1).mean(1) for step in steps]
+    steps = [step.flatten()[spread(step.numel(), VALUES)] for step in steps]
     meaning = "distance between distributions, in deviations"
     figures = dict[str, Figure]()
     for name, title, some, more in (
