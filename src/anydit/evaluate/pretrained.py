@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anydit.codecs.perceptual import IMAGENET_MEAN, IMAGENET_STD, efficientnet_pixels, imagenet_network
-from anydit.data import Images, Videos, View
-from anydit.evaluate.features import Features, OverFrames, RandomNetwork
+from anydit.data import Videos, View
+from anydit.evaluate.features import Features, OverFrames
 from anydit.weights import load_tensors
 
 INCEPTION_URL = (
@@ -44,14 +44,6 @@ def named(spec: str, view: View, device: torch.device) -> Features | None:
         raise ValueError(f"features: got {spec!r}, expected one of {KINDS}")
     features = makers[kind]()
     return OverFrames(features) if isinstance(view, Videos) else features
-
-
-def of_pictures(x: Float[Tensor, "n c h w"], low: float, high: float) -> Features:
-    """Those of a network trained on photographs where it is installed, else of a random one fitted to pictures `x`."""
-    try:
-        return ImageNet(Images(low, max(high, low + 1e-6)), torch.device("cpu"))
-    except ValueError:
-        return RandomNetwork(x, torch.device("cpu"))
 
 
 class ImageNet:

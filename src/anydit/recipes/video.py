@@ -1,7 +1,6 @@
 """Videos: your own; and real digits that move and bounce, by class, in words, or given their first frames."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from anydit.codecs import Normalize, TextEncoder
 from anydit.data import First, MovingDigits, VideoFolder, Videos
@@ -29,17 +28,14 @@ def video() -> Recipe:
     return Recipe(
         model=DiTConfig(width=384, depth=12, heads=6, patch=(2, 8, 8), conditions=conditions, position=Rope(),
                         attention=Axial(((1, 2), (0,)))),
-        codec=Normalize.to_unit(0, 1),
-        sampling=Sampling(steps=25),
-        view=Videos(),
-        data=VideoFolder(path=Path("videos")),
+        codec=Normalize.to_unit(0, 1), sampling=Sampling(steps=25), view=Videos(), data=VideoFolder(),
         train=TrainConfig(steps=20_000, batch=16, times=LogitNormal(), optimizer=AdamW(lr=3e-4),
                           schedule=LinearDecay(warmup=200), ema_decay=0.9995),
     )  # fmt: skip
 
 
 def moving_digits() -> Recipe:
-    """A handwritten digit of a class that moves and bounces, 16 frames of 24x24; 8 minutes on one CPU core.
+    """A handwritten digit of a class that moves and bounces, 12 frames of 20x20; 10 minutes on two CPU cores.
 
     anydit train moving-digits; anydit sample runs/moving-digits --label 3 --out threes/
     """
@@ -47,18 +43,17 @@ def moving_digits() -> Recipe:
 
 
 def moving_digits_text() -> Recipe:
-    """The same told in words, as "a three moving left and up, fast", by MiniLM; half an hour on one CPU core.
+    """The same told in words, as "a three moving left and up, fast", by MiniLM; half an hour on two CPU cores.
 
     anydit train moving-digits-text
     """
-    recipe = _digits({"text": Text(entry=Cross(pooled=Pooled()))}, MovingDigits())
-    return replace(recipe, encoders={"text": TextEncoder("minilm", max_tokens=24, layer=-3)},
-                   sampling=Sampling(steps=25, guidance=Guidance(2.0)),
-                   train=replace(recipe.train, steps=5000))  # fmt: skip
+    recipe, encoder = _digits({"text": Text(entry=Cross(pooled=Pooled()))}, MovingDigits()), TextEncoder("minilm", 24)
+    how = Sampling(steps=25, guidance=Guidance(2.0))
+    return replace(recipe, encoders={"text": encoder}, sampling=how, train=replace(recipe.train, steps=5000))
 
 
 def moving_digits_next() -> Recipe:
-    """Where a digit goes, given its first four frames; 8 minutes on one CPU core.
+    """Where a digit goes, given its first four frames; 10 minutes on two CPU cores.
 
     anydit train moving-digits-next
     """

@@ -40,12 +40,6 @@ def sets() -> Sets:
     return opened(pipeline_of(DATA, {"label": Label(), KNOWN: Field()}), DATA, 100)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch):
-    """Features without a large network."""
-    monkeypatch.setattr(module, "of_pictures", lambda x, low, high: RandomNetwork(x, torch.device("cpu")))
-
-
 def damaged(real: Tensor) -> list[tuple[Tensor, list[str]]]:
     """What is worse, and by which figures."""
     g = torch.Generator().manual_seed(0)

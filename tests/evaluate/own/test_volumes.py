@@ -52,7 +52,7 @@ def sets(data: Volumes, pipeline: Pipeline) -> Sets:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(volumes, "of_pictures", lambda x, low, high: RandomNetwork(x, torch.device("cpu")))
+    monkeypatch.setattr(volumes, "slice_features", lambda x, low, high: RandomNetwork(x, torch.device("cpu")))
 
 
 def damaged(x: Tensor) -> dict[str, Tensor]:

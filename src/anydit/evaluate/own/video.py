@@ -15,11 +15,10 @@ from anydit.data.video.view import EVERY_SECOND
 from anydit.evaluate import classifier, distances
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
-from anydit.evaluate.features import in_parts
+from anydit.evaluate.features import RandomNetwork, in_parts
 from anydit.evaluate.own import Own, own
 from anydit.evaluate.own.motion import Motion, at_walls, motion, tracks
 from anydit.evaluate.pictures import rendered
-from anydit.evaluate.pretrained import of_pictures
 from anydit.evaluate.sets import Sets, spread
 
 REFERENCE = 512
@@ -39,7 +38,7 @@ NAMES, STYLES = ("samples", "held-out data", "training data"), ("-", "--", ":")
 def _(view: Videos, x: Float[Tensor, "n c t h w"], sets: Sets) -> Own:
     train = sets.read_train(spread(len(sets.train), REFERENCE))
     parts = [x[spread(len(x), REFERENCE)], sets.real.x[spread(sets.count, REFERENCE)], train]
-    figures, pictures = {"frames": frames(parts, view)} | changes(parts), dict[str, Image]()
+    figures, pictures = {"frames": frames(parts)} | changes(parts), dict[str, Image]()
     if isinstance(sets.held, Filmed) and sets.label is not None:
         figures |= identity(x, sets)
     if isinstance(sets.held, Moving) and x.shape[2] > 2:
@@ -52,10 +51,13 @@ def _(view: Videos, x: Float[Tensor, "n c t h w"], sets: Sets) -> Own:
     return Own(figures, pictures)
 
 
-def frames(parts: Sequence[Float[Tensor, "_ c t h w"]], view: Videos) -> Figure:
-    """The Fréchet distance of single frames. `parts`: samples, held-out data, training data."""
+def frames(parts: Sequence[Float[Tensor, "_ c t h w"]]) -> Figure:
+    """The Fréchet distance of single frames. `parts`: samples, held-out data, training data.
+
+    In few features, because there are few videos: those of a network trained on photographs are more than the frames.
+    """
     flat = [some[:, :, spread(some.shape[2], FRAMES)].transpose(1, 2).flatten(0, 1) for some in parts]
-    space = of_pictures(flat[2], *view.bounds)
+    space = RandomNetwork(flat[2], CPU)
     drawn, held, train = (distances.moments(in_parts(space, some)) for some in flat)
     values = distances.frechet(drawn, train), distances.frechet(held, train)
     return Figure("Fréchet distance of frames", *values, None, f"in {space.name}; small is good")

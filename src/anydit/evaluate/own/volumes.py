@@ -9,13 +9,13 @@ from matplotlib.figure import Figure as Plot
 from PIL.Image import Image
 from torch import Tensor
 
-from anydit.data import VolumeView
+from anydit.data import Images, VolumeView
 from anydit.evaluate import distances
 from anydit.evaluate.compare import Figure
-from anydit.evaluate.features import in_parts
+from anydit.evaluate.features import Features, RandomNetwork, in_parts
 from anydit.evaluate.own import Own, own
 from anydit.evaluate.pictures import rendered
-from anydit.evaluate.pretrained import of_pictures
+from anydit.evaluate.pretrained import ImageNet
 from anydit.evaluate.sets import Sets, spread
 
 REFERENCE = 512
@@ -54,13 +54,21 @@ def slices(parts: Sequence[Float[Tensor, "_ c i j k"]]) -> Figure:
     """
     channels = 3 if parts[0].shape[1] == 3 else 1
     by_plane = [[some[:, :channels].select(p, some.shape[p] // 2) for some in parts] for p in PLANES]
-    space = of_pictures(by_plane[0][2], float(parts[2].min()), float(parts[2].max()))
+    space = slice_features(by_plane[0][2], float(parts[2].min()), float(parts[2].max()))
     values = [0.0, 0.0]
     for some in by_plane:
         seen = [distances.moments(in_parts(space, part)) for part in some]
         for i in (0, 1):
             values[i] += distances.frechet(seen[i], seen[2]) / len(PLANES)
     return Figure("Fréchet distance of slices", values[0], values[1], None, f"in {space.name}; small is good")
+
+
+def slice_features(x: Float[Tensor, "n c h w"], low: float, high: float) -> Features:
+    """Those of a network trained on photographs where it is installed, else of a random one fitted to slices `x`."""
+    try:
+        return ImageNet(Images(low, max(high, low + 1e-6)), torch.device("cpu"))
+    except ValueError:
+        return RandomNetwork(x, torch.device("cpu"))
 
 
 def histograms(parts: Sequence[Float[Tensor, "_ c i j k"]], names: Sequence[str]) -> Image:
