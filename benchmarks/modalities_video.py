@@ -1,18 +1,16 @@
 """Videos: digits that move, by class and from their first frames, each beside held-out videos and what is trivial.
 
-python benchmarks/modalities_video.py [--gpu]
+python benchmarks/modalities_video.py [--gpu] [--runs FOLDER]
 """
 
-import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from modality import HEAD, Trained, trained
-from results import PAGES, publish, table
+from modality import Trained, page, trained
+from results import PAGES, table
 from torch import Tensor
 
 from anydit.data import MovingDigits, View
@@ -108,34 +106,22 @@ def _show(name: str, view: View, x: Float[Tensor, "n c t h w"], captions: Sequen
     return f"![{name}]({name}.png)"
 
 
-def rows(gpu: bool = False) -> tuple[list[list[object]], str]:
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities, and below it what is told of videos besides."""
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = moving_digits_gpu() if gpu else moving_digits()
-        done = trained(recipe, Path(folder) / "class")
-        data = "moving digits, {} x {} x {}".format(*done.recipe.data.space or ())
-        found, figures = drawn(done, data)
-        digits = [i % 10 for i in range(20)]
-        view = done.pipeline.config.view
-        picture = _show("video-class", view, done.pipeline.sample(20, {"label": digits}), [str(d) for d in digits])
-        if gpu:
-            return found, f"{figures}\n\n{picture}"
-        after = trained(moving_digits_next(), Path(folder) / "next")
-        row, leads, pair = ahead(after, data)
-        side_by_side(view, pair[0], pair[1], columns=2).save(PAGES / "video-next.png")
-        what = f"Each real video over one that goes on from its first frames, for {LONG_SECONDS:g} s."
-        below = f"{what}\n\n![real videos over ones that go on from their first frames](video-next.png)"
-        return [*found, row], "\n\n".join([figures, picture, leads, below])
-
-
-def main() -> None:
-    """The rows, on a page of their own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", action="store_true", help="by class only, in the size for a GPU")
-    gpu = parser.parse_args().gpu
-    found, text = rows(gpu)
-    publish("video-gpu" if gpu else "video", "Videos: digits that move", f"{table(HEAD, found)}\n\n{text}")
+    recipe, name = (moving_digits_gpu(), "moving-digits-gpu") if gpu else (moving_digits(), "moving-digits")
+    done = trained(recipe, runs / name)
+    data = "moving digits, {} x {} x {}".format(*done.recipe.data.space or ())
+    found, figures = drawn(done, data)
+    digits, view = [i % 10 for i in range(20)], done.pipeline.config.view
+    picture = _show("video-class", view, done.pipeline.sample(20, {"label": digits}), [str(d) for d in digits])
+    if gpu:
+        return found, f"{figures}\n\n{picture}"
+    row, leads, pair = ahead(trained(moving_digits_next(), runs / "moving-digits-next"), data)
+    side_by_side(view, pair[0], pair[1], columns=2).save(PAGES / "video-next.png")
+    what = f"Each real video over one that goes on from its first frames, for {LONG_SECONDS:g} s."
+    below = f"{what}\n\n![real videos over ones that go on from their first frames](video-next.png)"
+    return [*found, row], "\n\n".join([figures, picture, leads, below])
 
 
 if __name__ == "__main__":
-    main()
+    page("video", "Videos: digits that move", __doc__, rows)
