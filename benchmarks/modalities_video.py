@@ -32,17 +32,17 @@ TOLD = ("identity", "frame_accuracy", "frames", "steps", "speed", "direction", "
 
 
 def drawn(done: Trained, data: str) -> tuple[list[list[object]], str]:
-    """Videos by class: whether all frames show the digit that was asked for, and how they move."""
+    """Videos by class: whether their frames show the digit that was asked for, and how they move."""
     figures = evaluate(done.pipeline, done.recipe.data, samples=VIDEOS).figures
     sets = opened(done.pipeline, done.recipe.data, VIDEOS)
     noise, jumbled = own(sets.view, _noise(sets), sets).figures, own(sets.view, _jumbled(sets), sets).figures
     rows = [
         done.row("video", data, "Fréchet distance of frames", *_both(figures["frames"]), noise["frames"].samples,
                  "noise with each pixel's mean and deviation"),
-        done.row("video", data, "one digit in all frames", *_both(figures["identity"]), jumbled["identity"].samples,
-                 "frames of different real videos"),
-        done.row("video", data, "unsteadiness, pixels/s", *_both(figures["unsteady"]), jumbled["unsteady"].samples,
-                 "frames of different real videos"),
+        done.row("video", data, "frames with the digit asked for", *_both(figures["frame_accuracy"]),
+                 jumbled["frame_accuracy"].samples, "frames of different real videos"),
+        done.row("video", data, "speed, distance in pixels per second", *_both(figures["speed"]),
+                 jumbled["speed"].samples, "frames of different real videos"),
     ]  # fmt: skip
     names = ("frechet", *TOLD)
     others = [("-", "-") if name == "frechet" else (noise[name].samples, jumbled[name].samples) for name in names]
