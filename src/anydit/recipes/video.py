@@ -43,7 +43,7 @@ def moving_digits() -> Recipe:
 
 
 def moving_digits_text() -> Recipe:
-    """The same told in words, as "a three moving left and up, fast", by MiniLM; half an hour on two CPU cores.
+    """The same told in words, as "a three moving left and up, fast", by MiniLM; longer, and not run yet.
 
     anydit train moving-digits-text
     """
@@ -61,7 +61,7 @@ def moving_digits_next() -> Recipe:
 
 
 def moving_digits_gpu() -> Recipe:
-    """Moving digits by class for one GPU, a larger network with smaller patches, in factorised attention: 10 minutes.
+    """Moving digits by class for one GPU, a larger network with smaller patches, in factorised attention; not run yet.
 
     anydit train moving-digits-gpu
     """
