@@ -13,14 +13,21 @@ from anydit.data.images.huggingface import HuggingFace
 from anydit.data.images.pairs import DigitPairs, PairHalves
 from anydit.data.images.public import Digits, FashionMNIST
 from anydit.data.images.view import Images
-from anydit.data.series.series import KNOWN, Blocks, Forecast, Gaps, Last, Series, Weather
+from anydit.data.known import KNOWN
+from anydit.data.series.series import Blocks, Forecast, Gaps, Last, Series, Weather
 from anydit.data.series.view import SeriesView
+from anydit.data.video.clips import First
+from anydit.data.video.digits import MovingDigits
+from anydit.data.video.folder import VideoFolder
+from anydit.data.video.view import GIF, MP4, Videos
 from anydit.data.volumes.view import VolumeView
 from anydit.data.volumes.volumes import MNI152, Inside, Slab, Volumes, Whole
 
 __all__ = [
+    "GIF",
     "KNOWN",
     "MNI152",
+    "MP4",
     "ArraySamples",
     "ArrayView",
     "Arrays",
@@ -36,6 +43,7 @@ __all__ = [
     "FashionMNIST",
     "FieldView",
     "Fields",
+    "First",
     "Forecast",
     "Gaps",
     "HuggingFace",
@@ -43,6 +51,7 @@ __all__ = [
     "Images",
     "Inside",
     "Last",
+    "MovingDigits",
     "Pad",
     "PairHalves",
     "Part",
@@ -53,6 +62,8 @@ __all__ = [
     "Slab",
     "Stretch",
     "Turbulence",
+    "VideoFolder",
+    "Videos",
     "View",
     "VolumeView",
     "Volumes",

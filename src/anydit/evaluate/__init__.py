@@ -2,4 +2,5 @@
 
 from anydit.evaluate.own import fields as fields
 from anydit.evaluate.own import series as series
+from anydit.evaluate.own import video as video
 from anydit.evaluate.own import volumes as volumes

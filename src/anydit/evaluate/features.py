@@ -64,6 +64,19 @@ class RandomNetwork:
         return torch.cat(averages, dim=1).cpu() / self.unit
 
 
+class OverFrames:
+    """Features of every frame of a video: their mean, and how much they change from frame to frame on average."""
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.name = f"{features.name}, of frames and of their changes"
+
+    def __call__(self, x: Float[Tensor, "b c t *space"], /) -> Float[Tensor, "b d"]:
+        frames = in_parts(self.features, x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1))
+        changes = frames.diff(dim=1).abs() if frames.shape[1] > 1 else torch.zeros_like(frames)
+        return torch.cat([frames.mean(1), changes.mean(1)], dim=1)
+
+
 def in_parts(features: Features, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d"]:
     """The features of many samples."""
     return torch.cat([features(part) for part in x.split(AT_ONCE)])

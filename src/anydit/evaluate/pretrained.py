@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anydit.codecs.perceptual import IMAGENET_MEAN, IMAGENET_STD, efficientnet_pixels, imagenet_network
-from anydit.data import View
-from anydit.evaluate.features import Features
+from anydit.data import Videos, View
+from anydit.evaluate.features import Features, OverFrames
 from anydit.weights import load_tensors
 
 INCEPTION_URL = (
@@ -27,6 +27,8 @@ KINDS = "classifier, imagenet, dinov2:FOLDER, inception:FILE"
 def named(spec: str, view: View, device: torch.device) -> Features | None:
     """The features called `spec`, for samples that `view` shows; None is the classifier that `evaluate` trains.
 
+    Networks that see images see each frame of a video.
+
     Raises:
         ValueError: there are none of that name, their weights are not there, or they see images only.
     """
@@ -40,7 +42,8 @@ def named(spec: str, view: View, device: torch.device) -> Features | None:
     }
     if kind not in makers or (kind == "imagenet") == bool(path):
         raise ValueError(f"features: got {spec!r}, expected one of {KINDS}")
-    return makers[kind]()
+    features = makers[kind]()
+    return OverFrames(features) if isinstance(view, Videos) else features
 
 
 class ImageNet:

@@ -1,11 +1,12 @@
 """Going on from what came before, step by step, further than a model was trained to go at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anydit.data.known import KNOWN, told
 from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
@@ -37,11 +38,8 @@ def rollout(
     Raises:
         ValueError: the model is not told of what came before, or an argument that the model cannot serve.
     """
-    condition = pipeline.config.model.conditions.get(name)
-    if not isinstance(condition, Field):
-        raise ValueError(f"name: got {name!r}, expected a field condition of the model, which holds the states before")
-    if not 0 <= seed < SEEDS:
-        raise ValueError(f"seed: got {seed}, expected 0 to {SEEDS - 1}")
+    _field(pipeline, name, "holds the states before")
+    _check_seed(seed)
     if states < 1:
         raise ValueError(f"states: got {states}, expected at least 1")
     made = list[Tensor]()
@@ -58,3 +56,69 @@ def rollout(
         made.append(x.unflatten(1, (-1, each)))
         past = torch.cat([past, x], dim=1)[:, -past.shape[1] :]
     return torch.cat(made, dim=1)[:, :states]
+
+
+def rollout_along(
+    pipeline: Pipeline,
+    first: Float[Tensor, "n c *space"],
+    length: int,
+    cond: Mapping[str, Given] | None = None,
+    *,
+    axis: int = 0,
+    name: str = KNOWN,
+    fill: Sequence[float] | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Float[Tensor, "n c *longer"]:
+    """Go on along an axis of the samples, further than they are long, until they have `length` places there.
+
+    `first`: the places that are known, on the data's own scale; they begin the result. Each sample is told of as many
+    places as `first` has, the last ones that there are by then, and what it draws after them comes next. `axis`: of
+    those after the channels. `name`: of the field condition with the values that are known, then which are (see
+    `anydit.data.known`); `fill`: what stands where nothing is known, by channel (None: the mean that the model was
+    trained with). The rest is as in `rollout`.
+
+    Raises:
+        ValueError: the model is not told of what is known, or an argument that the model cannot serve.
+    """
+    condition = _field(pipeline, name, "holds what is known")
+    _check_seed(seed)
+    window = pipeline.config.codec.data_size(pipeline.config.model.size or ())
+    if condition.channels != 2 * first.shape[1] or len(window) != first.ndim - 2:
+        expected = f"half of the {condition.channels} channels of {name}, and {len(window)} axes"
+        raise ValueError(f"first: got shape {tuple(first.shape)}, expected {expected}")
+    if not 0 <= axis < len(window) or length < 1:
+        raise ValueError(f"axis, length: got {axis}, {length}, expected 0 to {len(window) - 1}, and at least 1")
+    place, at_once = 2 + axis, window[axis]
+    known = first.shape[place]
+    if not 0 < known < at_once:
+        raise ValueError(f"first: got {known} places along axis {axis}, expected 1 to {at_once - 1}")
+    instead = (condition.mean or ())[: first.shape[1]] if fill is None else fill
+    made, clips = first, 0
+    while made.shape[place] < length:
+        last = made.narrow(place, made.shape[place] - known, known)
+        given = {**(cond or {}), name: _beginning(last, place, at_once, instead)}
+        size = tuple(given[name].shape[2:])
+        x = pipeline.sample(len(first), given, sampling=sampling, seed=seed + SEEDS * clips, batch=batch, size=size)
+        made, clips = torch.cat([made, x.narrow(place, known, at_once - known)], dim=place), clips + 1
+    return made.narrow(place, 0, length)
+
+
+def _beginning(last: Tensor, place: int, count: int, fill: Sequence[float]) -> Tensor:
+    """The condition that tells `last` as the beginning of `count` places along the dimension `place`."""
+    empty = last.narrow(place, 0, 1).repeat_interleave(count - last.shape[place], place)
+    whole = torch.cat([last, torch.full_like(empty, torch.nan)], dim=place)
+    return told(whole, ~whole.isnan(), fill)
+
+
+def _field(pipeline: Pipeline, name: str, what: str) -> Field:
+    condition = pipeline.config.model.conditions.get(name)
+    if not isinstance(condition, Field):
+        raise ValueError(f"name: got {name!r}, expected a field condition of the model, which {what}")
+    return condition
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed: got {seed}, expected 0 to {SEEDS - 1}")

@@ -1,16 +1,53 @@
 """Attention among a sample's tokens, from them to a text's, and of both together; PyTorch's kernel does the work."""
 
+from collections.abc import Sequence
 from math import inf
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from anydit.config import config
 from anydit.model.norms import Norm
-from anydit.model.tokens import rotate
+from anydit.model.tokens import Grid, rotate
 
 Heads = Float[Tensor, "b heads n k"]
+
+
+@config
+class Full:
+    """Every token attends to all tokens of its sample, in every block."""
+
+    def axes(self, block: int) -> tuple[int, ...] | None:
+        """The axes of the grid along which the block's tokens attend; None is all of them at once."""
+        return None
+
+
+@config
+class Axial:
+    """Block n attends along the axes `groups[n % len(groups)]` of the grid alone, at the same place along the others.
+
+    So does axial attention (Ho 2019, arXiv 1912.12180) with a group for each axis, and factorised attention in space
+    and time with ((1, 2), (0,)) (Arnab 2021, arXiv 2103.15691, model 3; Ma 2024, arXiv 2401.03048, variant 1).
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.groups or not all(group and len({*group}) == len(group) for group in self.groups):
+            raise ValueError(f"groups: got {self.groups}, expected groups of different axes, as ((1, 2), (0,))")
+
+    def axes(self, block: int) -> tuple[int, ...] | None:
+        """As in `Full`."""
+        return self.groups[block % len(self.groups)]
+
+    def check(self, axes: int, depth: int) -> None:
+        """Refuse groups of other axes than the patches have, and more groups than blocks."""
+        if any(not 0 <= axis < axes for group in self.groups for axis in group):
+            raise ValueError(f"attention.groups: got {self.groups}, expected axes from 0 to {axes - 1}")
+        if len(self.groups) > depth:
+            raise ValueError(f"attention.groups: got {len(self.groups)} groups, expected at most depth {depth}")
 
 
 class Attention(nn.Module):
@@ -99,6 +136,29 @@ def attend(
     if keys is not None:
         scores = scores.masked_fill(~keys, -inf)
     return scores.softmax(-1).type_as(v) @ v
+
+
+def attend_along(
+    axes: Sequence[int], grid: Grid, q: Heads, k: Heads, v: Heads, mask: Bool[Tensor, "b n"] | None
+) -> Heads:
+    """`attend` among tokens that differ in their places along `axes` of the grid alone: a batch of such groups."""
+    inner = sorted(axes)
+    outer = [axis for axis in range(len(grid)) if axis not in axes]
+    order = [0, *(2 + axis for axis in outer), 1, *(2 + axis for axis in inner), 2 + len(grid)]
+
+    def grouped(x: Shaped[Tensor, "b heads n k"]) -> Shaped[Tensor, "groups heads m k"]:
+        return (
+            x.reshape(*x.shape[:2], *grid, x.shape[3]).permute(order).flatten(0, len(outer)).flatten(2, 1 + len(inner))
+        )
+
+    if mask is not None:
+        mask = grouped(mask[:, None, :, None])[:, 0, :, 0]
+        # What a group without tokens finds means nothing, but it must be finite: a weight of zero lets a NaN through.
+        mask = mask | ~mask.any(dim=1, keepdim=True)
+    found = attend(grouped(q), grouped(k), grouped(v), mask)
+    back = [order.index(i) for i in range(len(order))]
+    lines = found.reshape(-1, *(grid[axis] for axis in outer), q.shape[1], *(grid[axis] for axis in inner), v.shape[3])
+    return lines.permute(back).flatten(2, 1 + len(grid))
 
 
 def merge(heads: Heads) -> Float[Tensor, "b n width"]:

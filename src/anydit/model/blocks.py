@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from anydit.model.attention import Attention, CrossAttention, Heads, KeysAndValues, attend, merge
+from anydit.model.attention import Attention, CrossAttention, Heads, KeysAndValues, attend, attend_along, merge
 from anydit.model.norms import MLP, Norm
+from anydit.model.tokens import Grid
 
 MODULATIONS = 6
 """What the condition sets in one block: shift, scale and gate, for attention and for the feed-forward network."""
@@ -34,22 +35,28 @@ class Layers(NamedTuple):
 
 
 class Places(NamedTuple):
-    """What all blocks know of the tokens: how positions turn them; which of the sample's and the context's exist."""
+    """What all blocks know of the tokens: how positions turn them; which of the sample's and the context's exist.
+
+    `grid`: on which the sample's tokens lie.
+    """
 
     rotation: Float[Tensor, "2 n k"] | None
     mask: Bool[Tensor, "b n"] | None
     exists: Bool[Tensor, "b m"] | None
+    grid: Grid = ()
 
 
 class Block(nn.Module):
     """Attention, then a feed-forward network, each modulated before and gated after by the condition.
 
     `cross`: between the two, attention to the context's tokens, neither modulated nor gated (PixArt-alpha, Chen 2023).
+    `axes`: of the grid, along which alone tokens attend to each other; None is all of them.
     """
 
-    def __init__(self, layers: Layers, *, cross: bool = False) -> None:
+    def __init__(self, layers: Layers, *, cross: bool = False, axes: tuple[int, ...] | None = None) -> None:
         super().__init__()
         width, heads, (norm1, norm2), mlp, qk_norm = layers
+        self.axes = axes
         self.rows = MODULATIONS
         self.norm1 = norm1.build(width, affine=False)
         self.attention = Attention(width, heads, qk_norm)
@@ -66,7 +73,12 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"] | None]:
         """One block's step on the tokens; the context stays as it is."""
         rows = modulation.unsqueeze(2).unbind(1)
-        x = self.attended(x, rows, attend(*self.split(x, rows, places.rotation), places.mask))
+        parts = self.split(x, rows, places.rotation)
+        if self.axes is None:
+            heads = attend(*parts, places.mask)
+        else:
+            heads = attend_along(self.axes, places.grid, *parts, places.mask)
+        x = self.attended(x, rows, heads)
         if self.cross is not None:
             assert context is not None
             assert places.exists is not None
@@ -127,7 +139,7 @@ class JointBlock(nn.Module):
     ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"]]:
         """One block's step on the tokens of both."""
         ours, dual, theirs = (part.unbind(1) for part in torch.split(modulation.unsqueeze(2), self.parts, dim=1))
-        rotation, mask, exists = places
+        rotation, mask, exists, _ = places
         assert exists is not None
         both = torch.cat([exists.new_ones(x.shape[:2]) if mask is None else mask, exists], dim=1)
         q, k, v = self.sample.split(x, ours, rotation)

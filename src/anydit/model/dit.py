@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anydit.config import config
+from anydit.model.attention import Axial, Full
 from anydit.model.blocks import Block, CrossAttention, JointBlock, Layers, Output, Places
 from anydit.model.conditioning import Condition, Conditioner, Field, LabelVector, NumbersVector
 from anydit.model.modulation import PerBlock, Shared
@@ -41,6 +42,7 @@ class DiTConfig:
     `channels`, `size`: of a sample; None takes them from the data. `size` is the shape that is trained on; any other
     that `patch` divides runs too. `patch`: one number for each axis. `learned_variance`: twice the output channels.
     `mlp_norm`: of the tokens before each feed-forward network, where it is not `norm`. `position`: None is for sets.
+    `attention`: which tokens attend to each other.
     """
 
     width: int
@@ -51,6 +53,7 @@ class DiTConfig:
     size: tuple[int, ...] | None = None
     conditions: dict[str, Condition] = field(default_factory=dict[str, Condition])
     position: Position | None = SinCos()
+    attention: Full | Axial = Full()
     norm: Norm = LayerNorm()
     mlp_norm: Norm | None = None
     qk_norm: Norm | None = None
@@ -79,10 +82,14 @@ class DiTConfig:
             raise ValueError(f"heads: got {head} values a head, expected an even number from {2 * axes} on, for Rope")
         if isinstance(self.position, Learned) and self.size is not None:
             self.position.fits(self.grid)
+        if isinstance(self.attention, Axial):
+            self.attention.check(axes, self.depth)
         for name in self.conditions:
             if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
                 taken = f"that is not {MASK!r} and that PyTorch's modules do not use themselves"
                 raise ValueError(f"conditions: got the name {name!r}, expected an identifier {taken}")
+        if isinstance(self.attention, Axial) and isinstance(self.text, Joint):
+            raise ValueError("attention: got Axial beside a text that enters by Joint, expected Full, or another entry")
         dual = self.text.dual if isinstance(self.text, Joint) else 0
         if dual > self.depth:
             raise ValueError(f"conditions: got dual {dual}, expected at most depth {self.depth}")
@@ -188,7 +195,7 @@ class DiT(nn.Module):
         if table is not None:
             tokens = tokens + table.type_as(tokens)
         context, exists = self.conditioner.context(cond, len(x)) or (None, None)
-        places = Places(rotation, mask, exists)
+        places = Places(rotation, mask, exists, grid)
         blocks, out = self.modulation(self.conditioner.vector(t, cond))
         for block, modulation in zip(self.blocks, blocks, strict=True):
             tokens, context = block(tokens, context, modulation, places)
@@ -215,7 +222,7 @@ def _block(config: DiTConfig, layers: Layers, n: int) -> Block | JointBlock:
     """The block number `n`, from 0."""
     if isinstance(config.text, Joint):
         return JointBlock(layers, last=n == config.depth - 1, dual=n < config.text.dual)
-    return Block(layers, cross=config.text is not None)
+    return Block(layers, cross=config.text is not None, axes=config.attention.axes(n))
 
 
 @torch.no_grad()

@@ -61,7 +61,8 @@ def cost(config: DiTConfig, size: Grid | None = None, text_tokens: int = TEXT_TO
     with torch.device("meta"):
         model = DiT(config)
     width, patch = config.width, prod(config.patch)
-    n = prod(config.grid if size is None else grid_of(size, config.patch))
+    grid = config.grid if size is None else grid_of(size, config.patch)
+    n = prod(grid)
     conditions = config.conditions.values()
     texts = [c for c in conditions if isinstance(c, Text)]
     m = text_tokens * sum(c.as_tokens for c in texts)
@@ -69,7 +70,7 @@ def cost(config: DiTConfig, size: Grid | None = None, text_tokens: int = TEXT_TO
     vectors += [len(c.mean or ()) * (1 + 2 * NumbersVector.BANDS) for c in conditions if isinstance(c, Numbers)]
     modulation = sum(p.numel() for name, p in model.modulation.named_parameters() if name == "linear.weight")
     projections = sum(p.numel() for p in model.conditioner.texts.parameters() if p.ndim == 2)
-    blocks, attention = _blocks(config, n, m)
+    blocks, attention = _blocks(config, grid, m)
     return Cost(
         tokens=n,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -81,12 +82,13 @@ def cost(config: DiTConfig, size: Grid | None = None, text_tokens: int = TEXT_TO
     )
 
 
-def _blocks(config: DiTConfig, n: int, m: int) -> tuple[int, int]:
-    """All blocks' products with weights, and those of attention, for `n` tokens of a sample and `m` of its texts."""
-    width, depth = config.width, config.depth
+def _blocks(config: DiTConfig, grid: Grid, m: int) -> tuple[int, int]:
+    """All blocks' products with weights, and those of attention, for a grid of tokens and `m` tokens of texts."""
+    width, depth, n = config.width, config.depth, prod(grid)
     mlp = (3 if isinstance(config.mlp, SwiGLU) else 2) * config.mlp.hidden(width)
     products = depth * n * (4 * width + mlp)
-    pairs = depth * n * n
+    along = (config.attention.axes(block) for block in range(depth))
+    pairs = sum(n * (n if axes is None else prod(grid[axis] for axis in axes)) for axes in along)
     if isinstance(config.text, Cross):
         products += depth * 2 * (n + m) * width
         pairs += depth * n * m

@@ -15,6 +15,7 @@ from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
 from anydit.recipes.pairs import emoji, pairs
 from anydit.recipes.series import series, weather, weather_forecast, weather_forecast_gpu, weather_gaps
+from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next, moving_digits_text, video
 from anydit.recipes.volumes import volumes
 from anydit.train.base import Trainable
 
@@ -31,6 +32,11 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "images": images,
     "huggingface": huggingface,
     "arrays": arrays,
+    "video": video,
+    "moving-digits": moving_digits,
+    "moving-digits-text": moving_digits_text,
+    "moving-digits-next": moving_digits_next,
+    "moving-digits-gpu": moving_digits_gpu,
     "volumes": volumes,
     "brain": brain,
     "brain-codec": brain_codec,

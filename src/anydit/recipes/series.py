@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from anydit.data import Forecast, Gaps, Series, SeriesView, Weather
-from anydit.data.series.series import KNOWN, Task
+from anydit.data.known import KNOWN
+from anydit.data.series.series import Task
 from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Field

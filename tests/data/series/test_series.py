@@ -11,7 +11,7 @@ import torch
 
 from anydit.codecs import Normalize
 from anydit.data import KNOWN, Blocks, Data, Forecast, Gaps, Last, Part, Series, SeriesView, Weather
-from anydit.data.series.series import told
+from anydit.data.known import told
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig

@@ -139,7 +139,7 @@ class Cache:
         with ExitStack() as stack, closing(self._decoded(sources)) as images:
             files = [stack.enter_context((folder / _pixels(k)).open("wb")) for k in range(len(shapes))]
             for file, shape in zip(files, shapes, strict=True):
-                _header(file, (count, *shape))
+                write_header(file, (count, *shape))
             for i, one in enumerate(images):
                 if isinstance(one, str):
                     skipped.append((sources.names[i], one))
@@ -151,7 +151,7 @@ class Cache:
                     files[one.which].write(one.pixels.tobytes())
             for k, (file, shape) in enumerate(zip(files, shapes, strict=True)):
                 file.seek(0)
-                _header(file, (which.count(k), *shape))  # as long as the first: it reserves room for any count
+                write_header(file, (which.count(k), *shape))  # as long as the first: it reserves room for any count
                 file.flush()
                 os.fsync(file.fileno())
         labels = None if sources.labels is None else [sources.labels[i] for i in kept]
@@ -170,7 +170,7 @@ class Cache:
         threads = min(16, os.cpu_count() or 1)
         waiting = deque[Future[Any]]()
         count, ahead = len(sources.names), 4 * threads
-        with warnings.catch_warnings(), ThreadPoolExecutor(threads, "decode") as pool, _progress() as bar:
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads, "decode") as pool, progress_bar() as bar:
             warnings.simplefilter("ignore")  # of odd metadata in files that decode all the same
             task = bar.add_task("Decoding", total=count)
             for i in range(count + ahead):
@@ -210,7 +210,8 @@ def _pixels(k: int) -> str:
     return PIXELS if k == 0 else f"{k}-{PIXELS}"
 
 
-def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+def write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Begin a .npy file of bytes; the header is as long for every count of rows."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
@@ -226,6 +227,7 @@ def sweep(root: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """On the error output, while it is used."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)

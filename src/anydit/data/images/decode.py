@@ -121,7 +121,7 @@ def decode(source: Path | bytes, target: Target) -> Fitted:
             upright = cast("Image.Image", ImageOps.exif_transpose(image))
             which, off = _chosen(upright, target)
             size = target.sizes[which]
-            pixels = np.asarray(target.fit.apply(_in_mode(upright, MODES[target.channels]), size))
+            pixels = np.asarray(target.fit.apply(in_mode(upright, MODES[target.channels]), size))
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -154,7 +154,7 @@ def _check_size(image: Image.Image) -> None:
         raise Unreadable(f"{width}x{height} pixels, expected at most {MOST_PIXELS // 10**6} million")
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """`image` in L, RGB or RGBA; what is transparent becomes white where there is no alpha."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _from_16_bit(image)

@@ -14,12 +14,10 @@ from torch import Tensor
 from anydit.config import config
 from anydit.data.arrays import split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
+from anydit.data.known import KNOWN, told
 from anydit.data.series.tables import Table, read_tables
 from anydit.data.series.view import SeriesView
 from anydit.tensors import Batch, Stream
-
-KNOWN = "known"
-"""The condition, a field: the values that are given, and for each of them whether it is."""
 
 TMY3 = ("723170TYA.CSV", "703165TY.csv")
 """The files in pvlib's folder of data."""
@@ -176,17 +174,6 @@ class Windows:
         if self.task is not None:
             cond = {KNOWN: told(x, self.task.known(ids, x.shape[1], length), self.fill)}
         return Batch(x.contiguous(), dict(cond), ids)
-
-
-def told(
-    x: Float[Tensor, "b c n"], known: Bool[Tensor, "b c n"], fill: Float[Tensor, " c"] | Sequence[float]
-) -> Float[Tensor, "b two_c n"]:
-    """The condition "known": values where they are known, else `fill` (what a channel has on average); then which are.
-
-    `x` may hold anything, as NaN, where it is not known.
-    """
-    instead = torch.as_tensor(fill, dtype=x.dtype)[None, :, None]
-    return torch.cat([torch.where(known, x, instead), known.to(x.dtype)], dim=1)
 
 
 @config

@@ -1,0 +1,127 @@
+"""Videos: digits that move, by class and from their first frames, each beside held-out videos and what is trivial.
+
+python benchmarks/modalities_video.py [--gpu] [--runs FOLDER]
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from modality import Trained, page, trained
+from results import PAGES, table
+from torch import Tensor
+
+from anydit.data import MovingDigits, View
+from anydit.data.sheet import side_by_side
+from anydit.evaluate.compare import Figure
+from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.own import own
+from anydit.evaluate.sets import Sets, opened, spread
+from anydit.inference.rollout import rollout_along
+from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next
+
+VIDEOS, SHOWN = 500, 8
+"""Held-out videos, and those that are shown."""
+
+LONG_SECONDS = 5.0
+"""How far videos are rolled out that were learned from a second and a half."""
+
+TOLD = ("identity", "frame_accuracy", "frames", "steps", "speed", "direction", "unsteady", "turns", "walls")
+
+
+def drawn(done: Trained, data: str) -> tuple[list[list[object]], str]:
+    """Videos by class: whether their frames show the digit that was asked for, and how they move."""
+    figures = evaluate(done.pipeline, done.recipe.data, samples=VIDEOS).figures
+    sets = opened(done.pipeline, done.recipe.data, VIDEOS)
+    noise, jumbled = own(sets.view, _noise(sets), sets).figures, own(sets.view, _jumbled(sets), sets).figures
+    rows = [
+        done.row("video", data, "Fréchet distance of frames", *_both(figures["frames"]), noise["frames"].samples,
+                 "noise with each pixel's mean and deviation"),
+        done.row("video", data, "frames with the digit asked for", *_both(figures["frame_accuracy"]),
+                 jumbled["frame_accuracy"].samples, "frames of different real videos"),
+        done.row("video", data, "speed, distance in pixels per second", *_both(figures["speed"]),
+                 jumbled["speed"].samples, "frames of different real videos"),
+    ]  # fmt: skip
+    names = ("frechet", *TOLD)
+    others = [("-", "-") if name == "frechet" else (noise[name].samples, jumbled[name].samples) for name in names]
+    lines = [[figures[name].title, *_both(figures[name]), *other, figures[name].meaning]
+             for name, other in zip(names, others, strict=True)]  # fmt: skip
+    head = ["moving digits by class", "samples", "held-out", "noise", "jumbled", "what it is"]
+    return rows, f"{table(head, lines)}\n\nJumbled are real frames, each of another video."
+
+
+def _both(figure: Figure) -> tuple[float, object]:
+    return figure.samples, "-" if figure.floor is None else figure.floor
+
+
+def _noise(sets: Sets) -> Float[Tensor, "n c t h w"]:
+    """Noise with the mean and the deviation of each value of training videos, as dark and as bright as they may be."""
+    train = sets.read_train(spread(len(sets.train), 2000))
+    noise = torch.randn(sets.drawn, *train.shape[1:], generator=torch.Generator().manual_seed(0))
+    return (noise * train.std(0) + train.mean(0)).clamp(*sets.view.bounds or (None, None))
+
+
+def _jumbled(sets: Sets) -> Float[Tensor, "n c t h w"]:
+    """Real frames, each from a video of its own."""
+    train = sets.read_train(spread(len(sets.train), sets.drawn))
+    return torch.stack([train[:, :, t].roll(t, 0) for t in range(train.shape[2])], dim=2)
+
+
+def ahead(done: Trained, data: str) -> tuple[list[object], str, Float[Tensor, "two n c t h w"]]:
+    """Frames after the given ones, and far beyond the clips that were learned from, beside what is trivial."""
+    config = done.recipe.data
+    assert isinstance(config, MovingDigits)
+    assert config.task is not None
+    known, length = config.task.frames, config.space[0]
+    truth = replace(config, seconds=LONG_SECONDS, task=None).open("held_out").read(torch.arange(VIDEOS)).x
+    x = rollout_along(done.pipeline, truth[:, :, :known], truth.shape[2], seed=0)
+    scale = truth.std()
+    mean = config.open("train").read(torch.arange(1000)).x.mean((0, 2), keepdim=True)
+    others = {"the last frame known": truth[:, :, known - 1 : known], "the mean frame": mean[:, :, 0][:, :, None]}
+    errors = {"anydit": x, **others}
+    by_frame = {name: _errors(some.expand_as(truth), truth)[known:] / scale for name, some in errors.items()}
+    trained_on = slice(0, length - known)
+    single = {name: float(error[trained_on].square().mean().sqrt()) for name, error in by_frame.items()}
+    best = min(others, key=lambda name: single[name])
+    row = done.row("video", data, f"error of {length - known} frames ahead, in deviations", single["anydit"], "-",
+                   single[best], best)  # fmt: skip
+    steps = [i for i in (1, 2, 4, 8, 16, 24, 36) if i <= truth.shape[2] - known]
+    lines = [[i, *(float(error[i - 1]) for error in by_frame.values())] for i in steps]
+    text = (
+        f"Root mean square error by frames ahead, in deviations; clips have {length} frames, of which {known} are given"
+    )
+    return row, f"{text}:\n\n{table(['frames', *by_frame], lines)}", torch.stack([truth[:SHOWN], x[:SHOWN]])
+
+
+def _errors(x: Float[Tensor, "n c t h w"], truth: Float[Tensor, "n c t h w"]) -> Float[Tensor, " t"]:
+    return (x - truth).square().mean((0, 1, 3, 4)).sqrt()
+
+
+def _show(name: str, view: View, x: Float[Tensor, "n c t h w"], captions: Sequence[str] = ()) -> str:
+    """A picture beside the page, and how it is put there."""
+    PAGES.mkdir(parents=True, exist_ok=True)
+    view.picture(x, captions, 2).save(PAGES / f"{name}.png")
+    return f"![{name}]({name}.png)"
+
+
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The rows of the table over all modalities, and below it what is told of videos besides."""
+    recipe, name = (moving_digits_gpu(), "moving-digits-gpu") if gpu else (moving_digits(), "moving-digits")
+    done = trained(recipe, runs / name)
+    data = "moving digits, {} x {} x {}".format(*done.recipe.data.space or ())
+    found, figures = drawn(done, data)
+    digits, view = [i % 10 for i in range(20)], done.pipeline.config.view
+    picture = _show("video-class", view, done.pipeline.sample(20, {"label": digits}), [str(d) for d in digits])
+    if gpu:
+        return found, f"{figures}\n\n{picture}"
+    row, leads, pair = ahead(trained(moving_digits_next(), runs / "moving-digits-next"), data)
+    side_by_side(view, pair[0], pair[1], columns=2).save(PAGES / "video-next.png")
+    what = f"Each real video over one that goes on from its first frames, for {LONG_SECONDS:g} s."
+    below = f"{what}\n\n![real videos over ones that go on from their first frames](video-next.png)"
+    return [*found, row], "\n\n".join([figures, picture, leads, below])
+
+
+if __name__ == "__main__":
+    page("video", "Videos: digits that move", __doc__, rows)

@@ -1,0 +1,187 @@
+"""The videos in a folder, each decoded once into a mapped file, and what is known of them by name."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from jaxtyping import UInt8
+
+from anydit.config import Json, to_json
+from anydit.data.images.cache import progress_bar, write_header
+from anydit.data.outside import SHOWN, Skipped, Unreadable
+from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
+
+SCHEMA = 1
+"""Of the mapped files and of how videos are decoded: another number makes all of them anew."""
+
+CAPTION = ".txt"
+"""What the caption of a video is named, beside it."""
+
+MOST_CAPTION = 10_000
+"""Bytes of a caption, at most."""
+
+MOST_FRAMES = 2**31
+"""Frames for which the header of a mapped file has room."""
+
+
+class Prepared(NamedTuple):
+    """A video's frames `[t c h w]` in a mapped file, and how many there are a second."""
+
+    name: str
+    file: Path
+    frames: int
+    rate: float
+
+
+class Listing(NamedTuple):
+    """What is in a folder, by names relative to it; no `classes` where it is flat; `others`: files passed over."""
+
+    videos: Sequence[str]
+    classes: Sequence[str]
+    others: int
+
+
+def listing(root: Path) -> Listing:
+    """Find the videos: files, and folders that hold pictures; in a subfolder for each class, or all in `root`.
+
+    Raises:
+        ValueError: there is no folder, no video in it or in one of its classes, or videos beside classes.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data.path: got {root}, which is not a folder; expected one with videos")
+    videos, others = list[str](), 0
+    for at, folders, files in os.walk(root):
+        here = Path(at).relative_to(root)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        files = sorted(name for name in files if not name.startswith("."))
+        films, pictures = list(filter(is_video, files)), set(filter(is_picture, files))
+        if pictures and not films and not folders and here != Path():
+            videos.append(here.as_posix())
+            files = [name for name in files if name not in pictures]
+        videos += [(here / name).as_posix() for name in films]
+        others += sum(name not in films and not name.endswith(CAPTION) for name in files)
+    if not videos:
+        expected = f"files named {', '.join([*DEMUXERS, ANIMATION])}, or folders of pictures"
+        raise ValueError(f"data.path: got {root} without videos, expected {expected}")
+    classes = sorted({name.partition("/")[0] for name in videos if "/" in name})
+    flat = [name for name in videos if "/" not in name]
+    if flat and classes:
+        raise ValueError(
+            f"data.path: got {root} with {len(flat)} videos of its own, as {flat[0]}, beside folders of them, "
+            f"{', '.join(classes[:SHOWN])}; expected either one folder for each class, or videos only"
+        )
+    return Listing(sorted(videos), classes, others)
+
+
+def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tuple[list[Prepared], Skipped]:
+    """Every video as a mapped file in `folder`, decoded anew if it changed; and which cannot be used, and why.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+    files, skipped = dict[str, Path](), list[tuple[str, str]]()
+    for name in names:
+        try:
+            files[name] = folder / f"{_key(root / name, how)}.npy"
+        except OSError as error:
+            skipped.append((name, error.strerror or "cannot be read"))
+    missing = [name for name, file in files.items() if not _about(file).is_file()]
+    if missing:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "videos") as pool, progress_bar() as bar:
+            task = bar.add_task("Decoding", total=len(missing))
+            for _ in pool.map(lambda name: _decode(root / name, how, files[name]), missing):
+                bar.advance(task)
+    kept = list[Prepared]()
+    for name, file in files.items():
+        said: Json = json.loads(_about(file).read_text(encoding="utf-8"))
+        if "unreadable" in said:
+            skipped.append((name, said["unreadable"]))
+        else:
+            kept.append(Prepared(name, file, said["frames"], said["rate"]))
+    return kept, skipped
+
+
+def caption(root: Path, name: str) -> str:
+    """The text beside a video, on one line.
+
+    Raises:
+        Unreadable: there is none, or it is no text.
+    """
+    file = root / (name if (root / name).is_dir() else Path(name).with_suffix("").as_posix())
+    file = file.with_name(file.name + CAPTION)
+    try:
+        with file.open("rb") as opened:
+            text = " ".join(opened.read(MOST_CAPTION + 1).decode().split())
+    except OSError:
+        raise Unreadable(f"no {file.name} beside it") from None
+    except UnicodeDecodeError:
+        raise Unreadable(f"{file.name} is no text in UTF-8") from None
+    if not text or len(text) > MOST_CAPTION:
+        raise Unreadable(f"{file.name} is {'too long' if text else 'empty'}")
+    return text
+
+
+@lru_cache(maxsize=1024)
+def mapped(file: Path) -> UInt8[np.ndarray, "t c h w"]:
+    """The frames in a file, read where they are looked at."""
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def _key(path: Path, how: Decoding) -> str:
+    """Of a video as it is now, decoded so."""
+    parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
+    states = [(str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK)) for p in parts]
+    about = [SCHEMA, how.size, how.channels, to_json(how.fit), how.rate, how.pictures, states]
+    return sha256(json.dumps(about).encode()).hexdigest()[:32]
+
+
+def _about(file: Path) -> Path:
+    """What is said of a mapped file: written last, it says that the frames are whole, or why there are none."""
+    return file.with_suffix(".json")
+
+
+def _decode(path: Path, how: Decoding, file: Path) -> None:
+    """Decode a video into `file`, which is whole or absent."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            said = _decoded(path, how, file)
+        except Unreadable as error:
+            said = {"unreadable": str(error)}
+        temporary = file.with_name(f".{uuid4().hex}.json")
+        temporary.write_text(json.dumps(said), encoding="utf-8")
+        temporary.replace(_about(file))
+    except OSError as error:
+        raise ValueError(
+            f"data.cache: got {file.parent}, which cannot be written ({error.strerror or error}); "
+            "expected a folder with room, by --data.cache or ANYDIT_CACHE"
+        ) from None
+
+
+def _decoded(path: Path, how: Decoding, file: Path) -> Json:
+    """Write the frames; what there is to say of them."""
+    temporary, shape, frames = file.with_name(f".{uuid4().hex}.npy"), (how.channels, *how.size), 0
+    try:
+        with how.opened(path) as film, temporary.open("wb") as out:
+            write_header(out, (MOST_FRAMES, *shape))
+            for frame in film.picked():
+                if not frames % 256 and shutil.disk_usage(file.parent).free < 256 * frame.nbytes:
+                    raise OSError(f"no room for {path.name}")
+                out.write(frame.tobytes())
+                frames += 1
+            out.seek(0)
+            write_header(out, (frames, *shape))
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"frames": frames, "rate": film.rate}

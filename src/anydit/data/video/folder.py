@@ -1,0 +1,180 @@
+"""A folder of videos as clips of so many seconds: files or folders of pictures, with classes, captions or neither."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from anydit.config import check_fraction, check_positive, config
+from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
+from anydit.data.images.decode import Crop, Fit
+from anydit.data.known import KNOWN
+from anydit.data.outside import Skipped, Unreadable, check_skipped, rows_of, told
+from anydit.data.video.clips import First, Given, Stills, frames_in
+from anydit.data.video.decode import ALIKE, Decoding
+from anydit.data.video.files import Prepared, caption, listing, mapped, prepare
+from anydit.data.video.view import Videos
+from anydit.tensors import Batch
+
+
+@config
+class VideoFolder(Data):
+    """Clips of the videos in `path`: MP4, WebM, MKV, MOV, AVI, GIF, and folders of numbered pictures; values 0 to 1.
+
+    One subfolder for each class (at any depth in it), or all in `path` and unconditional. `seconds`: of a clip, `rate`:
+    frames a second that it has (None: the files' own), `stride`: seconds from clip to clip (None: a clip's). `size`
+    (height, width), `channels`, `fit`, `bad_limit`, `cache`: as of images. `pictures_rate`: of folders of pictures.
+    `captions`: each video has a text beside it, NAME.txt, the condition "text". `held_out`: the share of videos kept
+    from training, by name. `task`: what is told of a clip, as the condition "known".
+    """
+
+    path: Path = Path("videos")
+    seconds: float = 2.0
+    rate: float | None = 8.0
+    stride: float | None = None
+    size: tuple[int, int] = (64, 64)
+    channels: Literal[1, 3] = 3
+    fit: Fit = Crop()
+    pictures_rate: float | None = None
+    captions: bool = False
+    task: First | None = None
+    held_out: float = 0.1
+    bad_limit: float = 0.01
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "rate", "stride", "pictures_rate"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if min(self.size) < 1:
+            raise ValueError(f"size: got {self.size}, expected a height and a width of at least 1")
+        check_share(self.held_out)
+        check_fraction("bad_limit", self.bad_limit)
+        if self.rate is not None:
+            frames_in("seconds", self.seconds, self.rate)
+            frames_in("stride", self.stride or self.seconds, self.rate)
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, ...]]:
+        return [] if self.rate is None else [(frames_in("seconds", self.seconds, self.rate), *self.size)]
+
+    def open(self, part: Part) -> Samples:
+        root = self.path.expanduser()
+        found = listing(root)
+        how = Decoding(self.size, self.channels, self.fit, self.rate, self.pictures_rate)
+        cache = (self.cache.expanduser() if self.cache else cache_folder()) / "videos"
+        decoded, skipped = prepare(root, found.videos, how, cache)
+        rate = self.rate or _common_rate(decoded)
+        length = frames_in("data.seconds", self.seconds, rate)
+        videos, texts, unusable = self._usable(root, decoded, length, rate)
+        skipped = [*skipped, *unusable]
+        check_skipped(skipped, len(found.videos), self.bad_limit, "videos")
+        if part == "train":
+            _tell(found.others, skipped, len(found.videos))
+        labels = [found.classes.index(one.name.partition("/")[0]) for one in videos] if found.classes else []
+        if missing := set(range(len(found.classes))) - set(labels):
+            raise ValueError(
+                f"data: got no usable video of the class {found.classes[min(missing)]}, expected at least one"
+            )
+        classes = {"label": tuple(found.classes)} if found.classes else {}
+        words = ("text",) if self.captions else ()
+        facts = Facts(self.channels, (length, *self.size), classes, texts=words, view=Videos(rate=rate))
+
+        def samples(part: Part) -> VideoSamples:
+            return VideoSamples(self._clips(videos, part, length, rate), facts, self, labels, texts)
+
+        if self.task is None:
+            return samples(part)
+        given, fields = Given.of(self.task, samples("train")), {KNOWN: 2 * self.channels}
+        return replace(samples(part), facts=replace(facts, fields=fields), given=given)
+
+    def _clips(self, videos: Sequence[Prepared], part: Part, length: int, rate: float) -> "list[Clip]":
+        """The clips of one part."""
+        stride = frames_in("data.stride", self.stride or self.seconds, rate)
+        rows: list[int] = rows_of([one.name for one in videos], self.held_out, part).tolist()
+        if not rows:
+            raise ValueError(
+                f"data.held_out: got {self.held_out}, which leaves none of {len(videos)} videos in the part {part}; "
+                "expected at least one"
+            )
+        return [
+            Clip(i, start, videos[i].file) for i in rows for start in range(0, videos[i].frames - length + 1, stride)
+        ]
+
+    def _usable(
+        self, root: Path, videos: Sequence[Prepared], length: int, rate: float
+    ) -> tuple[list[Prepared], list[str], Skipped]:
+        """The videos that have a clip, and a caption where that is asked for; these; and the other videos."""
+        kept, texts, skipped = list[Prepared](), list[str](), list[tuple[str, str]]()
+        for one in videos:
+            try:
+                if one.frames < length:
+                    lasts, expected = one.frames / rate, f"expected at least data.seconds {self.seconds:g}"
+                    raise Unreadable(f"too short: {lasts:.3g} s, {expected}")
+                texts.append(caption(root, one.name) if self.captions else "")
+                kept.append(one)
+            except Unreadable as error:
+                skipped.append((one.name, str(error)))
+        return kept, texts, skipped
+
+
+class Clip(NamedTuple):
+    """A clip of a video: which one of them, by number, and the frame that it begins with."""
+
+    video: int
+    start: int
+    file: Path
+
+
+@dataclass(frozen=True)
+class VideoSamples:
+    """Clips `[c t h w]`, values 0 to 1; `labels` and `texts` of each video, where there are any."""
+
+    clips: Sequence[Clip]
+    facts: Facts
+    data: VideoFolder
+    labels: Sequence[int]
+    texts: Sequence[str]
+    given: Given | None = None
+
+    @property
+    def stills(self) -> Data:
+        return Stills(replace(self.data, task=None))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def read(self, ids: Int[Tensor, " b"]) -> Batch:
+        places: list[int] = ids.tolist()
+        clips = [self.clips[i] for i in places]
+        frames = np.stack([mapped(clip.file)[clip.start : clip.start + self.facts.size[0]] for clip in clips])
+        x = torch.from_numpy(frames.swapaxes(1, 2).astype(np.float32, order="C")).mul_(1 / 255)
+        cond = {"label": torch.tensor([self.labels[clip.video] for clip in clips])} if self.labels else {}
+        cond |= self.given.beside(x) if self.given else {}
+        said = [self.texts[clip.video] for clip in clips]
+        return Batch(x, cond, ids, dict.fromkeys(self.facts.texts, said))
+
+
+def _common_rate(videos: Sequence[Prepared]) -> float:
+    """The rate that all files have."""
+    for one in videos:
+        if abs(one.rate - videos[0].rate) > ALIKE * one.rate:
+            raise ValueError(
+                f"data.rate: got None for videos of different rates, {videos[0].rate:.4g} frames per second in "
+                f"{videos[0].name}, {one.rate:.4g} in {one.name}; expected a rate to bring all to"
+            )
+    return videos[0].rate if videos else 1.0
+
+
+def _tell(others: int, skipped: Skipped, count: int) -> None:
+    """Say what was passed over."""
+    if others:
+        print(f"Passed over {others} files that are not named like videos.", file=sys.stderr)
+    if skipped:
+        print(told(skipped, count, "videos"), file=sys.stderr)
