@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.codecs.base import Codec, CodecConfig, Survey
+from anydit.codecs.base import Codec, CodecConfig, Survey, coarser
 from anydit.codecs.normalize import Normalize, moments
 from anydit.config import check_at_least, check_positive, config
-from anydit.tensors import Constants
+from anydit.tensors import MASK, Constants, existing
 
 LOUDEST_DB = 20.0
 """No more is decoded: numbers far from any data must not become infinite."""
@@ -27,7 +27,7 @@ class LogMel(CodecConfig):
     Bands are triangles of equal width on Slaney's mel scale; of several channels they stand one after the other. What
     is below `floor` dB is as if it were that. Decoding knows no phases: it finds some that fit by `iterations` of the
     fast Griffin-Lim algorithm (Perraudin 2013). What is None comes from the data: the `rate` in Hz, `channels`, and of
-    each band `shift` and `scale`, its mean level and deviation in frames that are not silent.
+    each band `shift` and `scale`, its mean level and deviation.
     """
 
     mels: int = 64
@@ -79,14 +79,12 @@ class LogMel(CodecConfig):
             sized.latent_size(tuple(x.shape[2:]))
         plain = Mel(sized, channels)
 
-        def heard(x: Float[Tensor, "b c n"]) -> Float[Tensor, "1 bands frames"]:
-            levels = plain.levels(x).transpose(0, 1).flatten(1)
-            return levels[:, (levels > self.floor).any(0)][None]
+        def levels(x: Float[Tensor, "b c n"]) -> Float[Tensor, "b bands frames"]:
+            exists = ~x.isnan().any(1)
+            found = plain.levels(x.nan_to_num(0.0))
+            return existing(found, {MASK: coarser(exists, tuple(found.shape[2:]))})
 
-        found = [levels for levels in map(heard, survey.batches(None)) if levels.shape[2]]
-        if not found:
-            raise ValueError(f"data: got sounds that are all below codec.floor, {self.floor} dB; expected louder ones")
-        shift, scale = moments(found)
+        shift, scale = moments(map(levels, survey.batches(None)))
         return replace(sized, channels=channels, shift=shift, scale=scale)
 
     def build(self) -> "MelCodec":
@@ -136,7 +134,7 @@ class Mel:
         self._inverse = np.linalg.pinv(bands)
 
     def levels(self, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b bands frames"]:
-        """In dB of a sine of full scale, each frame about the middle of its own `hop` places; beyond the ends is silence."""
+        """In dB of a sine of full scale, each frame about the middle of its own `hop` places."""
         window = self.constants.get("window", x.device, lambda: torch.hann_window(self.window))
         bands = self.constants.get("bands", x.device, lambda: self._bands)
         around = self.window - self.hop

@@ -114,9 +114,8 @@ class SpokenDigits(Data):
         def load(name: str) -> Sound:
             take, clip = next(heard)
             if len(clip) > self.size[0]:
-                raise ValueError(
-                    f"data.seconds: got {self.seconds}, expected at least {len(clip) / self.rate:.3g}, which {name} takes"
-                )
+                takes = f"{len(clip) / self.rate:.3g}, which {name} takes"
+                raise ValueError(f"data.seconds: got {self.seconds}, expected at least {takes}")
             return {"take": take, "pitch": pitch_of(clip[:, 0], self.rate)}, iter([clip])
 
         root = (self.cache.expanduser() if self.cache else cache_folder()) / "speech"
@@ -152,7 +151,9 @@ def _spoken(asked: list[list[Any]]) -> tuple[np.ndarray, list[int], int]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "said.npz"
         command = [sys.executable, str(Path(__file__).with_name("espeak.py")), str(file)]
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+        done = subprocess.run(  # noqa: S603
+            command, input=json.dumps(asked), capture_output=True, text=True, check=False
+        )
         if done.returncode or not file.is_file():
             why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise ValueError(f"data: espeak-ng does not work here ({why}); expected what espeakng-loader brings")
@@ -161,7 +162,7 @@ def _spoken(asked: list[list[Any]]) -> tuple[np.ndarray, list[int], int]:
 
 
 def pitch_of(clip: Float[np.ndarray, " n"], rate: int) -> float:
-    """The pitch of speech in Hz, the median over its loud parts: that with which it repeats itself best; 0 if none does.
+    """The pitch of speech in Hz, the median over its loud parts, by how it repeats itself; 0 where it does not.
 
     By autocorrelation of windows of 40 ms, with the first peak that is nearly as high as the highest (Boersma 1993).
     """
