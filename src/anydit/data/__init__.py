@@ -1,6 +1,10 @@
 """Data: one file for each modality. Importing this package makes every kind known by name."""
 
 from anydit.data.arrays import Arrays, ArraySamples, ArrayView
+from anydit.data.audio.audio import Audio
+from anydit.data.audio.files import Mix, Pieces, Refused, Resample
+from anydit.data.audio.speech import SpokenDigits
+from anydit.data.audio.view import AudioView, Flac, Ogg, Wav
 from anydit.data.base import Data, Facts, Part, Samples, View, cache_folder
 from anydit.data.fields.fields import Fields
 from anydit.data.fields.flow import Turbulence
@@ -23,6 +27,8 @@ __all__ = [
     "ArraySamples",
     "ArrayView",
     "Arrays",
+    "Audio",
+    "AudioView",
     "Axis",
     "Blocks",
     "Crop",
@@ -34,6 +40,7 @@ __all__ = [
     "FashionMNIST",
     "FieldView",
     "Fields",
+    "Flac",
     "Forecast",
     "Gaps",
     "HuggingFace",
@@ -41,18 +48,25 @@ __all__ = [
     "Images",
     "Inside",
     "Last",
+    "Mix",
+    "Ogg",
     "Pad",
     "PairHalves",
     "Part",
+    "Pieces",
+    "Refused",
+    "Resample",
     "Samples",
     "Series",
     "SeriesView",
     "Slab",
+    "SpokenDigits",
     "Stretch",
     "Turbulence",
     "View",
     "VolumeView",
     "Volumes",
+    "Wav",
     "Weather",
     "Whole",
     "cache_folder",

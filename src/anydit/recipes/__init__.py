@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from anydit.recipes.arrays import arrays
 from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
+from anydit.recipes.audio import audio, spoken_digits
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
@@ -46,6 +47,8 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "flow-fine": flow_fine,
     "flow-forecast": flow_forecast,
     "flow-gpu": flow_gpu,
+    "audio": audio,
+    "spoken-digits": spoken_digits,
 }
 
 
