@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 
 BLOCK = 2**18
 """Places of a file that are decoded at a time."""
+
+OGG_PAGE = 2**16
+"""Bytes that a page of Ogg may have."""
 
 MOST_TEXT = 2**14
 """Bytes of a file of text beside a file of sound."""
@@ -115,6 +119,7 @@ def clips(file: Path, wanted: Wanted) -> Iterator[Float[np.ndarray, "n c"]]:
         raise Unreadable("not a file, or one that is not there")
     try:
         with sf.SoundFile(file) as opened:
+            _check_end(file, opened.format)
             _check_header(opened, wanted)
             yield from _cut(_brought(_blocks(opened), opened.samplerate, wanted), wanted)
     except (sf.SoundFileError, OSError, RuntimeError) as error:
@@ -140,6 +145,26 @@ def _check_header(opened: Any, wanted: Wanted) -> None:
     most = wanted.length / wanted.rate
     if opened.frames * wanted.rate > wanted.length * opened.samplerate and isinstance(wanted.longer, Refused):
         raise Unreadable(f"of {seconds:.4g} s, expected at most {most:.4g}; --data.longer Pieces cuts it")
+
+
+def _check_end(file: Path, format: str) -> None:
+    """Refuse what was cut off, where libsndfile takes what is left for the whole.
+
+    A RIFF says how long it is, and the last page of an Ogg stream is marked (RFC 3533).
+    """
+    with file.open("rb") as opened:
+        head, size = opened.read(8), opened.seek(0, SEEK_END)
+        opened.seek(max(0, size - OGG_PAGE))
+        page = opened.read().rpartition(b"OggS")[2]
+    said = int.from_bytes(head[4:], "little")
+    unknown = (0, 2**32 - 1)  # as of what was written into a pipe
+    if head.startswith(b"RIFF") and said not in unknown and said + 8 > size:
+        raise Unreadable(f"of {size} bytes, expected {said + 8}, as its header says: cut off")
+    # Of the last page, without its first four bytes: flags at 1, how many segments at 22, then the length of each.
+    if format == "OGG" and not (
+        len(page) > 22 and page[1] & 4 and len(page) >= 23 + page[22] + sum(page[23:][: page[22]])
+    ):
+        raise Unreadable("without the end of its last page: cut off")
 
 
 def _blocks(opened: Any) -> Iterator[Float[np.ndarray, "n c"]]:
