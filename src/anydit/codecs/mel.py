@@ -52,13 +52,8 @@ class LogMel(CodecConfig):
             raise ValueError("codec.channels, shift, scale: got only some of them, expected all or none")
         if self.rate is not None:
             check_positive("codec.rate", self.rate)
-            for name in ("hop", "window"):
-                places = getattr(self, name) * self.rate
-                if round(places) < 1 or abs(places - round(places)) > 1e-6 * places:
-                    raise ValueError(
-                        f"codec.{name}: got {getattr(self, name)} s, which is {places:.6g} places at {self.rate:g} Hz; "
-                        "expected a whole number of them"
-                    )
+            if self.hop_places < 1:
+                raise ValueError(f"codec.hop: got {self.hop} s, expected at least one place at {self.rate:g} Hz")
 
     @property
     def complete(self) -> bool:
@@ -101,10 +96,13 @@ class LogMel(CodecConfig):
         if len(size) != 1:
             raise ValueError(f"codec: got data with {len(size)} axes, expected 1, as LogMel has")
         if size[0] % self.hop_places:
-            seconds = size[0] / (self.rate or 1)
+            fits = [
+                frames * self.hop_places / (self.rate or 1)
+                for frames in (size[0] // self.hop_places + i for i in (0, 1))
+            ]
             raise ValueError(
-                f"codec: got sounds of {size[0]} places ({seconds:.6g} s), expected a multiple of {self.hop_places} "
-                f"({self.hop:g} s), as LogMel has"
+                f"codec: got sounds of {size[0]} places, expected a multiple of {self.hop_places}, as LogMel has; "
+                f"{fits[0]:.8g} s or {fits[1]:.8g} s fit"
             )
         return (size[0] // self.hop_places,)
 

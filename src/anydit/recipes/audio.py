@@ -11,7 +11,7 @@ from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Condition, Label
 from anydit.model.dit import DiTConfig
-from anydit.model.text import Cross, Pooled, Text
+from anydit.model.text import Text
 from anydit.model.tokens import Rope
 from anydit.train.optim import AdamW, LinearDecay
 from anydit.train.recipe import Recipe, TrainConfig
@@ -22,7 +22,7 @@ def audio() -> Recipe:
 
     anydit train audio --data.path ~/sounds --data.rate 44100 --data.seconds 3
     """
-    conditions: dict[str, Condition] = {"label": Label(), "text": Text(entry=Cross(pooled=Pooled()))}
+    conditions: dict[str, Condition] = {"label": Label(), "text": Text()}
     return Recipe(
         model=DiTConfig(width=384, depth=12, heads=6, patch=(4,), conditions=conditions, position=Rope()),
         prediction=X0(),

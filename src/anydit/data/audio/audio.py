@@ -159,5 +159,6 @@ class AudioSamples:
         cond = {name: value[of] for name, value in self.cond.items()}
         if self.facts.lengths:
             cond[MASK] = torch.arange(length) < torch.from_numpy(lengths)[:, None]
-        texts = {name: [values[i] for i in of.tolist()] for name, values in self.texts.items()}
+        files: list[int] = of.tolist()
+        texts = {name: [values[i] for i in files] for name, values in self.texts.items()}
         return Batch(torch.from_numpy(x), dict(cond), ids, texts)

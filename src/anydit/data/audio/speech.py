@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from anydit.config import check_at_least, check_positive, config
 from anydit.data.audio.audio import TEXT, AudioSamples, facts_of
@@ -98,7 +100,7 @@ class SpokenDigits(Data):
         texts = [_said(i, take.digit, float(hz)) for i, (take, hz) in enumerate(zip(takes, pitch, strict=True))]
         facts = facts_of(found, rows["train"], self.size[0], self.rate, {"label": WORDS}, {"pitch": ("pitch in Hz",)},
                          (TEXT,))  # fmt: skip
-        return AudioSamples(found, rows[part], facts, cond, {TEXT: texts})
+        return SpokenSamples(found, rows[part], facts, cond, {TEXT: texts}, self)
 
     def _clips(self) -> Clips:
         try:
@@ -121,6 +123,24 @@ class SpokenDigits(Data):
         root = (self.cache.expanduser() if self.cache else cache_folder()) / "speech"
         key = [SCHEMA, brought, self.rate, self.seconds, ACCENTS, PITCHES, WORDS_PER_MINUTE]
         return kept(root, key, names, load, 1, 0)
+
+
+@dataclass(frozen=True)
+class SpokenSamples(AudioSamples):
+    """Spoken digits, whose texts can be checked: each says one of them."""
+
+    data: SpokenDigits
+
+    @property
+    def parts(self) -> Data:
+        return self.data
+
+    def cut(self, x: Float[Tensor, "b 1 n"], ids: Int[Tensor, " b"]) -> Float[Tensor, "b 1 1 n"]:
+        return x[:, None]
+
+    def shows(self, ids: Int[Tensor, " b"]) -> Int[Tensor, "b 1"]:
+        files = torch.from_numpy(self.clips.files[self.rows[ids.numpy()]])
+        return self.cond["label"][files, None]
 
 
 def _heard(takes: list[Take], rate: int) -> Iterator[tuple[Take, Clip]]:
