@@ -138,7 +138,8 @@ class Mel:
         around = self.window - self.hop
         flat = F.pad(x.float().flatten(0, 1), (around // 2, around - around // 2))
         spectrum = torch.stft(flat, self.window, self.hop, window=window, center=False, return_complex=True)
-        magnitude = bands @ (2 / window.sum() * spectrum.abs())
+        # A sine's magnitudes, over the bins that a Hann window spreads it to, add up to its amplitude times the sum.
+        magnitude = bands @ (spectrum.abs() / window.sum())
         levels = 20 * magnitude.clamp(min=10 ** (self.floor / 20)).log10()
         return levels.reshape(len(x), -1, levels.shape[2])
 
@@ -146,7 +147,7 @@ class Mel:
         """Of these levels, with phases that fit; what is at the floor is silence."""
         decibels = levels.float().cpu().numpy().reshape(len(levels), self.channels, -1, levels.shape[2])
         mel = 10 ** (decibels.clip(max=LOUDEST_DB) / 20) * (decibels > self.floor)
-        magnitude = (self._inverse @ mel).clip(min=0) / (2 / float(torch.hann_window(self.window).sum()))
+        magnitude = (self._inverse @ mel).clip(min=0) * float(torch.hann_window(self.window).sum())
         # The phases start at 0, not at random: so a sound is the same whichever others are beside it.
         found = _librosa().griffinlim(
             magnitude.astype(np.float32), n_iter=self.iterations, hop_length=self.hop, n_fft=self.window, center=False,
@@ -177,7 +178,7 @@ class MelCodec(Codec):
 
 
 def _bands(about: LogMel) -> Float[np.ndarray, "mels f"]:
-    """The bands' weights; a sine in the middle of one has its own level there."""
+    """The bands' weights; a sine in the middle of one, if it is wide, has its own level there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty bands, which are refused below
         bands = _librosa().filters.mel(sr=about.rate, n_fft=about.window_places, n_mels=about.mels, norm=None)
