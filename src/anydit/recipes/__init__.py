@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from anydit.recipes.arrays import arrays
 from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
-from anydit.recipes.audio import audio, spoken_digits
+from anydit.recipes.audio import audio, spoken_digits, spoken_digits_gpu, spoken_digits_text, spoken_digits_wave
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
@@ -49,6 +49,9 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "flow-gpu": flow_gpu,
     "audio": audio,
     "spoken-digits": spoken_digits,
+    "spoken-digits-text": spoken_digits_text,
+    "spoken-digits-wave": spoken_digits_wave,
+    "spoken-digits-gpu": spoken_digits_gpu,
 }
 
 
