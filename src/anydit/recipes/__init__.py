@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from anydit.recipes.arrays import arrays
-from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
 from anydit.recipes.audio import audio, spoken_digits, spoken_digits_gpu, spoken_digits_text, spoken_digits_wave
+from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
