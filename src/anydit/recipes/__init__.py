@@ -21,38 +21,14 @@ from anydit.train.base import Trainable
 
 AnyRecipe = Trainable[Any]
 
-RECIPES: dict[str, Callable[[], AnyRecipe]] = {
-    "digits": digits,
-    "fashion": fashion,
-    "fashion-gpu": fashion_gpu,
-    "fashion-codec": fashion_codec,
-    "fashion-latent": fashion_latent,
-    "pairs": pairs,
-    "emoji": emoji,
-    "images": images,
-    "huggingface": huggingface,
-    "arrays": arrays,
-    "volumes": volumes,
-    "brain": brain,
-    "brain-codec": brain_codec,
-    "brain-gpu": brain_gpu,
-    "brain-latent": brain_latent,
-    "series": series,
-    "weather": weather,
-    "weather-forecast": weather_forecast,
-    "weather-forecast-gpu": weather_forecast_gpu,
-    "weather-gaps": weather_gaps,
-    "fields": fields,
-    "flow": flow,
-    "flow-fine": flow_fine,
-    "flow-forecast": flow_forecast,
-    "flow-gpu": flow_gpu,
-    "audio": audio,
-    "spoken-digits": spoken_digits,
-    "spoken-digits-text": spoken_digits_text,
-    "spoken-digits-wave": spoken_digits_wave,
-    "spoken-digits-gpu": spoken_digits_gpu,
-}
+_ALL: tuple[Callable[[], AnyRecipe], ...] = (
+    digits, fashion, fashion_gpu, fashion_codec, fashion_latent, pairs, emoji, images, huggingface, arrays, volumes,
+    brain, brain_codec, brain_gpu, brain_latent, series, weather, weather_forecast, weather_forecast_gpu, weather_gaps,
+    fields, flow, flow_fine, flow_forecast, flow_gpu, audio, spoken_digits, spoken_digits_text, spoken_digits_wave,
+    spoken_digits_gpu,
+)  # fmt: skip
+
+RECIPES = {make.__name__.replace("_", "-"): make for make in _ALL}
 
 
 def find(name: str) -> Callable[[], AnyRecipe]:
