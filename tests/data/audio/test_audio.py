@@ -10,6 +10,7 @@ import torch
 from anydit.data import Audio, AudioView, Mix, Pieces, Resample
 from anydit.data.audio import cache
 from anydit.data.audio.audio import AudioSamples
+from anydit.data.audio.files import BLOCK
 from anydit.data.outside import HANDFUL
 from anydit.tensors import MASK
 from tests.data.audio.sounds import tone, written
@@ -187,6 +188,16 @@ def test_damaged_files_are_named_and_counted(tmp_path: Path, capsys: pytest.Capt
     assert all(part in why[name] for name, part in expected.items()), why
     assert np.allclose(samples.read(torch.arange(3)).x[:, 0], np.stack([tone(200 * (i + 1), 0.5) for i in range(3)]))
     assert "Skipped 10 unreadable of 13 files" in capsys.readouterr().err
+
+
+def test_no_piece_is_left_of_a_file_that_is_damaged_further_on(tmp_path: Path):
+    good, bad = np.full(10_000, 0.25, np.float32), np.full(BLOCK + 10_000, 0.5, np.float32)
+    bad[-1] = np.nan
+    for name, values in (("a", good), ("b", bad), ("c", good)):
+        written(tmp_path / f"{name}.wav", values, subtype="FLOAT")
+    samples = opened(of(tmp_path, longer=Pieces(), bad_limit=0.1))
+    assert samples.clips.lengths.tolist() == [4000, 4000, 2000] * 2
+    assert float(samples.read(torch.arange(6)).x.max()) == 0.25
 
 
 def test_a_text_is_missing_or_none(tmp_path: Path):
