@@ -190,9 +190,7 @@ def _brought(
     if rate == wanted.rate:
         yield from (_mixed(block, wanted.channels) for block in blocks)
         return
-    import soxr
-
-    stream = soxr.ResampleStream(rate, wanted.rate, wanted.channels, dtype="float32")
+    stream = soxr().ResampleStream(rate, wanted.rate, wanted.channels, dtype="float32")
     for block in blocks:
         yield stream.resample_chunk(_mixed(block, wanted.channels))
     yield stream.resample_chunk(np.zeros((0, wanted.channels), np.float32), last=True)
@@ -229,3 +227,16 @@ def soundfile() -> Any:
     except ImportError:
         raise ValueError("data: audio needs soundfile, which is missing; pip install 'anydit[audio]'") from None
     return soundfile
+
+
+def soxr() -> Any:
+    """The library that changes rates.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import soxr
+    except ImportError:
+        raise ValueError("data: audio needs soxr, which is missing; pip install 'anydit[audio]'") from None
+    return soxr

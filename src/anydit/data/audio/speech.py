@@ -18,6 +18,7 @@ from torch import Tensor
 from anydit.config import check_at_least, check_positive, config
 from anydit.data.audio.audio import TEXT, AudioSamples, facts_of
 from anydit.data.audio.cache import Clip, Clips, Sound, kept
+from anydit.data.audio.files import soxr
 from anydit.data.base import Data, Part, Samples, cache_folder, check_share
 from anydit.data.outside import rows_of
 from anydit.tensors import Stream
@@ -145,8 +146,6 @@ class SpokenSamples(AudioSamples):
 
 def _heard(takes: list[Take], rate: int) -> Iterator[tuple[Take, Clip]]:
     """Each take, said all in one go by a process of its own, without the silence around it, at a rate in Hz."""
-    import soxr
-
     numbers = torch.arange(len(takes))
     drawn = Stream(0, "speech").uniform(0, numbers, (2,)).numpy()
     accents = Stream(0, "accent").integers(0, numbers, len(ACCENTS)).tolist()
@@ -156,7 +155,7 @@ def _heard(takes: list[Take], rate: int) -> Iterator[tuple[Take, Clip]]:
     ]
     said, ends, own_rate = _spoken(asked)
     for take, end, begin in zip(takes, ends, [0, *ends[:-1]], strict=True):
-        clip = soxr.resample(said[begin:end].astype(np.float32) * GAIN, own_rate, rate)
+        clip = soxr().resample(said[begin:end].astype(np.float32) * GAIN, own_rate, rate)
         loud, edge = np.nonzero(np.abs(clip) > SILENCE)[0], round(EDGE_SECONDS * rate)
         yield take, clip[max(0, loud[0] - edge) : loud[-1] + edge, None]
 
