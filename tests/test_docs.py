@@ -11,7 +11,7 @@ import torch
 
 from anydit import Label, Pipeline, PipelineConfig, Recipe, Sampling, preset
 from anydit.cli import COMMANDS, main
-from anydit.data import MovingDigits, Volumes
+from anydit.data import MovingDigits, SpokenDigits, Volumes
 from anydit.diffusion.paths import DDPM, Linear
 from anydit.diffusion.predictions import Noise, Velocity
 from anydit.interop import convert, flow, sit
@@ -88,10 +88,11 @@ def save_adapter(base: Path, out: Path) -> None:
 
 
 def save_small(name: str, runs: Path) -> None:
-    """A run of a recipe with a tiny network, and few crops of volumes or videos."""
+    """A run of a recipe with a tiny network, and few crops of volumes, few videos, or few words."""
     recipe = RECIPES[name]()
     data = replace(recipe.data, crops=32) if isinstance(recipe.data, Volumes) else recipe.data
     data = replace(data, count=40, held_out_count=40) if isinstance(data, MovingDigits) else data
+    data = replace(data, takes=1) if isinstance(data, SpokenDigits) else data
     model = replace(recipe.model, width=16, depth=1, heads=2)
     short = replace(recipe.train, steps=1, batch=4, bf16=False)
     train(replace(recipe, model=model, data=data, train=short, sampling=Sampling(steps=2)), runs / name, "cpu", print)
@@ -114,7 +115,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     recipe = tiny()
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
-    for name in ("brain", "weather-forecast", "weather-gaps", "moving-digits", "moving-digits-next"):
+    for name in ("brain", "weather-forecast", "weather-gaps", "moving-digits", "moving-digits-next", "spoken-digits"):
         save_small(name, folder / "runs")
     save_flows(folder / "runs")
     save_published(folder / "published", TimeEmbedding())

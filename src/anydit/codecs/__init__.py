@@ -3,6 +3,7 @@
 from anydit.codecs.autoencoder import Autoencoder, AutoencoderConfig, KLAutoencoder
 from anydit.codecs.base import Codec, CodecConfig, Survey
 from anydit.codecs.latents import Latents
+from anydit.codecs.mel import LogMel
 from anydit.codecs.normalize import Normalize
 from anydit.codecs.published import Published
 from anydit.codecs.representation import RAE
@@ -19,6 +20,7 @@ __all__ = [
     "CodecConfig",
     "KLAutoencoder",
     "Latents",
+    "LogMel",
     "Mean",
     "Normalize",
     "Own",

@@ -49,12 +49,14 @@ class Survey:
 
     `batches(n)` reads at most `n` samples, evenly spread, or all of them (None), and nothing before it is asked for.
     A value is NaN where a sample does not exist. `bounds`: the least and the largest value, where they are known, as
-    black and white of images are. `device`: where a network is to run.
+    black and white of images are. `device`: where a network is to run. `per_second`: how many places along the last
+    axis make a second, where it is time.
     """
 
     batches: Callable[[int | None], Iterable[Float[Tensor, "b c *space"]]]
     bounds: tuple[float, float] | None = None
     device: torch.device = CPU
+    per_second: float | None = None
 
 
 @config

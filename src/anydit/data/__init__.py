@@ -1,6 +1,10 @@
 """Data: one file for each modality. Importing this package makes every kind known by name."""
 
 from anydit.data.arrays import Arrays, ArraySamples, ArrayView
+from anydit.data.audio.audio import Audio
+from anydit.data.audio.files import Mix, Pieces, Refused, Resample
+from anydit.data.audio.speech import SpokenDigits
+from anydit.data.audio.view import AudioView, Flac, Ogg, Wav
 from anydit.data.base import Data, Facts, Part, Samples, View, cache_folder
 from anydit.data.fields.fields import Fields
 from anydit.data.fields.flow import Turbulence
@@ -32,6 +36,8 @@ __all__ = [
     "ArrayView",
     "Arrays",
     "Aspects",
+    "Audio",
+    "AudioView",
     "Axis",
     "Blocks",
     "Crop",
@@ -44,6 +50,7 @@ __all__ = [
     "FieldView",
     "Fields",
     "First",
+    "Flac",
     "Forecast",
     "Gaps",
     "HuggingFace",
@@ -51,15 +58,21 @@ __all__ = [
     "Images",
     "Inside",
     "Last",
+    "Mix",
     "MovingDigits",
+    "Ogg",
     "Pad",
     "PairHalves",
     "Part",
+    "Pieces",
+    "Refused",
+    "Resample",
     "Samples",
     "Series",
     "SeriesView",
     "Sizes",
     "Slab",
+    "SpokenDigits",
     "Stretch",
     "Turbulence",
     "VideoFolder",
@@ -67,6 +80,7 @@ __all__ = [
     "View",
     "VolumeView",
     "Volumes",
+    "Wav",
     "Weather",
     "Whole",
     "cache_folder",

@@ -183,6 +183,11 @@ class View(ABC):
         """The values between which samples lie, where there are such, as black and white of images are."""
         return None
 
+    @property
+    def per_second(self) -> float | None:
+        """How many places along the last axis make a second, where it is time and the view knows."""
+        return None
+
     def places(self, length: str) -> int:
         """How many places of the last axis a length is that a person gives: here a plain number of them.
 

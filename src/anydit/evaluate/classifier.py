@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from anydit.config import to_json
 from anydit.data import Data, Samples, cache_folder
-from anydit.evaluate.features import AT_ONCE, CONV, NORM, POOL, refuse_rank
+from anydit.evaluate.features import AT_ONCE, CONV, NORM, POOL, See, as_it_is, refuse_rank
 from anydit.weights import load_strictly, load_tensors, save_tensors
 
 DIM = 64
@@ -61,43 +61,60 @@ class Network(nn.Module):
 
 
 class Classifier:
-    """A trained `Network` as features, and as a judge of classes."""
+    """A trained `Network` as features, and as a judge of classes; it looks at what `see` makes of samples."""
 
-    def __init__(self, network: Network, classes: Sequence[str], device: torch.device) -> None:
+    def __init__(self, network: Network, classes: Sequence[str], device: torch.device, see: See = as_it_is) -> None:
         self.name = f"{DIM} features of a classifier trained on the training part"
         self.classes = tuple(classes)
         self.network = network.to(device).eval()
-        self.device = device
+        self.device, self.see = device, see
 
     def __call__(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
-            return self.network(x.to(self.device))[0].float().cpu()
+            return self.network(self.see(x).to(self.device))[0].float().cpu()
 
     def predict(self, x: Float[Tensor, "n c *space"]) -> Int[Tensor, " n"]:
         """The most likely class of each sample."""
         with torch.inference_mode():
-            return torch.cat([self.network(part.to(self.device))[1].argmax(1).cpu() for part in x.split(AT_ONCE)])
+            return torch.cat(
+                [self.network(self.see(part).to(self.device))[1].argmax(1).cpu() for part in x.split(AT_ONCE)]
+            )
 
 
 def trained(
-    data: Data, samples: Samples, label: str, device: torch.device, progress: Progress = lambda done: None
+    data: Data,
+    samples: Samples,
+    label: str,
+    device: torch.device,
+    progress: Progress = lambda done: None,
+    see: See = as_it_is,
 ) -> Classifier:
-    """The classifier of `label` for this data's training part: trained now, or read from the cache."""
-    facts = samples.facts
-    classes = facts.classes[label]
+    """The classifier of `label` for this data's training part: trained now, or read from the cache.
+
+    `see`: what it is shown of samples.
+    """
+    classes = samples.facts.classes[label]
+    channels, *size = see(samples.read(torch.tensor([0])).x).shape[1:]
     with torch.random.fork_rng(devices=[]):
-        network = Network(facts.channels, facts.size, len(classes))
-    path = cache_folder() / "classifiers" / f"{_key(data, samples, label)}.safetensors"
+        network = Network(channels, size, len(classes))
+    path = cache_folder() / "classifiers" / f"{_key(data, samples, label, see)}.safetensors"
     if path.is_file():
         load_strictly(network, load_tensors(path), path)
     else:
-        train(network, samples, label, device, progress)
+        train(network, samples, label, device, progress, see)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(path, network.state_dict())
-    return Classifier(network, classes, device)
+    return Classifier(network, classes, device, see)
 
 
-def train(network: Network, samples: Samples, label: str, device: torch.device, progress: Progress) -> None:
+def train(
+    network: Network,
+    samples: Samples,
+    label: str,
+    device: torch.device,
+    progress: Progress,
+    see: See = as_it_is,
+) -> None:
     """Train in place; the same data give the same weights on the same machine."""
     count = len(samples)
     batch = min(128, max(8, count // 8))
@@ -109,7 +126,7 @@ def train(network: Network, samples: Samples, label: str, device: torch.device, 
         for module in network.modules():
             if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)):
                 module.reset_parameters()
-        _standardise(network, samples)
+        _standardise(network, samples, see)
         network.to(device).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -119,7 +136,7 @@ def train(network: Network, samples: Samples, label: str, device: torch.device, 
                 order = torch.cat([order, torch.randperm(count, generator=random)])
             ids, order = order[:batch], order[batch:]
             read = samples.read(ids)
-            x = augmented(read.x, std, random).to(device)
+            x = augmented(see(read.x), std, random).to(device)
             loss = F.cross_entropy(network(x)[1], read.tensor(label).to(device), label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
@@ -141,14 +158,14 @@ def augmented(x: Float[Tensor, "b c *space"], std: Tensor, random: torch.Generat
     return x + torch.randn(x.shape, generator=random) * strength * std
 
 
-def _standardise(network: Network, samples: Samples, at_most: int = 10_000) -> None:
+def _standardise(network: Network, samples: Samples, see: See, at_most: int = 10_000) -> None:
     """Measure each channel's mean and deviation."""
     ids = torch.linspace(0, len(samples) - 1, min(len(samples), at_most)).long()
     rank = network.mean.ndim - 1
     axes = (0, *range(2, 2 + rank))
     total = square = torch.zeros(1, dtype=torch.float64)
     for part in ids.split(AT_ONCE):
-        x = samples.read(part).x.double()
+        x = see(samples.read(part).x).double()
         total, square = total + x.mean(axes) * len(x), square + x.square().mean(axes) * len(x)
     mean = total / len(ids)
     std = (square / len(ids) - mean.square()).clamp(min=0).sqrt()
@@ -156,11 +173,11 @@ def _standardise(network: Network, samples: Samples, at_most: int = 10_000) -> N
     network.std.copy_(torch.where(std > 0, std, torch.ones_like(std)).reshape(network.std.shape))
 
 
-def _key(data: Data, samples: Samples, label: str) -> str:
+def _key(data: Data, samples: Samples, label: str, see: See) -> str:
     """What the classifier depends on: the data's config and some of its content, this file, PyTorch's version."""
     digest = hashlib.sha256(json.dumps([to_json(data), label, len(samples), torch.__version__]).encode())
     digest.update(Path(__file__).read_bytes())
     some = samples.read(torch.linspace(0, len(samples) - 1, min(len(samples), AT_ONCE)).long())
-    for tensor in (some.x, some.tensor(label)):
+    for tensor in (see(some.x), some.tensor(label)):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

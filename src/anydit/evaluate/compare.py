@@ -13,6 +13,7 @@ from anydit.codecs.quality import psnr, ssim
 from anydit.data import Samples
 from anydit.evaluate import distances
 from anydit.evaluate.distances import Neighbours
+from anydit.evaluate.features import See, as_it_is
 from anydit.evaluate.sets import spread
 
 READ_AT_ONCE = 1024
@@ -126,19 +127,28 @@ def memorisation(drawn: Float[Tensor, " n"], held: Float[Tensor, " m"]) -> dict[
     }
 
 
-def nearest(queries: Float[Tensor, "n c *space"], train: Samples, progress: Callable[[float], None]) -> Neighbours:
-    """The nearest training sample of each query, in Euclidean distance on the data's own scale."""
+def nearest(
+    queries: Float[Tensor, "n c *space"],
+    train: Samples,
+    progress: Callable[[float], None],
+    see: See = as_it_is,
+) -> Neighbours:
+    """The nearest training sample of each query, in Euclidean distance of what is seen of both."""
+
+    def looked(x: Float[Tensor, "m c *space"]) -> Float[Tensor, "m d"]:
+        return see(x).flatten(1)
+
     # Distances by matrix products lose the digits that all samples share: without centring, fields of 300 K that vary
     # by 0.1 K are all equally far, and a copy goes unseen.
-    centre = train.read(spread(len(train), READ_AT_ONCE)).x.flatten(1).mean(0)
-    flat, best = queries.flatten(1), None
+    centre = looked(train.read(spread(len(train), READ_AT_ONCE)).x).mean(0)
+    flat, best = torch.cat([looked(some) for some in queries.split(READ_AT_ONCE)]), None
     for ids in torch.arange(len(train)).split(READ_AT_ONCE):
-        best = distances.merge_nearest(best, flat - centre, train.read(ids).x.flatten(1) - centre, int(ids[0]))
+        best = distances.merge_nearest(best, flat - centre, looked(train.read(ids).x) - centre, int(ids[0]))
         progress((int(ids[-1]) + 1) / len(train))
     assert best is not None, "there are training samples"
     # Distances by matrix products are inexact where they are small, just where a copy shows.
     exact = [
-        (q - train.read(i).x.flatten(1)).double().norm(dim=1).float()
+        (q - looked(train.read(i).x)).double().norm(dim=1).float()
         for q, i in zip(flat.split(READ_AT_ONCE), best.which.split(READ_AT_ONCE), strict=True)
     ]
     return Neighbours(torch.cat(exact), best.which)

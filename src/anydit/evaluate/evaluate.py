@@ -17,7 +17,7 @@ from anydit.data.sheet import side_by_side
 from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
-from anydit.evaluate.features import AT_ONCE, CONV, Features, RandomNetwork, in_parts
+from anydit.evaluate.features import AT_ONCE, CONV, Features, RandomNetwork, Through, in_parts, seen
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Progress, Sets, clipped, draw, of_codec, opened, spread
 from anydit.inference.config import Sampling
@@ -102,7 +102,7 @@ def evaluate(
     figures, used = _in_features(space, x, sets, progress)
     clock.lap("features")
     queries = sets.filled(torch.cat([x, sets.real.x]))
-    near = compare.nearest(queries, sets.train, lambda done: progress("neighbours", done))
+    near = compare.nearest(queries, sets.train, lambda done: progress("neighbours", done), seen(sets.view))
     figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
     clock.lap("neighbours")
     judged, followed = _judged(judge, sets, x), texts.followed(sets, x, pipeline.device, progress)
@@ -192,9 +192,10 @@ def _counts(sets: Sets, x: Float[Tensor, "n c *space"]) -> dict[str, int]:
 
 def _judge(sets: Sets, data: Data, device: torch.device, progress: Progress) -> Classifier | None:
     """The classifier, where there are classes to tell apart; there are no convolutions over more axes."""
-    if sets.label is None or sets.real.x.ndim - 2 not in CONV:
+    see = seen(sets.view)
+    if sets.label is None or see(sets.filled(sets.real.x[:1])).ndim - 2 not in CONV:
         return None
-    return classifier.trained(data, sets.train, sets.label, device, lambda done: progress("classifier", done))
+    return classifier.trained(data, sets.train, sets.label, device, lambda done: progress("classifier", done), see)
 
 
 def _space(
@@ -204,7 +205,8 @@ def _space(
     chosen = features or judge
     if chosen is not None:
         return chosen, []
-    chosen = RandomNetwork(sets.filled(sets.read_train(spread(len(sets.train), 2000))), device)
+    see = seen(sets.view)
+    chosen = Through(see, RandomNetwork(see(sets.filled(sets.read_train(spread(len(sets.train), 2000)))), device))
     return chosen, [
         f"The data has no labels, so figures are in {chosen.name}: they tell noise, blur and texture from real data, "
         "but know nothing of what is shown."

@@ -1,10 +1,15 @@
 """Features in which sets of samples are compared: whatever maps samples on the data's own scale to vectors."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import singledispatch
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from anydit.data import View
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -31,6 +36,37 @@ class Features(Protocol):
     def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
         """The features of each sample."""
         ...
+
+
+See = Callable[[Float[Tensor, "n c *space"]], Float[Tensor, "n c_seen *space_seen"]]
+"""What networks that judge samples, and distances between them, are shown of samples without NaN."""
+
+
+def as_it_is(x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+    """The samples themselves."""
+    return x
+
+
+@singledispatch
+def seen(view: View) -> See:
+    """How a modality's samples are looked at, where that is not as they are: its file in `own` registers it."""
+    return as_it_is
+
+
+@dataclass(frozen=True)
+class Through:
+    """Features of what is seen of samples."""
+
+    see: See
+    features: Features
+
+    @property
+    def name(self) -> str:
+        """That of the features."""
+        return self.features.name
+
+    def __call__(self, x: Float[Tensor, "b c *space"], /) -> Float[Tensor, "b d"]:
+        return self.features(self.see(x))
 
 
 class RandomNetwork:

@@ -10,6 +10,8 @@ from anydit.data.base import Checkable
 from anydit.evaluate import classifier
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
+from anydit.evaluate.features import See, as_it_is
+from anydit.evaluate.features import seen as seen_of
 from anydit.evaluate.sets import Progress, Sets
 
 
@@ -18,11 +20,12 @@ def followed(sets: Sets, x: Float[Tensor, "n c *space"], device: torch.device, p
     held = sets.held
     if not sets.told or not isinstance(held, Checkable):
         return {}
-    judge = judge_of(held, device, progress)
+    judge, real = judge_of(held, device, progress, seen_of(sets.view)), sets.filled(sets.real.x)
+    x = sets.filled(x)
     ids = sets.real.ids
     others = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))]
     found = {name: _share(judge, held, x, of[sets.rows]) for name, of in (("own", ids), ("other", others))}
-    floor = {name: _share(judge, held, sets.real.x, of) for name, of in (("own", ids), ("other", others))}
+    floor = {name: _share(judge, held, real, of) for name, of in (("own", ids), ("other", others))}
     error = {name: sqrt(share * (1 - share) / len(x)) for name, share in found.items()}
     meaning = "share of which a classifier sees in every part what the text says"
     return {
@@ -37,11 +40,11 @@ def followed(sets: Sets, x: Float[Tensor, "n c *space"], device: torch.device, p
     }
 
 
-def judge_of(held: Checkable, device: torch.device, progress: Progress) -> Classifier:
-    """The classifier of single parts, trained on parts of real samples, or read from the cache."""
+def judge_of(held: Checkable, device: torch.device, progress: Progress, see: See = as_it_is) -> Classifier:
+    """The classifier of single parts, trained on parts of real samples, or read from the cache; `see`: of parts."""
     samples = held.parts.open("train")
     (label,) = samples.facts.classes
-    return classifier.trained(held.parts, samples, label, device, lambda done: progress("judge of texts", done))
+    return classifier.trained(held.parts, samples, label, device, lambda done: progress("judge of texts", done), see)
 
 
 def right(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from anydit.recipes.arrays import arrays
+from anydit.recipes.audio import audio, spoken_digits, spoken_digits_gpu, spoken_digits_text, spoken_digits_wave
 from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
@@ -21,38 +22,16 @@ from anydit.train.base import Trainable
 
 AnyRecipe = Trainable[Any]
 
-RECIPES: dict[str, Callable[[], AnyRecipe]] = {
-    "digits": digits,
-    "fashion": fashion,
-    "fashion-gpu": fashion_gpu,
-    "fashion-codec": fashion_codec,
-    "fashion-latent": fashion_latent,
-    "pairs": pairs,
-    "emoji": emoji,
-    "images": images,
-    "huggingface": huggingface,
-    "arrays": arrays,
-    "video": video,
-    "moving-digits": moving_digits,
-    "moving-digits-text": moving_digits_text,
-    "moving-digits-next": moving_digits_next,
-    "moving-digits-gpu": moving_digits_gpu,
-    "volumes": volumes,
-    "brain": brain,
-    "brain-codec": brain_codec,
-    "brain-gpu": brain_gpu,
-    "brain-latent": brain_latent,
-    "series": series,
-    "weather": weather,
-    "weather-forecast": weather_forecast,
-    "weather-forecast-gpu": weather_forecast_gpu,
-    "weather-gaps": weather_gaps,
-    "fields": fields,
-    "flow": flow,
-    "flow-fine": flow_fine,
-    "flow-forecast": flow_forecast,
-    "flow-gpu": flow_gpu,
-}
+_ALL: tuple[Callable[[], AnyRecipe], ...] = (
+    digits, fashion, fashion_gpu, fashion_codec, fashion_latent, pairs, emoji, images, huggingface, arrays,
+    video, moving_digits, moving_digits_text, moving_digits_next, moving_digits_gpu,
+    audio, spoken_digits, spoken_digits_text, spoken_digits_wave, spoken_digits_gpu,
+    volumes, brain, brain_codec, brain_gpu, brain_latent,
+    series, weather, weather_forecast, weather_forecast_gpu, weather_gaps,
+    fields, flow, flow_fine, flow_forecast, flow_gpu,
+)  # fmt: skip
+
+RECIPES = {make.__name__.replace("_", "-"): make for make in _ALL}
 
 
 def find(name: str) -> Callable[[], AnyRecipe]:

@@ -104,7 +104,8 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
         ValueError: the recipe says something that the data contradicts.
     """
     facts = samples.facts
-    codec = recipe.codec.measured(surveyed(samples, recipe.view, device))
+    view = recipe.view.like(facts)
+    codec = recipe.codec.measured(surveyed(samples, view, device))
     channels, size = codec.latent_channels(facts.channels), codec.latent_size(facts.size)
     model = recipe.model
     for name, got, expected in (("channels", model.channels, channels), ("size", model.size, size)):
@@ -133,7 +134,7 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
     model = replace(model, channels=channels, size=size, conditions=conditions)
     for part in by_size(samples):
         replace(model, size=codec.latent_size(part.facts.size))  # refuses a size that the network cannot take
-    view, lengths = recipe.view.like(facts), recipe.lengths or Lengths.of(facts)
+    lengths = recipe.lengths or Lengths.of(facts)
     return replace(recipe, model=model, codec=codec, encoders=encoders, view=view, lengths=lengths)
 
 
@@ -151,7 +152,7 @@ def surveyed(samples: Samples, view: View, device: torch.device) -> Survey:
         some = _all(samples, len(samples) if at_most is None else at_most)
         return (existing(batch.x, batch.cond) for batch in some)
 
-    return Survey(batches, view.bounds, device)
+    return Survey(batches, view.bounds, device, view.per_second)
 
 
 def _kind(name: str, facts: Facts) -> type[Condition]:

@@ -1,14 +1,11 @@
 """A folder of image files, one subfolder for each class or flat; and what all data of image files has in common."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import R_OK, access, fsencode, walk
 from pathlib import Path
-from stat import S_ISREG
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -18,14 +15,12 @@ from anydit.config import config
 from anydit.data.arrays import ArraySamples
 from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.buckets import each_size, together
+from anydit.data.folders import listing, passed_over, plain, state
 from anydit.data.images.aspects import Buckets
 from anydit.data.images.cache import Cache, Decoded, Sources
 from anydit.data.images.decode import SUFFIXES, Crop, Fit, Target
-from anydit.data.outside import SHOWN, Unreadable, rows_of
+from anydit.data.outside import Unreadable, rows_of
 from anydit.tensors import Batch
-
-PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-"""Names of folders that are parts of a data set, not classes."""
 
 NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
@@ -115,12 +110,12 @@ class ImageFolder(ImageData):
 
     def open(self, part: Part) -> Samples:
         root = self.path.expanduser()
-        names, classes, others = _listing(root)
+        names, classes, others = listing(root, SUFFIXES, "images")
         if part == "train" and others:
-            print(_told(others), file=sys.stderr)
+            print(passed_over(others, "images"), file=sys.stderr)
         index = {name: i for i, name in enumerate(classes)}
         labels = [index[name.partition("/")[0]] for name in names] if classes else None
-        stats = [_stat(root / name) for name in names]
+        stats = [state(root / name) for name in names]
 
         def load(i: int) -> Path:
             if stats[i] is None:
@@ -129,7 +124,7 @@ class ImageFolder(ImageData):
 
         decoded = self._decoded(Sources(names, labels, load, stats))
         rows = rows_of(decoded.names, self.held_out, part)
-        return self._samples(decoded, [_text(name) for name in classes], part, rows)
+        return self._samples(decoded, [plain(name) for name in classes], part, rows)
 
 
 def _of_size(k: int, size: tuple[int, int], decoded: Decoded, whole: ArraySamples) -> ArraySamples:
@@ -159,75 +154,3 @@ class Mirrored:
         batch = self.samples.read(ids % len(self.samples))
         mirrored = (ids >= len(self.samples)).reshape(-1, *(1,) * (batch.x.ndim - 1))
         return replace(batch, x=torch.where(mirrored, batch.x.flip(-1), batch.x), ids=ids)
-
-
-class Listing(NamedTuple):
-    """What is in a folder, by names relative to it; no `classes` where it is flat."""
-
-    images: list[str]
-    classes: list[str]
-    others: list[str]
-
-
-def _listing(root: Path) -> Listing:
-    """Find the images, and refuse what is neither a folder for each class nor a flat one."""
-    if not root.is_dir():
-        raise ValueError(f"data.path: got {root}, which is not a folder; expected one with images")
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("__"))
-    top = sorted(entry.name for entry in entries if not entry.is_dir())
-    within = {name: sorted(_below(root, root / name)) for name in classes}
-    files = top + [file for name in classes for file in within[name]]
-    images, flat = [file for file in files if _is_image(file)], sum(map(_is_image, top))
-    if not images:
-        raise ValueError(f"data.path: got {root} without images, expected files named {', '.join(SUFFIXES)}")
-    if flat and classes:
-        raise ValueError(
-            f"data.path: got {root} with {flat} images of its own beside the folders {_some(classes)}; "
-            "expected either one folder for each class, or images only"
-        )
-    if empty := [name for name in classes if not any(map(_is_image, within[name]))]:
-        raise ValueError(f"data.path: got no images in {_some(empty)} of {root}, expected some of every class")
-    if classes and {name.lower() for name in classes} <= PARTS:
-        raise ValueError(
-            f"data.path: got {root} with the folders {_some(classes)}, which are parts, not classes; "
-            f"expected one of them, as {root / classes[0]}"
-        )
-    return Listing(images, classes, [file for file in files if not _is_image(file)])
-
-
-def _below(root: Path, folder: Path) -> Iterator[str]:
-    """The files at any depth in `folder`, relative to `root`, that are not hidden."""
-    for at, folders, files in walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = Path(at).relative_to(root).as_posix()
-        yield from (f"{prefix}/{name}" for name in files if not name.startswith("."))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def _told(others: Sequence[str]) -> str:
-    """One sentence on what is in the folder but is not read."""
-    kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in others).most_common(SHOWN)
-    found = ", ".join(f"{count} with {_text(kind)}" for kind, count in kinds)
-    return f"Passed over files that are not named like images: {found}."
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(_text(name) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _text(name: str) -> str:
-    """A file's name on one line and in valid Unicode, which it need not be."""
-    return " ".join(fsencode(name).decode(errors="replace").split())
-
-
-def _stat(file: Path) -> tuple[int, int, bool] | None:
-    """A file's bytes, when it was changed, and whether it may be read; None where it is no file."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return (found.st_size, found.st_mtime_ns, access(file, R_OK)) if S_ISREG(found.st_mode) else None

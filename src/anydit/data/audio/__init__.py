@@ -1,0 +1,1 @@
+"""Audio: files of sound, and speech made on the spot."""

@@ -1,0 +1,175 @@
+"""Sounds as people see them, a spectrogram over a waveform; and as files, each as long as its sound."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image, ImageDraw
+from PIL.Image import Resampling
+from torch import Tensor
+
+from anydit.config import config
+from anydit.data.audio.files import soundfile
+from anydit.data.base import View
+from anydit.data.sheet import sheet
+
+SPECTROGRAM_PX, WAVEFORM_PX, MARGIN_PX = (150, 64), 18, (24, 12)
+"""Width and height of a spectrogram, height of a waveform; what is left and below for numbers."""
+
+WINDOW_SECONDS = 0.03
+RANGE_DB = 70.0
+"""So far below the loudest of all that are shown everything is black."""
+
+NOTHING = "#e4e4e4"
+"""Where a sound has ended."""
+
+
+@config
+class Wav:
+    """WAV, in so many bits (32: floating point, which nothing is clipped in)."""
+
+    bits: Literal[16, 24, 32] = 16
+
+    def kind(self) -> tuple[str, str, str]:
+        """Suffix, format and subtype, as libsndfile calls them."""
+        return ".wav", "WAV", "FLOAT" if self.bits == 32 else f"PCM_{self.bits}"
+
+
+@config
+class Flac:
+    """FLAC, in so many bits: the same as WAV in about half the room."""
+
+    bits: Literal[16, 24] = 16
+
+    def kind(self) -> tuple[str, str, str]:
+        """Suffix, format and subtype, as libsndfile calls them."""
+        return ".flac", "FLAC", f"PCM_{self.bits}"
+
+
+@config
+class Ogg:
+    """Ogg Vorbis, which leaves out what is hard to hear."""
+
+    def kind(self) -> tuple[str, str, str]:
+        """Suffix, format and subtype, as libsndfile calls them."""
+        return ".ogg", "OGG", "VORBIS"
+
+
+@config
+class AudioView(View):
+    """Sounds with values from -1 to 1, at a `rate` in Hz (None takes the data's), written in a `format`.
+
+    Where values are NaN a sound has ended: its file is as long as it is. What lies beyond -1 and 1 is clipped in files.
+    """
+
+    rate: int | None = None
+    format: Wav | Flac | Ogg = Wav()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
+    @property
+    def per_second(self) -> float | None:
+        return self.rate
+
+    def places(self, length: str) -> int:
+        number, unit = length.strip(), 1.0
+        for suffix, seconds in (("ms", 1e-3), ("s", 1.0)):
+            if number.endswith(suffix):
+                number, unit = number.removesuffix(suffix), seconds * self._rate
+                break
+        try:
+            count = round(float(number) * unit) if unit != 1.0 else int(number)
+        except (ValueError, OverflowError):
+            count = 0
+        if count < 1:
+            raise ValueError(f"length: got {length!r}, expected seconds, as 0.5s or 500ms, or a number of values")
+        return count
+
+    def picture(
+        self, x: Float[Tensor, "b c n"], captions: Sequence[str] = (), columns: int | None = None
+    ) -> Image.Image:
+        """Spectrograms in decibels, low sounds at the bottom, each over its waveform."""
+        values = x.float().cpu()
+        exists = ~values.isnan().any(1).numpy()
+        values = values.nan_to_num(0.0)
+        levels = self._spectrograms(values)
+        top = float(levels.max())
+        unit = ((levels - top) / RANGE_DB + 1).clip(0, 1)
+        loud = max(float(values.abs().max()), 1e-6)
+        waves = (values / loud).numpy()
+        tiles = [self._tile(*sample) for sample in zip(unit, waves, exists, strict=True)]
+        return sheet(tiles, captions, columns)
+
+    def write(self, x: Float[Tensor, "b c n"], folder: Path, stem: str = "sample") -> list[Path]:
+        sf, rate = soundfile(), self._rate
+        suffix, kind, subtype = self.format.kind()
+        paths = [folder / f"{stem}-{i:05d}{suffix}" for i in range(len(x))]
+        for sample, path in zip(x.float().cpu(), paths, strict=True):
+            values = sample[:, ~sample.isnan().any(0)].T.numpy()
+            sf.write(path, values if subtype == "FLOAT" else values.clip(-1, 1), rate, subtype, format=kind)
+        return paths
+
+    @property
+    def _rate(self) -> int:
+        if self.rate is None:
+            raise ValueError("view.rate: got None, expected the rate in Hz, which the data do not say")
+        return self.rate
+
+    def _spectrograms(self, x: Float[Tensor, "b c n"]) -> Float[np.ndarray, "b c f t"]:
+        """In dB, of full scale."""
+        length = x.shape[2]
+        window = min(2 ** max(3, round(np.log2(WINDOW_SECONDS * (self.rate or length)))), length)
+        shape = torch.hann_window(window)
+        flat = x.reshape(-1, length)
+        hop = max(1, length // SPECTROGRAM_PX[0])
+        parts = torch.stft(flat, window, hop, window=shape, pad_mode="constant", return_complex=True).abs()
+        levels = 20 * (2 * parts / shape.sum()).clamp(min=1e-6).log10()
+        return levels.unflatten(0, x.shape[:2]).numpy()
+
+    def _tile(
+        self, levels: Float[np.ndarray, "c f t"], waves: Float[np.ndarray, "c n"], exists: Bool[np.ndarray, " n"]
+    ) -> Image.Image:
+        """One sound: for each channel a spectrogram and a waveform; kHz and seconds at the edges."""
+        (width, height), (left, below) = SPECTROGRAM_PX, MARGIN_PX
+        one, end = height + WAVEFORM_PX, left + ceil(width * float(exists.mean()))
+        tile = Image.new("RGB", (left + width, len(waves) * one + below), "white")
+        draw = ImageDraw.Draw(tile)
+        for channel, (level, wave) in enumerate(zip(levels, waves, strict=True)):
+            top = channel * one
+            pixels = Image.fromarray(_colours()[(level[::-1] * 255).round().astype(np.uint8)])
+            tile.paste(pixels.resize(SPECTROGRAM_PX, Resampling.BILINEAR), (left, top))
+            middle, half = top + height + WAVEFORM_PX / 2, WAVEFORM_PX / 2 - 1
+            parts = np.array_split(wave, width)
+            for at, part in enumerate(parts):
+                if len(part):
+                    y = [middle - half * float(part.max()), middle - half * float(part.min())]
+                    draw.line([(left + at, y[0]), (left + at, y[1])], fill="#2a6fbb")
+            draw.rectangle([end, top, left + width, top + one - 1], fill=NOTHING)
+            if self.rate is not None:
+                _number(draw, 0, top - 2, f"{self.rate / 2000:.3g}k")
+                _number(draw, 0, top + height - 10, "0 Hz")
+        if self.rate is not None:
+            seconds = f"{len(exists) / self.rate:.3g} s"
+            _number(draw, left, len(waves) * one, "0")
+            _number(draw, left + width - draw.textlength(seconds), len(waves) * one, seconds)
+        return tile
+
+
+def _number(draw: ImageDraw.ImageDraw, x: float, y: float, text: str) -> None:
+    draw.text((x, y), text, fill="#555555")
+
+
+@lru_cache(maxsize=1)
+def _colours() -> np.ndarray:
+    """8-bit colours of the levels 0 to 255, from black to white."""
+    from matplotlib import colormaps
+
+    levels: Any = np.arange(256)
+    return cast("np.ndarray", colormaps["magma"](levels, bytes=True))[:, :3]
