@@ -13,6 +13,9 @@ from anydit.data.images.huggingface import HuggingFace
 from anydit.data.images.pairs import DigitPairs, PairHalves
 from anydit.data.images.public import Digits, FashionMNIST
 from anydit.data.images.view import Images
+from anydit.data.molecules.molecules import Molecules
+from anydit.data.molecules.small import SmallMolecules
+from anydit.data.molecules.view import MoleculeView
 from anydit.data.series.series import KNOWN, Blocks, Forecast, Gaps, Last, Series, Weather
 from anydit.data.series.view import SeriesView
 from anydit.data.volumes.view import VolumeView
@@ -43,6 +46,8 @@ __all__ = [
     "Images",
     "Inside",
     "Last",
+    "MoleculeView",
+    "Molecules",
     "Pad",
     "PairHalves",
     "Part",
@@ -51,6 +56,7 @@ __all__ = [
     "SeriesView",
     "Sizes",
     "Slab",
+    "SmallMolecules",
     "Stretch",
     "Turbulence",
     "View",
