@@ -11,7 +11,8 @@ from rdkit import Chem
 from torch import Tensor
 
 from anydit.data import MoleculeView
-from anydit.data.molecules.view import SDF, numbers_of
+from anydit.data.molecules.elements import numbers_of
+from anydit.data.molecules.view import SDF
 
 ELEMENTS = ("H", "C", "O")
 VIEW = MoleculeView(elements=ELEMENTS)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anydit.data.molecules.elements import LARGEST, NUMBERS
+
 SINGLE = (
     "H H 74 C 109 N 101 O 96 F 92 B 119 Si 148 P 144 As 152 S 134 Cl 127 Br 141 I 161",
     "C C 154 N 147 O 143 F 135 Si 185 P 184 S 182 Cl 177 Br 194 I 214",
@@ -40,7 +42,6 @@ EDM takes it for a single or a double one by MARGINS_PM alone, and so a ring of 
 CLASH = 0.75
 """Atoms nearer than this part of the length of their shortest bond make none: they overlap."""
 
-LARGEST_ATOM = 118
 TRIES = 1000
 """Ways to distribute double bonds that RDKit may try."""
 
@@ -71,19 +72,19 @@ def chem() -> Any:
 def lengths() -> Lengths:
     """The tables above as arrays."""
     table = chem().GetPeriodicTable()
-    radii = np.array([0.0] + [table.GetRcovalent(z) for z in range(1, LARGEST_ATOM + 1)])
-    usual = np.zeros((3, LARGEST_ATOM + 1, LARGEST_ATOM + 1))
+    radii = np.array([0.0] + [table.GetRcovalent(z) for z in range(1, LARGEST + 1)])
+    usual = np.zeros((3, LARGEST + 1, LARGEST + 1))
     usual[0] = radii[:, None] + radii
     for order, rows in enumerate((SINGLE, DOUBLE, TRIPLE)):
         for row in rows:
             first, *others = row.split()
-            a = table.GetAtomicNumber(first)
+            a = NUMBERS[first]
             for symbol, pm in zip(others[::2], others[1::2], strict=True):
-                b = table.GetAtomicNumber(symbol)
+                b = NUMBERS[symbol]
                 usual[order, a, b] = usual[order, b, a] = int(pm) / 100
     longest = np.where(usual > 0, usual + np.array(MARGINS_PM)[:, None, None] / 100, 0)
     shortest = np.where(usual > 0, usual, np.inf).min(0)
-    valences = tuple(tuple(table.GetValenceList(z)) if z else () for z in range(LARGEST_ATOM + 1))
+    valences = tuple(tuple(table.GetValenceList(z)) if z else () for z in range(LARGEST + 1))
     return Lengths(usual, longest, CLASH * shortest, valences)
 
 
@@ -106,14 +107,12 @@ def stable(numbers: Int[np.ndarray, " n"], apart: Float[np.ndarray, "n n"]) -> B
     double = known.usual[1][numbers[:, None], numbers]
     shared = (double > 0) & (apart >= double) & (apart <= double + SHARED_PM / 100)
     low, high = (np.where(shared, either, order).sum(1).tolist() for either in (1, 2))
-    return np.array(
-        [any(a <= v <= b or v < 0 for v in known.valences[z]) for z, a, b in zip(numbers.tolist(), low, high, strict=True)],
-        bool,
-    )
+    each = zip(numbers.tolist(), low, high, strict=True)
+    return np.array([any(a <= v <= b or v < 0 for v in known.valences[z]) for z, a, b in each], bool)  # -1 is any
 
 
 def joined(numbers: Int[np.ndarray, " n"], positions: Float[np.ndarray, "n 3"]) -> Any | None:
-    """The RDKit molecule of all atoms, neutral as a whole, with bonds where `orders` has some and orders as RDKit finds.
+    """The RDKit molecule of all atoms, neutral as a whole: bonded where `orders` has bonds, whose orders RDKit finds.
 
     None where atoms overlap, where they make several molecules, or where no bond orders give every atom a valence of
     its element without unpaired electrons: RDKit does not accept such a molecule.

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from anydit.data.molecules.bonds import LARGEST_ATOM, chem, distances
+from anydit.data.molecules.bonds import chem, distances
+from anydit.data.molecules.elements import LARGEST, NUMBERS, symbols_of
 from anydit.data.outside import Unreadable
 
 XYZ, SDF, DATABASE = (".xyz", ".extxyz"), (".sdf", ".sd", ".mol"), (".db",)
@@ -74,11 +75,11 @@ def checked(molecule: Molecule, elements: Sequence[int], closest: float, atoms: 
     most = min(atoms or MOST_ATOMS, MOST_ATOMS)
     if not 0 < len(numbers) <= most:
         raise Unreadable(f"{len(numbers)} atoms, expected 1 to {most}")
-    unknown = (numbers < 1) | (numbers > LARGEST_ATOM)
+    unknown = (numbers < 1) | (numbers > LARGEST)
     if unknown.any():
         raise Unreadable(f"an unknown element in place {int(unknown.argmax()) + 1}")
     if elements and not np.isin(numbers, elements).all():
-        others = {chem().GetPeriodicTable().GetElementSymbol(z) for z in set(numbers.tolist()) - set(elements)}
+        others = symbols_of([*set(numbers.tolist()) - set(elements)])
         raise Unreadable(f"elements that data.elements leaves out: {', '.join(sorted(others))}")
     if not np.isfinite(positions).all():
         raise Unreadable(f"NaN or infinity in the place of atom {int((~np.isfinite(positions)).any(1).argmax()) + 1}")
@@ -166,14 +167,8 @@ def _columns(properties: str) -> tuple[int, int, str]:
 def _element(word: str, kind: str) -> int:
     """A number in the periodic table, 0 where it has no such element."""
     if kind == "I" or word.isdecimal():
-        return int(word) if 0 < int(word) <= LARGEST_ATOM else 0
-    return _symbols().get(word.capitalize(), 0)
-
-
-def _symbols() -> dict[str, int]:
-    from ase.data import atomic_numbers
-
-    return {symbol: number for symbol, number in atomic_numbers.items() if number}
+        return int(word) if 0 < int(word) <= LARGEST else 0
+    return NUMBERS.get(word.capitalize(), 0)
 
 
 def _sdf(path: Path) -> Iterator[Callable[[], Molecule]]:

@@ -1,6 +1,7 @@
 """Molecules: sets of atoms from files, each in several orientations; and small organic ones that RDKit builds."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 from anydit.config import config
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
 from anydit.data.molecules.cache import Prepared, Reading, prepare
-from anydit.data.molecules.view import MoleculeView, numbers_of, symbols_of
+from anydit.data.molecules.elements import numbers_of, symbols_of
+from anydit.data.molecules.view import MoleculeView
 from anydit.data.outside import rows_of
 from anydit.tensors import MASK, Batch, Stream
 
@@ -47,6 +49,7 @@ class Molecules(Data):
 
     def __post_init__(self) -> None:
         check_share(self.held_out)
+        numbers_of(self.elements)
         if self.turns < 0:
             raise ValueError(f"turns: got {self.turns}, expected 0 or more")
         if not (self.types > 0 and self.closest >= 0):
@@ -64,9 +67,17 @@ class Molecules(Data):
             print(found.told(), file=sys.stderr)
         elements = self.elements or symbols_of(np.unique(found.numbers).tolist())
         numbers = {COMPOSITION: elements, **({PROPERTIES: self.properties} if self.properties else {})}
-        facts = Facts(3 + len(elements), (self.atoms or int(found.counts.max()),), numbers=numbers,
-                      view=MoleculeView(elements))  # fmt: skip
-        return MoleculeSamples(found, self._rows(found.keys, part), facts, self, part)
+        rows = self._rows(found.keys, part)
+        often = Counter(found.counts[rows.numpy()].tolist())
+        facts = Facts(
+            channels=3 + len(elements),
+            size=(self.atoms or int(found.counts.max()),),
+            numbers=numbers,
+            view=MoleculeView(elements),
+            lengths=tuple(sorted(often.items())),
+            total_of=COMPOSITION,
+        )
+        return MoleculeSamples(found, rows, facts, self, part)
 
     @property
     def _folder(self) -> Path:

@@ -16,8 +16,9 @@ from torch import Tensor
 from anydit.config import check_at_least, config
 from anydit.data.base import Part, Samples
 from anydit.data.molecules.bonds import chem, joined, smiles, unjoined
+from anydit.data.molecules.elements import numbers_of
 from anydit.data.molecules.molecules import Molecules
-from anydit.data.molecules.view import Atoms, as_xyz, numbers_of
+from anydit.data.molecules.view import Atoms, as_xyz
 
 SCHEMA = 1
 """Of how molecules are made: another number makes all of them anew."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from anydit.config import config
 from anydit.data.base import View
 from anydit.data.molecules.bonds import chem, distances, joined, orders, unjoined
+from anydit.data.molecules.elements import numbers_of, symbols_of
 from anydit.data.sheet import sheet
 
 TILE_PX, FINE = 96, 3
@@ -90,34 +91,9 @@ class MoleculeView(View):
         return paths
 
 
-def numbers_of(elements: Sequence[str]) -> tuple[int, ...]:
-    """Numbers in the periodic table.
-
-    Raises:
-        ValueError: an element is unknown, or there twice.
-    """
-    known = _numbers()
-    if unknown := [name for name in elements if name not in known]:
-        raise ValueError(f"elements: got {unknown[0]!r}, expected symbols of elements, such as C")
-    if len(set(elements)) < len(elements):
-        raise ValueError(f"elements: got {elements}, expected each once")
-    return tuple(known[name] for name in elements)
-
-
-def symbols_of(numbers: Sequence[int]) -> tuple[str, ...]:
-    """Symbols of elements."""
-    table = chem().GetPeriodicTable()
-    return tuple(table.GetElementSymbol(number) for number in numbers)
-
-
-@lru_cache(maxsize=1)
-def _numbers() -> dict[str, int]:
-    return {symbol: number for number, symbol in enumerate(symbols_of(range(1, 119)), 1)}
-
-
 def as_xyz(atoms: Atoms, said: str = "") -> str:
     """One frame of extended XYZ, places in Å to the digits of float32; `said` is more of its comment."""
-    lines = [str(len(atoms.numbers)), f"Properties=species:S:1:pos:R:3{f' {said}' if said else ''} pbc=\"F F F\""]
+    lines = [str(len(atoms.numbers)), f'Properties=species:S:1:pos:R:3{f" {said}" if said else ""} pbc="F F F"']
     lines += [
         f"{symbol:2} {x:15.8f} {y:15.8f} {z:15.8f}"
         for symbol, (x, y, z) in zip(symbols_of(atoms.numbers.tolist()), atoms.positions.tolist(), strict=True)
@@ -192,5 +168,3 @@ COLOURS = {
 
 def _colour(number: int) -> Float[np.ndarray, " 3"]:
     return np.array(list(bytes.fromhex(COLOURS.get(number, "dd77cc"))), float)
-
-

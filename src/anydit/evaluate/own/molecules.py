@@ -15,8 +15,9 @@ from torch import Tensor
 
 from anydit.data import MoleculeView
 from anydit.data.molecules.bonds import distances, joined, orders, smiles, stable
+from anydit.data.molecules.elements import numbers_of, symbols_of
 from anydit.data.molecules.molecules import COMPOSITION, MoleculeSamples
-from anydit.data.molecules.view import Atoms, numbers_of, symbols_of
+from anydit.data.molecules.view import Atoms
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.distances import wasserstein
 from anydit.evaluate.own import Own, own
@@ -158,10 +159,8 @@ def _apart(some: Measured, train: Measured) -> float:
 
 
 def _elements(some: Sequence[Atoms], train: Sequence[Atoms]) -> float:
-    shares = [
-        np.bincount(np.concatenate([atoms.numbers for atoms in part]), minlength=128) / sum(len(a.numbers) for a in part)
-        for part in (some, train)
-    ]
+    numbers = [np.concatenate([atoms.numbers for atoms in part]) for part in (some, train)]
+    shares = [np.bincount(part, minlength=LARGEST + 1) / len(part) for part in numbers]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
@@ -179,7 +178,9 @@ def _plot(parts: Sequence[Measured]) -> Image:
     panels = plot.subplots(2, -(-max(2, len(kinds)) // 2), squeeze=False).flatten()
     for axes, kind in zip(panels, kinds, strict=False):
         low, high = min(parts[2][kind]) - 0.15, max(parts[2][kind]) + 0.15
-        for some, name, style in zip(parts, ("samples", "held-out data", "training data"), ("-", "--", ":"), strict=True):
+        for some, name, style in zip(
+            parts, ("samples", "held-out data", "training data"), ("-", "--", ":"), strict=True
+        ):
             values, edges = np.histogram(some.get(kind, []), 40, (low, high), density=bool(some.get(kind)))
             axes.plot((edges[1:] + edges[:-1]) / 2, values, style, label=name)
         axes.set(title=kind, xlabel="Å", yticks=[])
