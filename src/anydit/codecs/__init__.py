@@ -3,7 +3,7 @@
 from anydit.codecs.autoencoder import Autoencoder, AutoencoderConfig, KLAutoencoder
 from anydit.codecs.base import Codec, CodecConfig, Survey
 from anydit.codecs.latents import Latents
-from anydit.codecs.normalize import Normalize
+from anydit.codecs.normalize import Isotropic, Normalize
 from anydit.codecs.published import Published
 from anydit.codecs.representation import RAE
 from anydit.codecs.sources import load
@@ -17,6 +17,7 @@ __all__ = [
     "AutoencoderConfig",
     "Codec",
     "CodecConfig",
+    "Isotropic",
     "KLAutoencoder",
     "Latents",
     "Mean",

@@ -116,7 +116,7 @@ def test_all_frames_of_one_name_are_in_one_part(data: Molecules):
     assert names[0] | names[1] == set(NAMES) and not names[0] & names[1]
     assert train.distinct == 2 * len(names[0]) and train.distinct + held.distinct == 16
     assert set(opened(replace(data, key="gap")).atoms.keys) == {"8.5", "4.5", "3.5", "6.5"}
-    with pytest.raises(ValueError, match="got no readable one among 16 molecules .*: no smiles"):
+    with pytest.raises(ValueError, match=r"got no readable one among 16 molecules .*: no smiles"):
         replace(data, key="smiles", bad_limit=1.0).open("train")
     with pytest.raises(ValueError, match=r"data.held_out: got 0.0, which leaves none of 16"):
         replace(data, held_out=0.0).open("held_out")

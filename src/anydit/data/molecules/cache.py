@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -136,8 +135,11 @@ def _write(whole: Path, read: Read) -> None:
             np.save(temporary / f"{name}.npy", array)
         about = {"keys": read.keys, "skipped": read.skipped}
         (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        with suppress(OSError):  # another process was faster
+        try:
             temporary.rename(whole)
+        except OSError:
+            if not (whole / ABOUT).is_file():  # else another process was faster
+                raise
     finally:
         rmtree(temporary, ignore_errors=True)
 
@@ -145,5 +147,5 @@ def _write(whole: Path, read: Read) -> None:
 @lru_cache(maxsize=4)
 def _load(whole: Path) -> Prepared:
     about: dict[str, Any] = json.loads((whole / ABOUT).read_text(encoding="utf-8"))
-    arrays = [np.load(whole / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS]
-    return Prepared(*arrays, about["keys"], [(name, why) for name, why in about["skipped"]])
+    arrays = {name: np.load(whole / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    return Prepared(**arrays, keys=about["keys"], skipped=[(name, why) for name, why in about["skipped"]])

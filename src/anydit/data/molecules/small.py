@@ -93,8 +93,8 @@ class SmallMolecules(Molecules):
 
 def _nci(heavy: int) -> Iterator[str]:
     """Canonical SMILES without stereochemistry, of the list's molecules that are not too large."""
-    from rdkit.RDConfig import RDDataDir
     from rdkit.rdBase import BlockLogs
+    from rdkit.RDConfig import RDDataDir
 
     with BlockLogs():
         for line in (Path(RDDataDir) / "NCI" / "first_5K.smi").read_text(encoding="utf-8").splitlines():
@@ -121,7 +121,8 @@ def _fits(molecule: Any, allowed: set[int]) -> bool:
 
 
 def _conformers(molecule: Any, count: int) -> Iterator[Atoms]:
-    from rdkit.Chem.AllChem import EmbedMultipleConfs, MMFFOptimizeMoleculeConfs
+    from rdkit.Chem.rdDistGeom import EmbedMultipleConfs
+    from rdkit.Chem.rdForceFieldHelpers import MMFFOptimizeMoleculeConfs
 
     whole = chem().AddHs(molecule)
     numbers = np.array([atom.GetAtomicNum() for atom in whole.GetAtoms()])

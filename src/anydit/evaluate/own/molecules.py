@@ -1,4 +1,4 @@
-"""Molecules: valid, unique, novel and stable ones, bond lengths and angles, and whether they have the atoms asked for."""
+"""Molecules: valid, unique, novel and stable ones, lengths and angles of bonds, and whether the atoms are as asked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anydit.data import MoleculeView
 from anydit.data.molecules.bonds import distances, joined, orders, smiles, stable
-from anydit.data.molecules.elements import numbers_of, symbols_of
+from anydit.data.molecules.elements import LARGEST, numbers_of, symbols_of
 from anydit.data.molecules.molecules import COMPOSITION, MoleculeSamples
 from anydit.data.molecules.view import Atoms
 from anydit.evaluate.compare import Figure
@@ -29,6 +29,8 @@ REFERENCE = 20_000
 
 KINDS = 6
 """Kinds of bonds in the plot, the most frequent of training data."""
+
+LINES = (("samples", "-"), ("held-out data", "--"), ("training data", ":"))
 
 Measured = dict[str, list[float]]
 
@@ -93,7 +95,7 @@ def _(view: MoleculeView, x: Float[Tensor, "n c a"], sets: Sets) -> Own:
                         None, "distance between distributions (Wasserstein's), mean of kinds; small is good"),
         "angles": Figure("Bond angles, degrees", _apart(made.angles, train.angles), _apart(held.angles, train.angles),
                          None, "the same, by the element in the middle"),
-        "elements": Figure("Elements", *(_elements(some, atoms[2]) for some in atoms[:2]), None,
+        "elements": Figure("Elements", _elements(atoms[0], atoms[2]), _elements(atoms[1], atoms[2]), None,
                            "half the sum of differences of their shares; 0 is the same"),
     }  # fmt: skip
     if COMPOSITION in sets.real.cond:
@@ -178,11 +180,9 @@ def _plot(parts: Sequence[Measured]) -> Image:
     panels = plot.subplots(2, -(-max(2, len(kinds)) // 2), squeeze=False).flatten()
     for axes, kind in zip(panels, kinds, strict=False):
         low, high = min(parts[2][kind]) - 0.15, max(parts[2][kind]) + 0.15
-        for some, name, style in zip(
-            parts, ("samples", "held-out data", "training data"), ("-", "--", ":"), strict=True
-        ):
-            values, edges = np.histogram(some.get(kind, []), 40, (low, high), density=bool(some.get(kind)))
-            axes.plot((edges[1:] + edges[:-1]) / 2, values, style, label=name)
+        for some, (name, style) in zip(parts, LINES, strict=True):
+            counts, edges = np.histogram(some.get(kind, []), 40, (low, high))
+            axes.plot((edges[1:] + edges[:-1]) / 2, counts / max(1, counts.sum()), style, label=name)
         axes.set(title=kind, xlabel="Å", yticks=[])
     panels[0].legend(fontsize=8)
     return rendered(plot)
