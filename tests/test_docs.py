@@ -113,7 +113,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     recipe = tiny()
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
-    for name in ("brain", "weather-forecast", "weather-gaps"):
+    for name in ("brain", "weather-forecast", "weather-gaps", "small-molecules"):
         save_small(name, folder / "runs")
     save_flows(folder / "runs")
     save_published(folder / "published", TimeEmbedding())

@@ -13,6 +13,7 @@ from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
 from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
+from anydit.recipes.molecules import molecules, small_molecules, small_molecules_gpu
 from anydit.recipes.pairs import emoji, pairs
 from anydit.recipes.series import series, weather, weather_forecast, weather_forecast_gpu, weather_gaps
 from anydit.recipes.volumes import volumes
@@ -36,6 +37,9 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "brain-codec": brain_codec,
     "brain-gpu": brain_gpu,
     "brain-latent": brain_latent,
+    "molecules": molecules,
+    "small-molecules": small_molecules,
+    "small-molecules-gpu": small_molecules_gpu,
     "series": series,
     "weather": weather,
     "weather-forecast": weather_forecast,
