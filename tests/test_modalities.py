@@ -64,7 +64,7 @@ def test_the_model_imports_no_data():
 
 
 def test_a_recipe_is_short():
-    for file in (ROOT / "recipes").glob("*.py"):
+    for file in {*(ROOT / "recipes").glob("*.py")} - {ROOT / "recipes" / "__init__.py"}:  # which has all names
         assert len(file.read_text(encoding="utf-8").splitlines()) <= RECIPE_LINES, file
     for name, make in RECIPES.items():
         assert isinstance(make(), Trainable), name
