@@ -14,6 +14,7 @@ from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
 from anydit.model.modulation import Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
+from anydit.model.points import Points
 from anydit.model.presets import preset
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.model.tokens import Learned, Rope
@@ -33,6 +34,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"conditions": {"text": Text(7, 5, Joint(dual=2)), "other": Text(3, None, Joint(None, 2))}, "mlp": SwiGLU()},
     {"conditions": {"text": Text(7, 5, Joint())}, "position": Learned((3, 4)), "modulation": Shared()},
     {"patch": (1,), "size": (7,), "channels": 1},
+    {"patch": (1,), "size": (7,), "channels": 5, "position": Points(axes=2, bands=5)},
     {"patch": (1, 2, 2), "size": (3, 4, 4), "channels": 2, "learned_variance": True},
 ]
 
