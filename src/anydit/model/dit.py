@@ -92,9 +92,7 @@ class DiTConfig:
 
     def _check_points(self, position: Points) -> None:
         if max(self.patch) > 1:
-            raise ValueError(
-                f"patch: got {self.patch}, expected 1 along each axis: with position Points a token is one"
-            )
+            raise ValueError(f"patch: got {self.patch}, expected 1 along each axis, for Points")
         if self.channels is not None and self.channels < position.axes:
             raise ValueError(f"position.axes: got {position.axes}, expected at most channels {self.channels}")
         if isinstance(self.text, Joint):

@@ -10,6 +10,7 @@ from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Numbers
 from anydit.model.dit import DiTConfig
+from anydit.model.points import Points
 from anydit.train.optim import AdamW, LinearDecay
 from anydit.train.recipe import Recipe, TrainConfig
 
@@ -28,7 +29,7 @@ def small_molecules() -> Recipe:
     anydit train small-molecules
     anydit sample runs/small-molecules --composition 6 2 0 1 0 --out ethanol/
     """
-    return _recipe(SmallMolecules(heavy=6), width=128, depth=6, steps=4000, batch=32)
+    return _recipe(SmallMolecules(heavy=6, types=2.0), width=128, depth=6, steps=6000, batch=32)
 
 
 def small_molecules_gpu() -> Recipe:
@@ -43,7 +44,7 @@ def small_molecules_gpu() -> Recipe:
 def _recipe(data: Molecules, width: int, depth: int, steps: int, batch: int) -> Recipe:
     conditions = {name: Numbers(dropout=0.1) for name in ("composition", "properties")}
     return Recipe(
-        model=DiTConfig(width, depth, width // 32, (1,), conditions=dict(conditions), position=None),
+        model=DiTConfig(width, depth, width // 32, (1,), conditions=dict(conditions), position=Points()),
         prediction=V(),
         codec=Isotropic(),
         sampling=Sampling(steps=50),
@@ -55,7 +56,7 @@ def _recipe(data: Molecules, width: int, depth: int, steps: int, batch: int) -> 
             times=LogitNormal(mean=-1.0),
             optimizer=AdamW(lr=2e-3 if width < 256 else 5e-4, betas=(0.9, 0.99)),
             schedule=LinearDecay(warmup=100, decay=0.5),
-            ema_decay=0.995 if steps < 10_000 else 0.9995,
+            ema_decay=0.998 if steps < 10_000 else 0.9995,
             bf16=True,
             sample_every=steps // 2,
             save_every=steps // 4,
