@@ -89,11 +89,14 @@ def test_properties_are_conditions_and_molecules_without_are_named(data: Molecul
 def test_each_molecule_comes_in_several_orientations_that_depend_on_ids_alone(data: Molecules):
     plain, samples = opened(data), opened(replace(data, turns=3))
     assert (len(samples), samples.distinct) == (48, 16)
-    ids = torch.tensor([4, 20, 36])
-    batch, same = samples.read(ids), plain.read(torch.tensor([4]))
+    ids = torch.tensor([0, 16, 32])
+    batch, same = samples.read(ids), plain.read(torch.tensor([0]))
     assert torch.allclose(apart(batch.x), apart(same.x).expand(3, -1, -1), atol=1e-5), "turned, not bent"
+    corners = [x[:3, [1, 2, 3]] - x[:3, :1] for x in (*batch.x, same.x[0])]
+    volumes = torch.stack([torch.linalg.det(corner) for corner in corners])
+    assert torch.allclose(volumes, volumes[3].expand(4), atol=1e-4) and volumes.abs().min() > 0.1, "and not mirrored"
     assert min((batch.x[i] - batch.x[j]).abs().max() for i, j in ((0, 1), (0, 2), (1, 2))) > 0.1
-    assert torch.equal(samples.read(torch.tensor([36, 4])).x, batch.x[[2, 0]])
+    assert torch.equal(samples.read(torch.tensor([32, 0])).x, batch.x[[2, 0]])
     assert opened(replace(data, turns=3, held_out=0.5), "held_out").distinct == len(
         opened(replace(data, turns=3, held_out=0.5), "held_out")
     ), "held-out molecules come once"

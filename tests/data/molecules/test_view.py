@@ -66,6 +66,14 @@ def test_pictures_show_the_elements_by_colour_from_any_side():
     assert np.abs(pictures[0].mean((0, 1)) - pictures[1].mean((0, 1))).max() < 6, "much the same from any side"
 
 
+def test_flat_molecules_are_seen_from_above():
+    x = samples("C6H6").repeat(2, 1, 1)
+    x[1, :3] = x[1, [2, 0, 1]]  # the ring stands on its edge
+    pictures = [np.asarray(VIEW.picture(one[None])).astype(int) for one in x]
+    covered = [int((np.abs(picture - 0xF4).max(-1) > 30).sum()) for picture in pictures]
+    assert covered[0] > 2500 and covered[1] == pytest.approx(covered[0], rel=0.05)
+
+
 def test_a_sample_without_atoms_is_an_empty_tile():
     assert VIEW.picture(samples("CH4")[:, :, 5:]).size[0] > 90
 
