@@ -115,7 +115,10 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     recipe = tiny()
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
-    for name in ("brain", "weather-forecast", "weather-gaps", "moving-digits", "moving-digits-next", "spoken-digits"):
+    for name in (
+        "brain", "weather-forecast", "weather-gaps", "moving-digits", "moving-digits-next", "spoken-digits",
+        "small-molecules",
+    ):  # fmt: skip
         save_small(name, folder / "runs")
     save_flows(folder / "runs")
     save_published(folder / "published", TimeEmbedding())

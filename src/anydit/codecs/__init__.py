@@ -4,7 +4,7 @@ from anydit.codecs.autoencoder import Autoencoder, AutoencoderConfig, KLAutoenco
 from anydit.codecs.base import Codec, CodecConfig, Survey
 from anydit.codecs.latents import Latents
 from anydit.codecs.mel import LogMel
-from anydit.codecs.normalize import Normalize
+from anydit.codecs.normalize import Isotropic, Normalize
 from anydit.codecs.published import Published
 from anydit.codecs.representation import RAE
 from anydit.codecs.sources import load
@@ -18,6 +18,7 @@ __all__ = [
     "AutoencoderConfig",
     "Codec",
     "CodecConfig",
+    "Isotropic",
     "KLAutoencoder",
     "Latents",
     "LogMel",

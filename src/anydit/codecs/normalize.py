@@ -1,7 +1,7 @@
 """The pixel-space codec: a shift and a scale for each channel."""
 
 from collections.abc import Iterable, Sequence
-from math import inf, isfinite, log, prod
+from math import inf, isfinite, log, prod, sqrt
 from typing import cast
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.codecs.base import Codec, CodecConfig, Survey
-from anydit.config import config
+from anydit.config import check_at_least, check_positive, config
 
 
 @config
@@ -58,6 +58,47 @@ class Normalize(CodecConfig):
     def measured(self, survey: Survey) -> "Normalize":
         """Mean and standard deviation of each channel."""
         return Normalize(*moments(survey.batches(None))) if self.shift is None else self
+
+
+@config
+class Isotropic(CodecConfig):
+    """z = x / scale, alike in all channels, so that what lies in space keeps its shape. There is no shift.
+
+    `scale`: None measures it, the root mean square of the first `axes` channels, which are places in space.
+    """
+
+    axes: int = 3
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least("axes", self.axes, 1)
+        if self.scale is not None:
+            check_positive("scale", self.scale)
+
+    def build(self) -> Codec:
+        if self.scale is None:
+            raise ValueError("codec.scale: got None, expected a number: resolve the config with its data first")
+        return Normalizer((0.0,), (self.scale,))
+
+    def latent_channels(self, channels: int) -> int:
+        return channels
+
+    def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return size
+
+    def data_size(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
+        return latent_size
+
+    @property
+    def complete(self) -> bool:
+        return self.scale is not None
+
+    def measured(self, survey: Survey) -> "Isotropic":
+        if self.scale is not None:
+            return self
+        mean, std = moments(x[:, : self.axes] for x in survey.batches(None))
+        square = sum(m**2 + s**2 for m, s in zip(mean, std, strict=True)) / len(mean)
+        return Isotropic(self.axes, sqrt(square))
 
 
 def moments(batches: Iterable[Float[Tensor, "b c *space"]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,6 +18,9 @@ from anydit.data.images.pairs import DigitPairs, PairHalves
 from anydit.data.images.public import Digits, FashionMNIST
 from anydit.data.images.view import Images
 from anydit.data.known import KNOWN
+from anydit.data.molecules.molecules import Molecules
+from anydit.data.molecules.small import SmallMolecules
+from anydit.data.molecules.view import MoleculeView
 from anydit.data.series.series import Blocks, Forecast, Gaps, Last, Series, Weather
 from anydit.data.series.view import SeriesView
 from anydit.data.video.clips import First
@@ -59,6 +62,8 @@ __all__ = [
     "Inside",
     "Last",
     "Mix",
+    "MoleculeView",
+    "Molecules",
     "MovingDigits",
     "Ogg",
     "Pad",
@@ -72,6 +77,7 @@ __all__ = [
     "SeriesView",
     "Sizes",
     "Slab",
+    "SmallMolecules",
     "SpokenDigits",
     "Stretch",
     "Turbulence",

@@ -51,14 +51,17 @@ class Axial:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani 2017), optionally with normalised queries and keys and rotary positions."""
+    """Multi-head self-attention (Vaswani 2017), optionally with normalised queries and keys and rotary positions.
 
-    def __init__(self, width: int, heads: int, qk_norm: Norm | None = None) -> None:
+    `more`: values that come after those of each head.
+    """
+
+    def __init__(self, width: int, heads: int, qk_norm: Norm | None = None, more: int = 0) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm, self.k_norm = (_norm(width // heads, qk_norm) for _ in range(2))
-        self.out = nn.Linear(width, width)
+        self.out = nn.Linear(width + heads * more, width)
 
     def forward(
         self,

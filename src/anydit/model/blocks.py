@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from anydit.model.attention import Attention, CrossAttention, Heads, KeysAndValues, attend, attend_along, merge
 from anydit.model.norms import MLP, Norm
+from anydit.model.points import Relation, attend_to_points
 from anydit.model.tokens import Grid
 
 MODULATIONS = 6
@@ -25,25 +26,30 @@ def modulate(x: Float[Tensor, "b n width"], shift: Modulation, scale: Modulation
 
 
 class Layers(NamedTuple):
-    """What the layers of all blocks have in common; `norms`: before attention, and before the feed-forward network."""
+    """What the layers of all blocks have in common; `norms`: before attention, and before the feed-forward network.
+
+    `axes`: of the space in which the tokens are points, if they are.
+    """
 
     width: int
     heads: int
     norms: tuple[Norm, Norm]
     mlp: MLP
     qk_norm: Norm | None
+    axes: int = 0
 
 
 class Places(NamedTuple):
-    """What all blocks know of the tokens: how positions turn them; which of the sample's and the context's exist.
+    """What blocks know of the tokens: how positions turn them; which of the sample's and the context's exist.
 
-    `grid`: on which the sample's tokens lie.
+    `grid`: on which the sample's tokens lie. `relation`: of tokens that are points, in one block.
     """
 
     rotation: Float[Tensor, "2 n k"] | None
     mask: Bool[Tensor, "b n"] | None
     exists: Bool[Tensor, "b m"] | None
     grid: Grid = ()
+    relation: Relation | None = None
 
 
 class Block(nn.Module):
@@ -55,11 +61,11 @@ class Block(nn.Module):
 
     def __init__(self, layers: Layers, *, cross: bool = False, axes: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        width, heads, (norm1, norm2), mlp, qk_norm = layers
+        width, heads, (norm1, norm2), mlp, qk_norm, space = layers
         self.axes = axes
         self.rows = MODULATIONS
         self.norm1 = norm1.build(width, affine=False)
-        self.attention = Attention(width, heads, qk_norm)
+        self.attention = Attention(width, heads, qk_norm, space)
         self.cross = CrossAttention(width, heads, qk_norm) if cross else None
         self.norm2 = norm2.build(width, affine=False)
         self.mlp = mlp.build(width)
@@ -73,11 +79,13 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"] | None]:
         """One block's step on the tokens; the context stays as it is."""
         rows = modulation.unsqueeze(2).unbind(1)
-        parts = self.split(x, rows, places.rotation)
-        if self.axes is None:
-            heads = attend(*parts, places.mask)
+        q, k, v = self.split(x, rows, places.rotation)
+        if places.relation is not None:
+            heads = attend_to_points(q, k, v, places.relation)
+        elif self.axes is not None:
+            heads = attend_along(self.axes, places.grid, q, k, v, places.mask)
         else:
-            heads = attend_along(self.axes, places.grid, *parts, places.mask)
+            heads = attend(q, k, v, places.mask)
         x = self.attended(x, rows, heads)
         if self.cross is not None:
             assert context is not None
@@ -139,7 +147,7 @@ class JointBlock(nn.Module):
     ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"]]:
         """One block's step on the tokens of both."""
         ours, dual, theirs = (part.unbind(1) for part in torch.split(modulation.unsqueeze(2), self.parts, dim=1))
-        rotation, mask, exists, _ = places
+        rotation, mask, exists = places[:3]
         assert exists is not None
         both = torch.cat([exists.new_ones(x.shape[:2]) if mask is None else mask, exists], dim=1)
         q, k, v = self.sample.split(x, ours, rotation)

@@ -15,6 +15,7 @@ from anydit.model.blocks import Block, CrossAttention, JointBlock, Layers, Outpu
 from anydit.model.conditioning import Condition, Conditioner, Field, LabelVector, NumbersVector
 from anydit.model.modulation import PerBlock, Shared
 from anydit.model.norms import GELU, MLP, LayerNorm, Norm
+from anydit.model.points import Points, Relations
 from anydit.model.text import Cross, Joint, Pooled, Text, TextTokens, TextVector
 from anydit.model.time import TimeEmbedding
 from anydit.model.tokens import (
@@ -84,6 +85,8 @@ class DiTConfig:
             self.position.fits(self.grid)
         if isinstance(self.attention, Axial):
             self.attention.check(axes, self.depth)
+        if isinstance(self.position, Points):
+            self._check_points(self.position)
         for name in self.conditions:
             if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
                 taken = f"that is not {MASK!r} and that PyTorch's modules do not use themselves"
@@ -93,6 +96,16 @@ class DiTConfig:
         dual = self.text.dual if isinstance(self.text, Joint) else 0
         if dual > self.depth:
             raise ValueError(f"conditions: got dual {dual}, expected at most depth {self.depth}")
+
+    def _check_points(self, position: Points) -> None:
+        if max(self.patch) > 1:
+            raise ValueError(f"patch: got {self.patch}, expected 1 along each axis, for Points")
+        if self.channels is not None and self.channels < position.axes:
+            raise ValueError(f"position.axes: got {position.axes}, expected at most channels {self.channels}")
+        if isinstance(self.attention, Axial):
+            raise ValueError("attention: got Axial beside Points, expected Full: a set has no axes to attend along")
+        if isinstance(self.text, Joint):
+            raise ValueError("position: got Points beside a text in joint attention, expected Cross or Pooled for it")
 
     @property
     def text(self) -> Cross | Joint | None:
@@ -161,7 +174,10 @@ class DiT(nn.Module):
             self.embed = nn.Linear(values * (config.in_channels + self.conditioner.channels), width)
             if isinstance(config.position, Learned):
                 self.positions = nn.Parameter(torch.empty(prod(config.position.canvas), width))
-            layers = Layers(width, config.heads, norms, config.mlp, config.qk_norm)
+            axes = 0
+            if isinstance(config.position, Points):
+                axes, self.relations = config.position.axes, Relations(config.position, config.depth, config.heads)
+            layers = Layers(width, config.heads, norms, config.mlp, config.qk_norm, axes)
             blocks = [_block(config, layers, n) for n in range(config.depth)]
             self.modulation = config.modulation.build(width, [block.rows for block in blocks])
             self.blocks = nn.ModuleList(blocks)
@@ -195,10 +211,10 @@ class DiT(nn.Module):
         if table is not None:
             tokens = tokens + table.type_as(tokens)
         context, exists = self.conditioner.context(cond, len(x)) or (None, None)
-        places = Places(rotation, mask, exists, grid)
+        among = self.relations(x, mask) if isinstance(config.position, Points) else [None] * config.depth
         blocks, out = self.modulation(self.conditioner.vector(t, cond))
-        for block, modulation in zip(self.blocks, blocks, strict=True):
-            tokens, context = block(tokens, context, modulation, places)
+        for block, modulation, relation in zip(self.blocks, blocks, among, strict=True):
+            tokens, context = block(tokens, context, modulation, Places(rotation, mask, exists, grid, relation))
         return unpatchify(self.output(tokens, out), grid, config.patch)
 
     def _positions(self, grid: Grid, device: torch.device) -> tuple[Tensor | None, Tensor | None]:

@@ -11,6 +11,7 @@ import torch
 from anydit.model.conditioning import Numbers, NumbersVector
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import SwiGLU
+from anydit.model.points import HIDDEN, Points
 from anydit.model.text import Cross, Joint, Text
 from anydit.model.tokens import Grid, grid_of
 
@@ -96,4 +97,8 @@ def _blocks(config: DiTConfig, grid: Grid, m: int) -> tuple[int, int]:
         # The last block only reads the text: keys and values.
         products += (depth - 1) * m * (4 * width + mlp) + 2 * m * width + config.text.dual * 4 * n * width
         pairs += (depth - 1) * (2 * n * m + m * m) + n * m + config.text.dual * n * n
-    return 2 * width * products, 4 * width * pairs
+    if not isinstance(config.position, Points):
+        return 2 * width * products, 4 * width * pairs
+    values, bands = config.heads * config.position.axes, config.position.bands
+    between = 2 * n * n * (HIDDEN * (bands + depth * config.heads) + depth * values)
+    return 2 * width * (products + depth * n * values), 4 * width * pairs + between

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from anydit.config import config
+from anydit.model.points import Points
 
 Grid = tuple[int, ...]
 
@@ -91,13 +92,15 @@ class Learned:
         return table.reshape(*self.canvas, -1)[part].flatten(0, -2)
 
 
-Position = SinCos | Rope | SinCosRope | Learned
+Position = SinCos | Rope | SinCosRope | Learned | Points
 
 
 def parts(position: Position | None) -> tuple[SinCos | Learned | None, Rope | None]:
     """Of a position, what is added to the tokens and what turns queries and keys."""
     if isinstance(position, SinCosRope):
         return position.table, position.rope
+    if isinstance(position, Points):
+        return None, None
     return (None, position) if isinstance(position, Rope) else (position, None)
 
 

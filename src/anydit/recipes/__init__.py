@@ -14,6 +14,7 @@ from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
 from anydit.recipes.images import huggingface, images
 from anydit.recipes.latent import fashion_codec, fashion_latent
+from anydit.recipes.molecules import molecules, small_molecules, small_molecules_gpu
 from anydit.recipes.pairs import emoji, pairs
 from anydit.recipes.series import series, weather, weather_forecast, weather_forecast_gpu, weather_gaps
 from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next, moving_digits_text, video
@@ -27,6 +28,7 @@ _ALL: tuple[Callable[[], AnyRecipe], ...] = (
     video, moving_digits, moving_digits_text, moving_digits_next, moving_digits_gpu,
     audio, spoken_digits, spoken_digits_text, spoken_digits_wave, spoken_digits_gpu,
     volumes, brain, brain_codec, brain_gpu, brain_latent,
+    molecules, small_molecules, small_molecules_gpu,
     series, weather, weather_forecast, weather_forecast_gpu, weather_gaps,
     fields, flow, flow_fine, flow_forecast, flow_gpu,
 )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
-from anydit.data.images.decode import FORMATS, MOST_PIXELS, SUFFIXES, Fit, decode, in_mode
+from anydit.data.images.decode import FORMATS, MOST_PIXELS, SUFFIXES, Fit, Target, decode, in_mode
 from anydit.data.images.view import MODES
 from anydit.data.outside import Unreadable
 
@@ -187,7 +187,7 @@ class Decoding:
 
     def _picture(self, file: Path) -> Frame:
         try:
-            return decode(file, self.size, self.channels, self.fit)
+            return decode(file, Target((self.size,), self.channels, self.fit)).pixels
         except Unreadable as error:
             raise Unreadable(f"{file.name}: {error}") from None
 

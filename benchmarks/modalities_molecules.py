@@ -1,0 +1,68 @@
+"""Molecules: small organic ones with the atoms asked for, beside clouds of the same atoms, and copies of training data.
+
+python benchmarks/modalities_molecules.py [--gpu] [--runs FOLDER]
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from modality import page, trained
+from results import PAGES, table
+from torch import Tensor
+
+from anydit.data.molecules.molecules import MoleculeSamples
+from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.own import own
+from anydit.evaluate.sets import Sets, opened, spread
+from anydit.recipes.molecules import small_molecules, small_molecules_gpu
+
+SAMPLES, SHOWN = 1000, 40
+"""Molecules that are drawn; those on the picture, beside real ones of the same composition."""
+
+ROWS = ("valid", "stable_atoms", "bonds", "novel")
+"""Figures in the table over all modalities; the others are below it."""
+
+
+def cloud(sets: Sets) -> Float[Tensor, "n c a"]:
+    """The atoms that are asked for, at places drawn from a Gaussian as wide as training data: what knows no bond."""
+    x = sets.real.x[sets.rows].clone()
+    train = sets.read_train(spread(len(sets.train), SAMPLES))[:, :3]
+    noise = torch.randn(x[:, :3].shape, generator=torch.Generator().manual_seed(0))
+    x[:, :3] = torch.where(x[:, :3].isnan(), x[:, :3], noise * train[~train.isnan()].std())
+    return x
+
+
+def copies(sets: Sets) -> Float[Tensor, "n c a"]:
+    """For each molecule asked for the training molecule whose composition is nearest."""
+    assert isinstance(sets.train, MoleculeSamples)
+    counts = sets.train.read(torch.arange(sets.train.distinct)).tensor("composition")
+    asked = sets.real.tensor("composition")[sets.rows]
+    return sets.read_train(torch.cdist(asked, counts, p=1).argmin(1))
+
+
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The rows of the table over all modalities, all figures of molecules, and a picture."""
+    recipe, name = (small_molecules_gpu(), "molecules-gpu") if gpu else (small_molecules(), "molecules")
+    done = trained(recipe, runs / name)
+    report = evaluate(done.pipeline, recipe.data, samples=SAMPLES).figures
+    sets = opened(done.pipeline, recipe.data, SAMPLES)
+    trivial = {which: own(sets.view, x, sets).figures for which, x in (("cloud", cloud(sets)), ("copy", copies(sets)))}
+    data, of_all = f"{len(set(sets.train.atoms.keys))} small molecules", list[list[object]]()
+    for key in ROWS:
+        which = "copy" if key == "novel" else "cloud"
+        words = "nearest copy" if which == "copy" else "cloud of the same atoms"
+        of_all.append(done.row("molecules", data, report[key].title, report[key].samples, report[key].floor,
+                               trivial[which][key].samples, words))  # fmt: skip
+    every = [[f.title, f.samples, f.floor, *(trivial[which][key].samples for which in trivial)]
+             for key, f in report.items()]  # fmt: skip
+    below = table(["figure", "samples", "held-out", "cloud of the same atoms", "nearest copy"], every)
+    picture = f"molecules{'-gpu' if gpu else ''}.png"
+    shown = sets.real.tensor("composition")[:SHOWN]
+    x = done.pipeline.sample(len(shown), {"composition": shown})
+    sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=10).save(PAGES / picture)
+    return of_all, f"{below}\n\nSamples, then held-out molecules of the same atoms:\n\n![molecules]({picture})"
+
+
+if __name__ == "__main__":
+    page("molecules", "Molecules: small organic ones", __doc__, rows)
