@@ -26,7 +26,7 @@ VIDEOS, SHOWN = 500, 8
 """Held-out videos, and those that are shown."""
 
 LONG_SECONDS = 5.0
-"""How far videos are rolled out that were learned from a second and a half."""
+"""How far videos are rolled out that were learned from clips of a second."""
 
 TOLD = ("identity", "frame_accuracy", "frames", "steps", "speed", "direction", "unsteady", "turns", "walls")
 

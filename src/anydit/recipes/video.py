@@ -35,7 +35,7 @@ def video() -> Recipe:
 
 
 def moving_digits() -> Recipe:
-    """A handwritten digit of a class that moves and bounces, 12 frames of 20x20; 10 minutes on two CPU cores.
+    """A handwritten digit of a class that moves and bounces, 8 frames of 16x16; 10 minutes on two CPU cores.
 
     anydit train moving-digits; anydit sample runs/moving-digits --label 3 --out threes/
     """
@@ -49,7 +49,7 @@ def moving_digits_text() -> Recipe:
     """
     recipe, encoder = _digits({"text": Text(entry=Cross(pooled=Pooled()))}, MovingDigits()), TextEncoder("minilm", 24)
     how = Sampling(steps=25, guidance=Guidance(2.0))
-    return replace(recipe, encoders={"text": encoder}, sampling=how, train=replace(recipe.train, steps=5000))
+    return replace(recipe, encoders={"text": encoder}, sampling=how, train=replace(recipe.train, steps=6000))
 
 
 def moving_digits_next() -> Recipe:
@@ -75,6 +75,6 @@ def _digits(conditions: dict[str, Condition], data: MovingDigits) -> Recipe:
     return Recipe(
         model=DiTConfig(width=128, depth=6, heads=4, patch=(4, 4, 4), conditions=conditions, position=Rope()),
         prediction=X0(), codec=Normalize.to_unit(0, 16), sampling=Sampling(steps=25), view=Videos(high=16), data=data,
-        train=TrainConfig(steps=2500, batch=32, times=LogitNormal(mean=0.5), weight=As(), optimizer=AdamW(lr=2e-3),
+        train=TrainConfig(steps=3000, batch=64, times=LogitNormal(mean=0.5), weight=As(), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
     )  # fmt: skip

@@ -91,6 +91,8 @@ def test_a_sheet_has_a_strip_of_frames_for_each_video():
     shown = np.linspace(0, 19, STRIP).round() / 20 * 255
     assert np.abs(pixels[20, 2 + 30 + 61 * np.arange(STRIP)] - shown).max() <= 1
     assert Videos().picture(x[:, :, :3]).height > 48
+    many = Videos().picture(x, columns=20)
+    assert many.width == 2 * (3 * 61 - 1 + 2) + 2, "three frames of each, or it would be very wide"
     small = Videos().picture(torch.zeros(1, 3, 4, 12, 12))
     assert small.width == 4 * 49 - 1 + 4, "small ones are enlarged"
 

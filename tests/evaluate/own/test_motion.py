@@ -12,7 +12,7 @@ RATE = 8.0
 
 
 def real(count: int = 400) -> tuple[Tensor, MovingSamples]:
-    samples = MovingDigits(held_out_count=count).open("held_out")
+    samples = MovingDigits(seconds=1.5, size=(20, 20), held_out_count=count).open("held_out")
     assert isinstance(samples, MovingSamples)
     return samples.read(torch.arange(count)).x / 16, samples
 
@@ -50,7 +50,7 @@ def test_turns_of_real_videos_are_at_walls():
     end = start + samples.velocity(torch.arange(len(x))) * (x.shape[2] - 1) / RATE
     turns = ((end / room).floor() - (start / room).floor()).abs().sum(1)
     counted = found.turns.flatten(1).sum(1)
-    assert (counted == turns).float().mean() > 0.85
+    assert (counted == turns).float().mean() > 0.75
     assert abs(float(counted.float().mean() - turns.mean())) < 0.2
     assert at_walls(found, samples.walls).float().mean() > 0.98
     elsewhere = found._replace(places=found.places - 5 * found.ways)

@@ -25,7 +25,7 @@ from anydit.model.dit import DiTConfig
 from anydit.train.recipe import Recipe, resolved
 from tests.data.video.films import film
 
-DATA = MovingDigits(count=200, held_out_count=100, task=First(4))
+DATA = MovingDigits(seconds=1.5, size=(20, 20), count=200, held_out_count=100, task=First(4))
 
 
 def pipeline_of(data: Data, conditions: dict[str, Condition]) -> Pipeline:

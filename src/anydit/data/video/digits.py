@@ -22,7 +22,7 @@ from anydit.tensors import Batch, Stream
 DIGIT = 8
 """Pixels along a side."""
 
-SPEEDS = (4.0, 16.0)
+SPEEDS = (3.0, 12.0)
 """The slowest and the fastest, in pixels per second; all between are equally likely."""
 
 DIRECTIONS = ("right", "right and down", "down", "left and down", "left", "left and up", "up", "right and up")
@@ -46,9 +46,9 @@ class MovingDigits(Data):
     training never has. `task`: what else is told, as the condition "known".
     """
 
-    seconds: float = 1.5
+    seconds: float = 1.0
     rate: float = 8.0
-    size: tuple[int, int] = (20, 20)
+    size: tuple[int, int] = (16, 16)
     task: First | None = None
     count: int = 20_000
     held_out_count: int = 1000

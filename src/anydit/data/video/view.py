@@ -20,6 +20,9 @@ from anydit.data.video.decode import import_av
 STRIP = 8
 """Frames of each video on a sheet, at most: evenly spread, the first and the last among them."""
 
+LEAST_STRIP, WIDEST_PX = 3, 2400
+"""Where there are many columns there are fewer frames, so that a sheet is not much wider than this."""
+
 EVERY_SECOND = 1.0
 """Frames per second of data that say no rate."""
 
@@ -117,9 +120,10 @@ class Videos(View):
     def picture(
         self, x: Float[Tensor, "b c t h w"], captions: Sequence[str] = (), columns: int | None = None
     ) -> Image.Image:
-        frames = np.linspace(0, x.shape[2] - 1, min(STRIP, x.shape[2])).round().astype(int)
-        pixels = self.pixels(x[:, :, frames])
-        scale = max(1, ceil(TILE_PX / min(pixels.shape[2:4])))
+        scale = max(1, ceil(TILE_PX / min(x.shape[3:])))
+        room = WIDEST_PX // ((columns or 1) * (scale * x.shape[4] + 1))
+        count = min(x.shape[2], STRIP, max(LEAST_STRIP, room))
+        pixels = self.pixels(x[:, :, np.linspace(0, x.shape[2] - 1, count).round().astype(int)])
         pixels = pixels.repeat(scale, 2).repeat(scale, 3)
         gap = np.full_like(pixels[:, :, :, :1], 128)
         strips = rearrange(np.concatenate([pixels, gap], 3), "b t h w c -> b h (t w) c")[:, :, :-1]
