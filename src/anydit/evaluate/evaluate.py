@@ -17,6 +17,7 @@ from anydit.data.sheet import side_by_side
 from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
 from anydit.evaluate.compare import Figure
+from anydit.evaluate.distances import Neighbours
 from anydit.evaluate.features import AT_ONCE, CONV, Features, RandomNetwork, Through, in_parts, seen
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Progress, Sets, clipped, draw, of_codec, opened, spread
@@ -101,8 +102,7 @@ def evaluate(
     clock.lap("samples")
     figures, used = _in_features(space, x, sets, progress)
     clock.lap("features")
-    queries = sets.filled(torch.cat([x, sets.real.x]))
-    near = compare.nearest(queries, sets.train, lambda done: progress("neighbours", done), seen(sets.view))
+    near = _neighbours(x, sets, progress)
     figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
     clock.lap("neighbours")
     judged, followed = _judged(judge, sets, x), texts.followed(sets, x, pipeline.device, progress)
@@ -113,7 +113,7 @@ def evaluate(
         figures=judged.figures | followed | {**mine.figures} | figures,
         features=space.name,
         counts=_counts(sets, x) | used,
-        settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
+        settings=_settings(how, seed, data),
         seconds=clock.seconds,
         network_calls=calls,
         notes=(*notes, *_one_of_several(sets), *_unjudged(sets, judge), *_few(sets.count, used["features"])),
@@ -134,7 +134,7 @@ def _of_its_own(pipeline: Pipeline, sets: Sets, how: Sampling, data: Data, seed:
         figures=mine.figures,
         features="the figures of their kind",
         counts=_counts(sets, x) | {"reference": len(sets.train)},
-        settings={"sampling": to_json(how), "seed": seed, "data": to_json(data)},
+        settings=_settings(how, seed, data),
         seconds=clock.seconds,
         network_calls=calls,
         notes=(*sets.notes, "Samples are sets: no features and no distances place by place tell them apart."),
@@ -184,6 +184,16 @@ def evaluate_codec(
         pictures={"reconstructions": side_by_side(view, real[:SHOWN], x[:SHOWN])} | judged.pictures,
         subject="reconstructions",
     )
+
+
+def _settings(how: Sampling, seed: int, data: Data) -> Json:
+    return {"sampling": to_json(how), "seed": seed, "data": to_json(data)}
+
+
+def _neighbours(x: Float[Tensor, "n c *space"], sets: Sets, progress: Progress) -> Neighbours:
+    """The nearest training samples of all samples, then of held-out data."""
+    queries = sets.filled(torch.cat([x, sets.real.x]))
+    return compare.nearest(queries, sets.train, lambda done: progress("neighbours", done), seen(sets.view))
 
 
 def _counts(sets: Sets, x: Float[Tensor, "n c *space"]) -> dict[str, int]:
