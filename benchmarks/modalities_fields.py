@@ -1,6 +1,6 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities_fields.py [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_fields.py [--only forecast] [--gpu] [--runs FOLDER]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
@@ -151,17 +151,28 @@ def loading(recipe: Recipe, step_seconds: float, folder: Path) -> str:
 
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities; the forecast by states ahead, and how fast data are read."""
+    row, below = ahead(gpu, runs)
+    if gpu:
+        return [row], below
+    return [drawn(trained(flow(), runs / "flow")), finer(trained(flow_fine(), runs / "flow-fine")), row], below
+
+
+def ahead(gpu: bool, runs: Path) -> tuple[list[object], str]:
+    """The forecast's row, by states ahead, and how fast data are read."""
     recipe, name = (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
-    ahead = trained(recipe, runs / name)
+    done = trained(recipe, runs / name)
     other = trained(deterministic(recipe), runs / f"{name}-deterministic")
-    row, leads = forecasts(ahead, other)
+    row, leads = forecasts(done, other)
     with tempfile.TemporaryDirectory() as folder:
-        speed = loading(recipe, 60 * ahead.minutes / recipe.train.steps, Path(folder))
-    others = list[list[object]]()
-    if not gpu:
-        others = [drawn(trained(flow(), runs / "flow")), finer(trained(flow_fine(), runs / "flow-fine"))]
+        speed = loading(recipe, 60 * done.minutes / recipe.train.steps, Path(folder))
     note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
-    return [*others, row], "\n\n".join((note, leads, "Reading the flow's file:", speed))
+    return row, "\n\n".join((note, leads, "Reading the flow's file:", speed))
+
+
+def only_ahead(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The forecast alone."""
+    row, below = ahead(gpu, runs)
+    return [row], below
 
 
 def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
@@ -175,4 +186,4 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    page("fields", "A turbulent flow", __doc__, rows)
+    page("fields", "A turbulent flow", __doc__, rows, {"forecast": only_ahead})

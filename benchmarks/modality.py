@@ -7,10 +7,11 @@ those that are there already are gone on with, or looked at as they are where th
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 
 from results import publish, table
 
@@ -59,12 +60,18 @@ def asked(about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def page(name: str, title: str, about: str | None, rows: Rows) -> None:
-    """One modality's rows, on a page of their own."""
-    given = asked(about).parse_args()
-    of_all, below = rows(given.gpu, given.runs)
+def page(
+    name: str, title: str, about: str | None, rows: Rows, parts: Mapping[str, Rows] = MappingProxyType({})
+) -> None:
+    """One modality's rows, on a page of their own; `parts`: some of them, by the name that asks for these only."""
+    parser = asked(about)
+    if parts:
+        parser.add_argument("--only", choices=[*parts], help="only these rows")
+    given = parser.parse_args()
+    only: str | None = getattr(given, "only", None)
+    of_all, below = (rows if only is None else parts[only])(given.gpu, given.runs)
     body = "\n\n".join(part for part in (table(HEAD, of_all), below) if part)
-    publish(f"{name}-gpu" if given.gpu else name, title, body)
+    publish("-".join([name, *([only] if only else []), *(["gpu"] if given.gpu else [])]), title, body)
 
 
 def trained(recipe: Recipe, out: Path) -> Trained:
