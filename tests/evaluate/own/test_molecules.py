@@ -99,7 +99,7 @@ def test_copies_of_training_data_are_not_novel_and_of_one_molecule_not_unique(se
 
 def test_data_of_other_elements_are_refused(data: SmallMolecules, pipeline: Pipeline):
     other = replace(data, elements=("H", "C", "N", "O", "S"))
-    with pytest.raises(ValueError, match=r"data.elements: got .* 'S'\), expected .* 'F'\), in the order"):
+    with pytest.raises(ValueError, match=r"data.elements: got .* 'S'\), expected .* 'F'\), as the model"):
         evaluate(pipeline, other, samples=20)
 
 

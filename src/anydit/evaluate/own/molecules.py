@@ -113,7 +113,7 @@ def _check_elements(view: MoleculeView, sets: Sets) -> None:
     theirs = sets.train.facts.view
     if isinstance(theirs, MoleculeView) and theirs.elements != view.elements:
         raise ValueError(
-            f"data.elements: got {theirs.elements}, expected {view.elements}, in the order in which the model makes them"
+            f"data.elements: got {theirs.elements}, expected {view.elements}, as the model makes them"
         )
 
 
