@@ -97,6 +97,12 @@ def test_copies_of_training_data_are_not_novel_and_of_one_molecule_not_unique(se
     assert same["composition"] < 0.2
 
 
+def test_data_of_other_elements_are_refused(data: SmallMolecules, pipeline: Pipeline):
+    other = replace(data, elements=("H", "C", "N", "O", "S"))
+    with pytest.raises(ValueError, match=r"data.elements: got .* 'S'\), expected .* 'F'\), as the model"):
+        evaluate(pipeline, other, samples=20)
+
+
 def test_a_report_has_them_and_none_of_places(data: SmallMolecules, pipeline: Pipeline):
     report = evaluate(pipeline, data, samples=24)
     assert list(report.figures) == FIGURES, "no Fréchet distance of sets"

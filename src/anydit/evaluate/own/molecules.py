@@ -75,6 +75,7 @@ class Seen:
 
 @own.register
 def _(view: MoleculeView, x: Float[Tensor, "n c a"], sets: Sets) -> Own:
+    _check_elements(view, sets)
     atoms = [view.atoms(some) for some in (x, sets.real.x, sets.read_train(_each(sets)))]
     made, held, train = (Seen.of(some) for some in atoms)
     known = {name for name in train.smiles if name}
@@ -105,6 +106,15 @@ def _(view: MoleculeView, x: Float[Tensor, "n c a"], sets: Sets) -> Own:
                                         "be told")  # fmt: skip
     plot = _plot([some.lengths for some in (made, held, train)])
     return Own(figures, {"Bond lengths, in Å": plot})
+
+
+def _check_elements(view: MoleculeView, sets: Sets) -> None:
+    """Refuse data whose channels are those of other elements."""
+    theirs = sets.train.facts.view
+    if isinstance(theirs, MoleculeView) and theirs.elements != view.elements:
+        raise ValueError(
+            f"data.elements: got {theirs.elements}, expected {view.elements}, as the model makes them"
+        )
 
 
 def _each(sets: Sets) -> Tensor:
