@@ -59,7 +59,7 @@ def test_clips_follow_each_other_and_are_of_whole_videos_only(tmp_path: Path):
     assert len(often) == 2 * 7
     assert frames(often, 1, 6) == [list(range(2, 10)), list(range(12, 20))]
     assert frames(replace(data, rate=4.0).open("train"), 0) == [[0, 2, 4, 6]]
-    assert data.space == (8, 8, 8)
+    assert data.sizes == [(8, 8, 8)]
 
 
 def test_classes_are_folders_of_files_or_of_folders_of_pictures(tmp_path: Path):
@@ -160,7 +160,7 @@ def recipe_of(data: VideoFolder, view: Videos | None = None) -> Recipe:
 def test_the_rate_is_kept_from_the_files_that_are_read_to_those_that_are_written(tmp_path: Path, rate: Fraction):
     film(tmp_path / "in" / "a.mp4", [k / rate for k in range(16)], rate=rate)
     data = data_of(tmp_path / "in", rate=None, seconds=float(8 / rate))
-    assert data.space is None
+    assert data.sizes == []
     samples = data.open("train")
     saved = from_json(PipelineConfig, exported(resolved(recipe_of(data), samples, lambda _: None)))
     (tmp_path / "out").mkdir()
