@@ -39,7 +39,7 @@ def moving_digits() -> Recipe:
 
     anydit train moving-digits; anydit sample runs/moving-digits --label 3 --out threes/
     """
-    return _digits({"label": Label()}, MovingDigits())
+    return replace(_digits({"label": Label()}, MovingDigits()), sampling=Sampling(steps=25, guidance=Guidance(3.0)))
 
 
 def moving_digits_text() -> Recipe:
@@ -53,7 +53,7 @@ def moving_digits_text() -> Recipe:
 
 
 def moving_digits_next() -> Recipe:
-    """Where a digit goes, given its first four frames; 10 minutes on two CPU cores.
+    """Where a digit goes, given its first four frames; as long as by class, not run to its end yet.
 
     anydit train moving-digits-next
     """
