@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from time import perf_counter
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from anydit.data import Data, View
 from anydit.data.sheet import side_by_side
 from anydit.evaluate import classifier, compare, pictures, texts
 from anydit.evaluate.classifier import Classifier
+from anydit.evaluate.clock import Clock
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.distances import Neighbours
 from anydit.evaluate.features import AT_ONCE, CONV, Features, RandomNetwork, Through, in_parts, seen
@@ -91,8 +91,7 @@ def evaluate(
     how, clock = sampling or pipeline.config.sampling, Clock()
     pipeline.config.check(how)  # before any work
     sets = opened(pipeline, data, samples)
-    if features is not None:
-        features(sets.filled(sets.real.x[:2]))  # features that cannot see such samples say so before any work
+    _try(features, sets)
     if not sets.view.placed:
         return _of_its_own(pipeline, sets, how, data, seed, progress)
     judge = None if features and not sets.asked else _judge(sets, data, pipeline.device, progress)
@@ -102,15 +101,14 @@ def evaluate(
     clock.lap("samples")
     figures, used = _in_features(space, x, sets, progress)
     clock.lap("features")
-    near = _neighbours(x, sets, progress)
-    figures |= compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
+    near, copied = _neighbours(x, sets, progress)
     clock.lap("neighbours")
     judged, followed = _judged(judge, sets, x), texts.followed(sets, x, pipeline.device, progress)
     if followed:
         clock.lap("judge of texts")
     mine = own(sets.view, x, sets)
     return Report(
-        figures=judged.figures | followed | {**mine.figures} | figures,
+        figures=judged.figures | followed | {**mine.figures} | figures | copied,
         features=space.name,
         counts=_counts(sets, x) | used,
         settings=_settings(how, seed, data),
@@ -186,14 +184,21 @@ def evaluate_codec(
     )
 
 
+def _try(features: Features | None, sets: Sets) -> None:
+    """Features that cannot see such samples say so before any work."""
+    if features is not None:
+        features(sets.filled(sets.real.x[:2]))
+
+
 def _settings(how: Sampling, seed: int, data: Data) -> Json:
     return {"sampling": to_json(how), "seed": seed, "data": to_json(data)}
 
 
-def _neighbours(x: Float[Tensor, "n c *space"], sets: Sets, progress: Progress) -> Neighbours:
-    """The nearest training samples of all samples, then of held-out data."""
+def _neighbours(x: Float[Tensor, "n c *space"], sets: Sets, progress: Progress) -> tuple[Neighbours, dict[str, Figure]]:
+    """The nearest training samples of all samples, then of held-out data; and what they say of copies."""
     queries = sets.filled(torch.cat([x, sets.real.x]))
-    return compare.nearest(queries, sets.train, lambda done: progress("neighbours", done), seen(sets.view))
+    near = compare.nearest(queries, sets.train, lambda done: progress("neighbours", done), seen(sets.view))
+    return near, compare.memorisation(near.distance[: len(x)], near.distance[len(x) :])
 
 
 def _counts(sets: Sets, x: Float[Tensor, "n c *space"]) -> dict[str, int]:
@@ -282,16 +287,3 @@ def _few(count: int, dim: int) -> list[str]:
         f"Only {count} held-out samples for {dim} features: their covariance is singular, so Fréchet distances are "
         "too large, the floor's like the samples'; compare the two, and trust the kernel distance more."
     ]
-
-
-class Clock:
-    """Seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._began = perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """A stage ends here."""
-        now = perf_counter()
-        self.seconds[stage], self._began = round(now - self._began, 2), now

@@ -112,9 +112,7 @@ def _check_elements(view: MoleculeView, sets: Sets) -> None:
     """Refuse data whose channels are those of other elements."""
     theirs = sets.train.facts.view
     if isinstance(theirs, MoleculeView) and theirs.elements != view.elements:
-        raise ValueError(
-            f"data.elements: got {theirs.elements}, expected {view.elements}, as the model makes them"
-        )
+        raise ValueError(f"data.elements: got {theirs.elements}, expected {view.elements}, as the model makes them")
 
 
 def _each(sets: Sets) -> Tensor:
