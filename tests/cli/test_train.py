@@ -161,7 +161,7 @@ def test_help_of_a_recipe(here: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["train", "digits", "--model.position", "Rope", "--train.steps", "7", "--help"]) == 0
     page = capsys.readouterr().out
     assert page.startswith("scikit-learn's handwritten digits")
-    assert "\n  --model.position SinCos|Rope|SinCosRope|Learned|None  [Rope]" in page
+    assert "\n  --model.position SinCos|Rope|SinCosRope|Learned|Points|None  [Rope]" in page
     assert "\n  --train.steps INT  [7]" in page
     assert "\n  --model.position.max-period NUMBER" in page
     assert "\n  --out FOLDER" in page
