@@ -2,13 +2,14 @@
 
     python benchmarks/modalities.py [--gpu] [--only volumes series] [--runs FOLDER]
 
-Each row trains a recipe as it is. Its figure stands beside that of held-out data and of what is trivial to make.
+Each row trains a recipe as it is. Its figure stands beside that of held-out data and of what is trivial to make. What
+benchmarks/modalities_NAME.py has found in the same folder of runs is taken as it is.
 """
 
 import importlib
 from pathlib import Path
 
-from modality import HEAD, asked
+from modality import HEAD, asked, once
 from results import publish, table
 
 STEM = "modalities_"
@@ -26,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, besides = list[list[object]](), list[str]()
     for name in arguments.only:
-        more, text = importlib.import_module(STEM + name).rows(arguments.gpu, arguments.runs)
+        more, text = once(name, importlib.import_module(STEM + name).rows, arguments.gpu, arguments.runs)
         rows += more
         besides += [text] if text else []
     some = [] if arguments.only == names() else arguments.only

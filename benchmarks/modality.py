@@ -3,9 +3,11 @@
 Such a file has a function `rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]`: rows as `Trained.row` makes
 them, and Markdown that stands below the table (figures by lead time, ...), or nothing. `runs`: where it keeps its runs;
 those that are there already are gone on with, or looked at as they are where they are finished.
+What it found is kept there too, so that the table over all modalities need not find it again.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,9 +71,26 @@ def page(
         parser.add_argument("--only", choices=[*parts], help="only these rows")
     given = parser.parse_args()
     only: str | None = getattr(given, "only", None)
-    of_all, below = (rows if only is None else parts[only])(given.gpu, given.runs)
+    of_all, below = found(name, rows, given.gpu, given.runs) if only is None else parts[only](given.gpu, given.runs)
     body = "\n\n".join(part for part in (table(HEAD, of_all), below) if part)
     publish("-".join([name, *([only] if only else []), *(["gpu"] if given.gpu else [])]), title, body)
+
+
+def found(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """One modality's rows and what stands below, kept beside its runs."""
+    of_all, below = rows(gpu, runs)
+    _kept(name, gpu, runs).write_text(json.dumps([of_all, below]), encoding="utf-8")
+    return of_all, below
+
+
+def once(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The same, or what was found before."""
+    file = _kept(name, gpu, runs)
+    return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else found(name, rows, gpu, runs)
+
+
+def _kept(name: str, gpu: bool, runs: Path) -> Path:
+    return runs / f"{name}{'-gpu' if gpu else ''}.json"
 
 
 def trained(recipe: Recipe, out: Path) -> Trained:

@@ -55,7 +55,8 @@ def spoken_digits_wave() -> Recipe:
 
     anydit train spoken-digits-wave
     """
-    return _spoken(Normalize(), 160, {"label": Label(10)})
+    recipe = _spoken(Normalize(), 160, {"label": Label(10)})
+    return replace(recipe, train=replace(recipe.train, steps=1500))
 
 
 def spoken_digits_gpu() -> Recipe:

@@ -29,7 +29,7 @@ def brain() -> Recipe:
         sampling=Sampling(steps=25),
         view=VolumeView(low=0, high=255),
         data=MNI152(),
-        train=TrainConfig(steps=1200, batch=32, times=LogitNormal(), weight=As(), optimizer=AdamW(lr=1e-3),
+        train=TrainConfig(steps=800, batch=32, times=LogitNormal(), weight=As(), optimizer=AdamW(lr=1e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True, sample_every=500,
                           save_every=500),
     )  # fmt: skip

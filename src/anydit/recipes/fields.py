@@ -49,7 +49,7 @@ def flow_forecast() -> Recipe:
     anydit train flow-forecast
     """
     data = Turbulence(past=2, numbers=(), trajectories=200)
-    return _recipe(data, {"past": Field(coded=True)})
+    return _recipe(data, {"past": Field(coded=True)}, steps=2000)
 
 
 def flow_gpu() -> Recipe:
@@ -62,7 +62,9 @@ def flow_gpu() -> Recipe:
     return replace(recipe, train=replace(recipe.train, steps=20_000, batch=128, compile=True))
 
 
-def _recipe(data: Fields, conditions: dict[str, Condition], width: int = 192, depth: int = 6) -> Recipe:
+def _recipe(
+    data: Fields, conditions: dict[str, Condition], width: int = 192, depth: int = 6, steps: int = 1500
+) -> Recipe:
     return Recipe(
         model=DiTConfig(width, depth, width // 32, (4, 4), conditions=conditions, position=SinCosRope()),
         prediction=X0(),
@@ -70,6 +72,6 @@ def _recipe(data: Fields, conditions: dict[str, Condition], width: int = 192, de
         sampling=Sampling(sampler=SDE(), steps=10),  # its fresh noise keeps small eddies from fading
         view=FieldView(),
         data=data,
-        train=TrainConfig(steps=2000, batch=32, times=LogitNormal(), weight=As(), optimizer=AdamW(lr=2e-3),
+        train=TrainConfig(steps=steps, batch=32, times=LogitNormal(), weight=As(), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
     )  # fmt: skip

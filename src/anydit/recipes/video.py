@@ -73,7 +73,7 @@ def moving_digits_gpu() -> Recipe:
 
 def _digits(conditions: dict[str, Condition], data: MovingDigits) -> Recipe:
     return Recipe(
-        model=DiTConfig(width=128, depth=6, heads=4, patch=(4, 4, 4), conditions=conditions, position=Rope()),
+        model=DiTConfig(width=128, depth=6, heads=4, patch=(8, 4, 4), conditions=conditions, position=Rope()),
         prediction=X0(), codec=Normalize.to_unit(0, 16), sampling=Sampling(steps=25), view=Videos(high=16), data=data,
         train=TrainConfig(steps=3000, batch=64, times=LogitNormal(mean=0.5), weight=As(), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
