@@ -13,8 +13,8 @@ class LoopConfig:
     """How to train. One step is one update of the weights from `batch` samples.
 
     `steps`: in all. `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient.
-    `ema_decay`: of the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where the processor has it.
-    `max_skipped`: how many steps in a row may be not finite. `keep`: how many checkpoints to keep.
+    `ema_decay`: of the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where a
+    processor has it. `max_skipped`: how many steps in a row may be not finite. `keep`: how many checkpoints to keep.
     """
 
     steps: int = 10_000

@@ -121,7 +121,10 @@ class Run(Generic[T]):
         config = self.recipe.loop
         self.skips = SkipCounter(config.max_skipped)
         if config.bf16 and emulates_bf16(self.device):
-            self.note("This processor has no instructions for bfloat16; products are in float32 here.")
+            self.note(
+                "This processor has no instructions for bfloat16, which would be slow: products are in float32, as with "
+                "--train.bf16 False."
+            )
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if there is one; else write the recipe.
