@@ -122,8 +122,8 @@ class Run(Generic[T]):
         self.skips = SkipCounter(config.max_skipped)
         if config.bf16 and emulates_bf16(self.device):
             self.note(
-                "This processor has no instructions for bfloat16, which would be slow: products are in float32, as with "
-                "--train.bf16 False."
+                "This processor has no instructions for bfloat16, which would be slow: products are in float32, as "
+                "with --train.bf16 False."
             )
 
     def resume(self) -> None:
