@@ -24,7 +24,7 @@ def fields() -> Recipe:
     """
     conditions: dict[str, Condition] = {name: Field(coded=name != "given") for name in ("past", "coarse", "given")}
     conditions["numbers"] = Numbers()
-    return _recipe(Fields(path=Path("fields.nc")), conditions, width=256, depth=8)
+    return _recipe(Fields(path=Path("fields.nc")), conditions, width=256, depth=8, steps=10_000)
 
 
 def flow() -> Recipe:
@@ -63,7 +63,7 @@ def flow_gpu() -> Recipe:
 
 
 def _recipe(
-    data: Fields, conditions: dict[str, Condition], width: int = 192, depth: int = 6, steps: int = 1500
+    data: Fields, conditions: dict[str, Condition], width: int = 192, depth: int = 6, steps: int = 1000
 ) -> Recipe:
     return Recipe(
         model=DiTConfig(width, depth, width // 32, (4, 4), conditions=conditions, position=SinCosRope()),
