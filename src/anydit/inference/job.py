@@ -11,6 +11,9 @@ from anydit.tensors import Cond, Denoiser
 
 OnStep = Callable[[Step], None]
 
+Correct = Callable[[Denoiser, slice], Denoiser]
+"""What makes, of the denoiser of latents, that of some rows of a job: one that knows what was measured of them."""
+
 
 @dataclass(frozen=True)
 class Job:

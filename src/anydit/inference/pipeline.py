@@ -20,7 +20,7 @@ from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
 from anydit.inference.device import find_device
 from anydit.inference.folder import export
-from anydit.inference.job import Job, OnStep
+from anydit.inference.job import Correct, Job, OnStep
 from anydit.inference.lengths import split, split_given
 from anydit.model.dit import DiT, coded_fields
 from anydit.model.tokens import grid_of
@@ -35,13 +35,17 @@ GRADIENT_COST = 16
 
 
 class Pipeline:
-    """A network, and all that makes samples of it. `model` is a plain module: `model(x_t, t, cond)`."""
+    """A network, and all that makes samples of it. `model` is a plain module: `model(x_t, t, cond)`.
+
+    `correct`: wraps the guided denoiser of each batch of samples, as `anydit.inverse` does; None leaves it as it is.
+    """
 
     def __init__(self, config: PipelineConfig, model: DiT | None = None, codec: Codec | None = None) -> None:
         self.config = config
         self.model = (DiT(config.model) if model is None else model).eval()
         self.codec = (config.codec.build() if codec is None else codec).frozen()
         self.encoders = dict(config.encoders)
+        self.correct: Correct | None = None
 
     @property
     def device(self) -> torch.device:
@@ -247,6 +251,8 @@ class Pipeline:
         denoiser = how.guidance.wrap(self.denoiser(), job.weak, always, negative)
         if job.start is not None and job.keep is not None:
             denoiser = Inpaint(denoiser, job.start[rows].to(device), job.keep[rows].to(device))
+        if self.correct is not None:
+            denoiser = self.correct(denoiser, rows)
         with torch.inference_mode():
             yield from how.sampler.run(
                 denoiser, path, xt, times, cond, lambda step: stream.normal(step + 1, positions, shape)

@@ -1,0 +1,112 @@
+"""What was measured: by which physics of deepinv's, with how much noise, and what that says of a sample."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anydit.tensors import per_sample
+
+
+@runtime_checkable
+class Physics(Protocol):
+    """What is asked of an operator; deepinv's `LinearPhysics` has all of it."""
+
+    def A(self, x: Tensor, /) -> Tensor:  # noqa: N802
+        """Measures `x`, without noise."""
+        ...
+
+    def A_adjoint(self, y: Tensor, /) -> Tensor:  # noqa: N802
+        """The transpose of `A`."""
+        ...
+
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: Tensor, /) -> Tensor:
+        """The x that makes gamma |A x - y|^2 + |x - z|^2 least."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """`y = A x + sigma noise` of samples `x` on a unit scale, on which the data's `bounds` are 0 and 1.
+
+    `bounds`: None where the data's own scale is that of the physics. Measurements are one to a sample.
+    """
+
+    y: Float[Tensor, "b ..."]
+    physics: Physics
+    sigma: float
+    bounds: tuple[float, float] | None = None
+
+    def unit(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        """Samples on the data's own scale, as the physics has them."""
+        low, high = self.bounds or (0.0, 1.0)
+        return (x - low) / (high - low)
+
+    def own(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        """The inverse of `unit`."""
+        low, high = self.bounds or (0.0, 1.0)
+        return low + (high - low) * x
+
+    def rows(self, rows: Tensor) -> "Measurement":
+        """The measurements of some samples."""
+        return Measurement(self.y[rows], self.physics, self.sigma, self.bounds)
+
+    def closer(
+        self, x: Float[Tensor, "b c *space"], variance: Float[Tensor, " b"], y: Tensor | None = None
+    ) -> Float[Tensor, "b c *space"]:
+        """The mean, given what was measured, of samples that are normal about `x`, all on the unit scale.
+
+        `variance`: of each of their values. `y`: in place of what was measured.
+        """
+        gamma = per_sample(variance / self.sigma**2, x)
+        return self.physics.prox_l2(x, self.y if y is None else y, gamma)
+
+    def residual(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
+        """How far samples on the data's own scale are from what was measured, in deviations of its noise.
+
+        1 is what the noise alone explains; of complex measurements both parts count.
+        """
+        off = self.physics.A(self.unit(x)) - self.y
+        off = torch.view_as_real(off) if off.is_complex() else off
+        return off.flatten(1).square().mean(1).sqrt() / self.sigma
+
+
+def checked(
+    y: Tensor, physics: Physics, sigma: float | None, shape: tuple[int, ...], bounds: tuple[float, float] | None
+) -> Measurement:
+    """A measurement of samples of `shape` (`[c, *space]`), refused where the physics or the noise contradict it.
+
+    `sigma`: None takes what the physics' own noise model says.
+
+    Raises:
+        ValueError: noise of no size, another shape or kind of numbers than the physics measures, values that are not
+            finite, physics that is not linear or measures nothing.
+    """
+    if not isinstance(physics, Physics):
+        raise ValueError(f"physics: got {type(physics).__name__}, expected a linear operator of deepinv's")
+    if sigma is None:
+        told = getattr(getattr(physics, "noise_model", None), "sigma", None)
+        if told is None:
+            raise ValueError("sigma: got None, and the physics has no Gaussian noise; expected the noise's deviation")
+        sigma = float(told.max() if isinstance(told, Tensor) else told)
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"sigma: got {sigma}, expected a finite deviation above 0")
+    generator = torch.Generator().manual_seed(0)
+    like = torch.rand(1, *shape, generator=generator).to(y.device)
+    try:
+        sketch = physics.A(like)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        raise ValueError(f"physics: got {error}, expected an operator on samples of shape {shape}") from error
+    if not bool(sketch.abs().max() > 0):
+        raise ValueError("physics: got an operator that measures nothing, as a mask without any place is")
+    if y.is_complex() != sketch.is_complex():
+        names = {True: "complex", False: "real"}
+        raise ValueError(f"y: got {names[y.is_complex()]} numbers, expected {names[sketch.is_complex()]} ones")
+    if tuple(y.shape[1:]) != tuple(sketch.shape[1:]):
+        expected = f"[n, {', '.join(map(str, sketch.shape[1:]))}], which the physics makes of samples of {shape}"
+        raise ValueError(f"y: got shape {tuple(y.shape)}, expected {expected}")
+    if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
+        raise ValueError("y: got NaN or infinity, expected finite values")
+    return Measurement(y, physics, sigma, bounds)

@@ -1,0 +1,124 @@
+"""From a measurement to samples that agree with it, how sure they are, and how well they fit."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anydit.config import config
+from anydit.diffusion.paths import Path
+from anydit.diffusion.samplers import Noise, Sampler, Step, ask, knots
+from anydit.inference.conditions import Given
+from anydit.inference.config import Sampling
+from anydit.inference.pipeline import Pipeline
+from anydit.inverse.corrections import AnyCorrection, Corrected, MomentMatching, Setting, stretch
+from anydit.inverse.measurement import Physics, checked
+from anydit.tensors import Cond, Denoiser, Tokens, changed
+
+
+@config
+class Renoise(Sampler):
+    """Adds noise anew to each estimate, so that no step keeps what one before got wrong."""
+
+    def run(
+        self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
+    ) -> Iterator[Step]:
+        stops = knots(path, times)
+        for i, (t, s) in enumerate(pairwise(stops)):
+            x0 = ask(denoiser, xt, t, cond).x0
+            xt = s.alpha * x0 + s.sigma * noise(i) if s.sigma > 0 else s.alpha * x0
+            yield Step(i, len(stops) - 1, s.t, xt, x0)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Samples given what was measured, `Float[k n c *space]` on the data's own scale: k for each measurement.
+
+    `residual`, `Float[k n]`: how far each is from what was measured, in deviations of the noise; 1 is what the noise
+    explains.
+    """
+
+    samples: Tensor
+    residual: Tensor
+    calls: int
+
+    @property
+    def mean(self) -> Float[Tensor, "n c *space"]:
+        """What is right on average: of all guesses that with the least squared error."""
+        return self.samples.mean(0)
+
+    @property
+    def deviation(self) -> Float[Tensor, "n c *space"]:
+        """How far samples differ, value by value.
+
+        Raises:
+            ValueError: there is one sample only.
+        """
+        if len(self.samples) < 2:
+            raise ValueError("samples: got 1, expected at least 2 to say how sure they are")
+        return self.samples.std(0)
+
+
+def reconstruct(
+    pipeline: Pipeline,
+    y: Tensor,
+    physics: Physics,
+    cond: Mapping[str, Given] | None = None,
+    *,
+    how: AnyCorrection = MomentMatching(),  # noqa: B008 (frozen)
+    samples: int = 8,
+    sigma: float | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Reconstruction:
+    """Draw samples that agree with each of the measurements `y` of deepinv's `physics`.
+
+    The physics measures images on the scale where the data's bounds, as black and white are, are 0 and 1; data without
+    bounds as they are. `sigma`: the noise's deviation (None: that of the physics' noise model). `samples`: of each
+    measurement. `cond`: one value for all, or one for each measurement. The rest is as in `Pipeline.sample`.
+
+    Raises:
+        ValueError: a measurement that the physics cannot have made of the model's samples, or an argument that the
+            model cannot serve.
+    """
+    if samples < 1:
+        raise ValueError(f"samples: got {samples}, expected at least 1")
+    config, device, bounds = pipeline.config, pipeline.device, pipeline.config.view.bounds
+    space = config.model.size or ()
+    channels = config.model.out_channels // (1 + config.model.learned_variance)
+    width = stretch(pipeline.codec, bounds, (channels, *space), device)
+    with torch.no_grad():
+        shape = tuple(pipeline.codec.decode(torch.zeros(1, channels, *space, device=device)).shape[1:])
+    measured, n = checked(y.to(device), physics, sigma, shape, bounds), len(y)
+    sampling = sampling or config.sampling
+    if how.decoupled:
+        sampling = replace(sampling, sampler=Renoise())
+
+    def correct(denoiser: Denoiser, rows: slice) -> Denoiser:
+        which = torch.arange(rows.start, rows.stop, device=device)
+        setting = Setting(config.path, pipeline.codec, measured.rows(which % n), width, which, seed)
+        return Corrected(denoiser, how, setting)
+
+    corrected = copy.copy(pipeline)
+    corrected.correct = correct
+    told = {name: _each(value, n, samples) for name, value in (cond or {}).items()}
+    x = corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch)
+    calls = sampling.sampler.calls(sampling.steps)
+    residual = measured.rows(torch.arange(len(x)) % n).residual(x.to(device))
+    return Reconstruction(x.unflatten(0, (samples, n)), residual.unflatten(0, (samples, n)).cpu(), calls)
+
+
+def _each(value: Given, n: int, samples: int) -> Given:
+    """A condition of each measurement, for each of its samples."""
+    if isinstance(value, Tensor) and value.ndim and len(value) == n:
+        return value.repeat(samples, *(1,) * (value.ndim - 1))
+    if isinstance(value, Tokens) and len(value.values) == n:
+        return changed(value, lambda v: v.repeat(samples, *(1,) * (v.ndim - 1)))
+    if isinstance(value, list | tuple) and not isinstance(value, Tokens) and len(value) == n:
+        return [*value] * samples
+    return value

@@ -1,0 +1,138 @@
+"""What corrections make of a denoiser, beside the exact answer where the data are normal."""
+
+import deepinv
+import pytest
+import torch
+from torch import Tensor
+
+from anydit.codecs.normalize import Normalizer
+from anydit.diffusion.paths import Cosine, Linear, Path
+from anydit.diffusion.samplers import Heun
+from anydit.inverse.corrections import DAPS, DPS, Corrected, MomentMatching, PiGDM, Proximal, Setting, stretch
+from anydit.inverse.measurement import checked
+from anydit.inverse.reconstruct import Renoise
+from anydit.tensors import Denoised
+
+SIDE = 6
+N = SIDE * SIDE
+WHITE, SMOOTH = 0.0, 2.0
+
+
+def covariance(width: float) -> Tensor:
+    """Of pixels, by their distance; white for a width of 0."""
+    at = torch.cartesian_prod(*[torch.arange(float(SIDE))] * 2)
+    away = torch.cdist(at, at)
+    return torch.eye(N) if width == 0 else torch.exp(-away / width)
+
+
+class Normal:
+    """The exact denoiser of data that are normal about 0; latents are the data halved."""
+
+    def __init__(self, path: Path, c: Tensor) -> None:
+        self.path, self.c = path, c
+
+    def gain(self, t: Tensor) -> Tensor:
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        return alpha * self.c @ torch.linalg.inv(alpha**2 * self.c + sigma**2 * torch.eye(N))
+
+    def denoise(self, xt, t, cond):
+        return Denoised((xt.flatten(1) @ self.gain(t[:1]).T).view_as(xt))
+
+    def posterior(self, xt: Tensor, t: Tensor, a: Tensor, y: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of latents given xt and y = a x + noise."""
+        gain = self.gain(t[:1])
+        mean, spread = xt.flatten(1) @ gain.T, self.c - gain @ (self.path.alpha(t[:1]) * self.c)
+        k = spread @ a.T @ torch.linalg.inv(a @ spread @ a.T + sigma**2 * torch.eye(len(a)))
+        return mean + (y - mean @ a.T) @ k.T, spread - k @ a @ spread
+
+
+def inpainting() -> deepinv.physics.LinearPhysics:
+    mask = (torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    return deepinv.physics.Inpainting((1, SIDE, SIDE), mask)
+
+
+def sensing() -> deepinv.physics.LinearPhysics:
+    rng = torch.Generator().manual_seed(2)
+    return deepinv.physics.CompressedSensing(m=12, img_size=(1, SIDE, SIDE), rng=rng)
+
+
+def matrix(physics: deepinv.physics.LinearPhysics) -> Tensor:
+    return physics.A(torch.eye(N).view(N, 1, SIDE, SIDE)).flatten(1).T
+
+
+def setting(path: Path, physics: deepinv.physics.LinearPhysics, b: int, sigma: float = 0.2) -> Setting:
+    codec = Normalizer((0.5,), (2.0,))
+    y = physics.A(torch.randn(b, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3)))
+    measured = checked(y, physics, sigma, (1, SIDE, SIDE), None)
+    return Setting(path, codec, measured, stretch(codec, None, (1, SIDE, SIDE), torch.device("cpu")), torch.arange(b))
+
+
+def exact(normal: Normal, at: Setting, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    a = matrix(at.measured.physics)
+    y = at.measured.y.flatten(1) - at.measured.physics.A(torch.full_like(xt[:1], 0.5)).flatten(1)
+    return normal.posterior(xt, t, 2 * a, y, at.measured.sigma)
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine()])
+@pytest.mark.parametrize("physics", [inpainting(), sensing()])
+@pytest.mark.parametrize(
+    ("how", "width"),
+    [(Proximal(), WHITE), (PiGDM(), WHITE), (MomentMatching(40), WHITE), (MomentMatching(40), SMOOTH)],
+)
+def test_the_mean_of_normal_data_is_exact(path, physics, how, width):
+    normal, at = Normal(path, covariance(width)), setting(path, physics, 3)
+    xt, t = torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(4)), torch.full((3,), 0.6)
+    with torch.inference_mode():
+        got = Corrected(normal, how, at).denoise(xt.clone(), t.clone(), {}).x0
+    torch.testing.assert_close(got.flatten(1), exact(normal, at, xt, t)[0], atol=2e-3, rtol=2e-3)
+
+
+def test_dps_is_exact_for_white_data_and_rows_that_are_orthonormal():
+    normal, at = Normal(Linear(), covariance(WHITE)), setting(Linear(), inpainting(), 3)
+    xt, t = torch.randn(3, 1, SIDE, SIDE), torch.full((3,), 0.6)
+    got = Corrected(normal, DPS(), at).denoise(xt, t, {}).x0
+    torch.testing.assert_close(got.flatten(1), exact(normal, at, xt, t)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_times_differ_within_a_batch():
+    normal, at = Normal(Linear(), covariance(WHITE)), setting(Linear(), inpainting(), 2)
+    xt, t = torch.randn(2, 1, SIDE, SIDE), torch.tensor([0.3, 0.95])
+
+    class Each(Normal):
+        def denoise(self, xt, t, cond):
+            return Denoised(torch.cat([normal.denoise(x[None], s[None], cond).x0 for x, s in zip(xt, t, strict=True)]))
+
+    for how in (Proximal(), PiGDM(), DPS(), MomentMatching(40)):
+        got = Corrected(Each(Linear(), normal.c), how, at).denoise(xt, t, {}).x0
+        expected = torch.stack([exact(normal, at, xt, t[i : i + 1])[0][i] for i in range(2)])
+        torch.testing.assert_close(got.flatten(1), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_daps_draws_from_the_posterior_of_white_data():
+    b = 4000
+    normal, at = Normal(Linear(), covariance(WHITE)), setting(Linear(), inpainting(), 1)
+    measured = at.measured.rows(torch.zeros(b, dtype=torch.long))
+    many = Setting(at.path, at.codec, measured, at.stretch, torch.arange(b))
+    xt, t = torch.randn(1, 1, SIDE, SIDE), torch.full((1,), 0.6)
+    draws = Corrected(normal, DAPS(), many).denoise(xt.expand(b, -1, -1, -1), t.expand(b), {}).x0.flatten(1)
+    mean, cov = exact(normal, at, xt, t)
+    torch.testing.assert_close(draws.mean(0), mean[0], atol=0.06, rtol=0)
+    torch.testing.assert_close(draws.var(0), cov.diagonal(), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(("how", "width"), [(MomentMatching(20), SMOOTH), (DAPS(), WHITE)])
+def test_samples_are_those_of_the_posterior(how, width):
+    """From noise to data: mean and covariance are the exact ones given the measurement alone."""
+    b, path = 3000, Linear()
+    normal, at = Normal(path, covariance(width)), setting(path, inpainting(), 1)
+    many = Setting(path, at.codec, at.measured.rows(torch.zeros(b, dtype=torch.long)), at.stretch, torch.arange(b))
+    sampler, noise = Renoise() if how.decoupled else Heun(), torch.Generator().manual_seed(5)
+    xt = torch.randn(b, 1, SIDE, SIDE, generator=noise)
+    steps = sampler.run(
+        Corrected(normal, how, many), path, xt, torch.linspace(1, 0, 21), {},
+        lambda i: torch.randn(b, 1, SIDE, SIDE, generator=noise),
+    )  # fmt: skip
+    x = [step.xt for step in steps][-1].flatten(1)
+    mean, cov = exact(normal, at, torch.zeros(1, 1, SIDE, SIDE), torch.ones(1))
+    torch.testing.assert_close(x.mean(0), mean[0], atol=0.08, rtol=0)
+    torch.testing.assert_close(x.var(0), cov.diagonal(), atol=0.08, rtol=0.1)
