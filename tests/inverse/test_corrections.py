@@ -7,10 +7,9 @@ from torch import Tensor
 
 from anydit.codecs.normalize import Normalizer
 from anydit.diffusion.paths import Cosine, Linear, Path
-from anydit.diffusion.samplers import Heun
+from anydit.diffusion.samplers import Heun, Renoise
 from anydit.inverse.corrections import DAPS, DPS, Corrected, MomentMatching, PiGDM, Proximal, Setting, stretch
 from anydit.inverse.measurement import checked
-from anydit.inverse.reconstruct import Renoise
 from anydit.tensors import Denoised
 
 SIDE = 6

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anydit.config import config
 from anydit.diffusion.paths import Path
-from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Knot, Noise, Sampler, Step, ask, decay, knots
+from anydit.diffusion.samplers import DDIM, DDPM, Euler, Heun, Knot, Noise, Renoise, Sampler, Step, ask, decay, knots
 from anydit.tensors import Cond, Denoiser
 
 
@@ -189,4 +189,4 @@ def _check_order(order: int) -> None:
         raise ValueError(f"order: got {order}, expected 1, 2 or 3")
 
 
-AnySampler = DDPM | DDIM | Euler | Heun | DPMSolverPP | UniPC | SDE
+AnySampler = DDPM | DDIM | Euler | Heun | DPMSolverPP | UniPC | SDE | Renoise

@@ -211,6 +211,24 @@ class Heun(Sampler):
         return 2 * steps - 1
 
 
+@config
+class Renoise(Sampler):
+    """Adds noise anew to each estimate, so that no step keeps what one before got wrong.
+
+    For denoisers whose x0 is a draw of the data: consistency models (Song 2023, arXiv 2303.01469, algorithm 1), and
+    decoupled annealing. Of one whose x0 is a mean, samples have too little variety.
+    """
+
+    def run(
+        self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
+    ) -> Iterator[Step]:
+        stops = knots(path, times)
+        for i, (t, s) in enumerate(pairwise(stops)):
+            x0 = ask(denoiser, xt, t, cond).x0
+            xt = s.alpha * x0 + s.sigma * noise(i) if s.sigma > 0 else s.alpha * x0
+            yield Step(i, len(stops) - 1, s.t, xt, x0)
+
+
 def _straight(xt: Tensor, at: Knot) -> Tensor:
     return xt / (at.alpha + at.sigma)
 

@@ -1,37 +1,20 @@
 """From a measurement to samples that agree with it, how sure they are, and how well they fit."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.config import config
-from anydit.diffusion.paths import Path
-from anydit.diffusion.samplers import Noise, Sampler, Step, ask, knots
+from anydit.diffusion.samplers import Renoise
 from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.corrections import AnyCorrection, Corrected, MomentMatching, Setting, stretch
 from anydit.inverse.measurement import Physics, checked
-from anydit.tensors import Cond, Denoiser, Tokens, changed
-
-
-@config
-class Renoise(Sampler):
-    """Adds noise anew to each estimate, so that no step keeps what one before got wrong."""
-
-    def run(
-        self, denoiser: Denoiser, path: Path, xt: Tensor, times: Tensor, cond: Cond, noise: Noise
-    ) -> Iterator[Step]:
-        stops = knots(path, times)
-        for i, (t, s) in enumerate(pairwise(stops)):
-            x0 = ask(denoiser, xt, t, cond).x0
-            xt = s.alpha * x0 + s.sigma * noise(i) if s.sigma > 0 else s.alpha * x0
-            yield Step(i, len(stops) - 1, s.t, xt, x0)
+from anydit.tensors import Denoiser, Tokens, changed
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""A pipeline as deepinv's denoiser: its numbers, and deepinv's own algorithms on it."""
+
+from dataclasses import replace
+
+import deepinv
+import numpy as np
+import pytest
+import torch
+
+from anydit.codecs import Normalize
+from anydit.data import Images
+from anydit.diffusion.paths import Cosine, Linear
+from anydit.diffusion.predictions import V
+from anydit.inference.config import PipelineConfig
+from anydit.inference.pipeline import Pipeline
+from anydit.inverse.adapter import as_deepinv
+from anydit.model.conditioning import Label
+from anydit.model.dit import DiT, DiTConfig
+from tests.model.test_dit import randomised
+
+IMAGE = (1, 8, 8)
+
+
+def pipeline(**options) -> Pipeline:
+    model = DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), channels=1, size=(8, 8), conditions={"label": Label(3)})
+    config = PipelineConfig(model=model, prediction=V(), codec=Normalize.to_unit(0, 16), view=Images(low=0, high=16))
+    config = replace(config, **options)
+    return Pipeline(config, randomised(DiT(config.model)))
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine()])
+def test_noise_that_is_added_is_carried_over_to_the_path(path):
+    pipe = pipeline(path=path)
+    denoise, x, sigma = as_deepinv(pipe, {"label": 1}), torch.rand(2, *IMAGE), torch.tensor([0.05, 0.4])
+    got = denoise(x, sigma)
+    for i in range(2):
+        t = path.time_at(-(2 * sigma[i : i + 1]).log())
+        assert (path.sigma(t) / path.alpha(t)).item() == pytest.approx(2 * sigma[i].item(), rel=1e-4)
+        xt = path.alpha(t) * (2 * x[i : i + 1] - 1)
+        x0 = pipe.denoiser().denoise(xt, t, {"label": torch.tensor([1])}).x0
+        torch.testing.assert_close(got[i : i + 1], (x0 + 1) / 2, atol=1e-5, rtol=1e-5)
+
+
+def test_one_noise_level_for_all_is_one_for_each():
+    denoise, x = as_deepinv(pipeline()), torch.rand(3, *IMAGE)
+    for sigma in (0.1, torch.tensor(0.1), torch.full((3,), 0.1), [0.1]):
+        torch.testing.assert_close(denoise(x, sigma), denoise(x, torch.full((3, 1, 1, 1), 0.1)))
+
+
+def test_a_gradient_passes_through_it():
+    x = torch.rand(1, *IMAGE, requires_grad=True)
+    as_deepinv(pipeline())(x, 0.2).sum().backward()
+    assert x.grad is not None and bool(x.grad.abs().sum() > 0)
+
+
+def algorithms(denoiser):
+    l2 = deepinv.optim.data_fidelity.L2()
+    prior = deepinv.optim.PnP(denoiser)
+    yield deepinv.sampling.DiffPIR(denoiser, l2, sigma=0.05, max_iter=3)
+    yield deepinv.sampling.DDRM(denoiser, sigmas=np.linspace(1, 0, 4))
+    yield deepinv.sampling.DPS(denoiser, max_iter=3)
+    yield deepinv.optim.optim_builder(
+        "HQS", prior=prior, data_fidelity=l2, max_iter=3, params_algo={"g_param": 0.05, "stepsize": 1.0}
+    )
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.filterwarnings("ignore")  # deepinv's own deprecations
+def test_deepinv_s_algorithms_run_on_it(which):
+    mask = (torch.rand(1, 1, 8, 8) < 0.5).float()
+    physics = deepinv.physics.Inpainting(IMAGE, mask, noise_model=deepinv.physics.GaussianNoise(0.05))
+    y = physics(torch.rand(2, *IMAGE))
+    with torch.no_grad():
+        x = list(algorithms(as_deepinv(pipeline(), {"label": 2})))[which](y, physics)
+    assert x.shape == (2, *IMAGE) and bool(x.isfinite().all())
+
+
+def test_what_it_cannot_be_is_said():
+    with pytest.raises(ValueError, match="codec: got deviations of"):
+        as_deepinv(pipeline(codec=Normalize((0.0, 1.0), (1.0, 2.0))))
+    with pytest.raises(ValueError, match="x: got 3 channels, expected the model's 1"):
+        as_deepinv(pipeline())(torch.rand(1, 3, 8, 8), 0.1)

@@ -1,0 +1,82 @@
+"""Reconstruction with a whole pipeline: shapes, scale, fit, and what is refused."""
+
+import deepinv
+import pytest
+import torch
+
+from anydit.inference.config import Sampling
+from anydit.inverse.corrections import DAPS, DPS, PiGDM, Proximal
+from anydit.inverse.reconstruct import Reconstruction, reconstruct
+from tests.inverse.test_adapter import IMAGE, pipeline
+
+SIGMA = 0.02
+
+
+def physics(share: float = 0.5) -> deepinv.physics.LinearPhysics:
+    mask = (torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < share).float()
+    return deepinv.physics.Inpainting(IMAGE, mask, noise_model=deepinv.physics.GaussianNoise(SIGMA))
+
+
+@pytest.mark.parametrize("how", [PiGDM(), Proximal(), DPS(), DAPS()])
+def test_samples_are_on_the_data_s_scale_and_fit(how):
+    pipe, operator = pipeline(), physics()
+    x = torch.rand(2, *IMAGE)
+    found = reconstruct(pipe, operator(x), operator, {"label": [0, 2]}, how=how, samples=3, sampling=Sampling(steps=20))
+    assert found.samples.shape == (3, 2, *IMAGE) and found.mean.shape == found.deviation.shape == (2, *IMAGE)
+    off = (found.samples / 16 - x)[:, :, :, operator.mask[0, 0] > 0]
+    assert off.square().mean().sqrt() < 3 * SIGMA, "what was measured is kept, on the scale from 0 to 16"
+    assert found.calls == 20 and pipe.correct is None
+    assert found.residual.shape == (3, 2) and bool((found.residual < 3).all())
+
+
+def test_a_sample_depends_on_its_seed_and_place_only():
+    pipe, operator = pipeline(), physics()
+    y = operator(torch.rand(2, *IMAGE))
+    some = {"how": DAPS(), "sampling": Sampling(steps=3), "seed": 5}
+    whole = reconstruct(pipe, y, operator, samples=3, **some).samples
+    torch.testing.assert_close(reconstruct(pipe, y, operator, samples=3, batch=1, **some).samples, whole)
+    torch.testing.assert_close(reconstruct(pipe, y, operator, samples=2, **some).samples, whole[:2])
+
+
+def test_the_residual_is_in_deviations_of_the_noise():
+    operator = physics(1.0)
+    truth = torch.full((1, *IMAGE), 0.5)
+    y = truth + SIGMA
+    from anydit.inverse.measurement import checked
+
+    measured = checked(y, operator, None, IMAGE, (0.0, 16.0))
+    assert measured.residual(truth * 16).item() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.0}, "sigma: got 0.0, expected a finite deviation above 0"),
+        ({"sigma": -1.0}, "sigma: got -1.0"),
+        ({"y": torch.zeros(1, 1, 4, 8)}, r"y: got shape \(1, 1, 4, 8\), expected \[n, 1, 8, 8\]"),
+        ({"y": torch.zeros(1, *IMAGE, dtype=torch.complex64)}, "y: got complex numbers, expected real ones"),
+        ({"y": torch.full((1, *IMAGE), torch.nan)}, "y: got NaN or infinity"),
+        ({"physics": physics(0.0)}, "physics: got an operator that measures nothing"),
+        (
+            {"physics": deepinv.physics.MRI(torch.ones(8, 8)), "sigma": 0.1},
+            "physics: got .*, expected an operator on samples of",
+        ),
+        ({"samples": 0}, "samples: got 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, message):
+    given = {"y": torch.zeros(1, *IMAGE), "physics": physics()} | change
+    with pytest.raises(ValueError, match=message):
+        reconstruct(pipeline(), given.pop("y"), given.pop("physics"), **given)
+
+
+def test_one_sample_does_not_say_how_sure_it_is():
+    with pytest.raises(ValueError, match="samples: got 1"):
+        _ = Reconstruction(torch.zeros(1, 1, *IMAGE), torch.zeros(1, 1), 1).deviation
+
+
+def test_noise_has_to_be_known():
+    operator = physics()
+    operator.noise_model = deepinv.physics.ZeroNoise()
+    with pytest.raises(ValueError, match="sigma: got None"):
+        reconstruct(pipeline(), torch.zeros(1, *IMAGE), operator)
