@@ -29,7 +29,7 @@ from anydit.data.volumes.medical import (
 )
 from anydit.data.volumes.view import Affine
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
 
 SAME = 0.01
