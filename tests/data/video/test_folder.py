@@ -81,6 +81,13 @@ def test_classes_are_folders_of_files_or_of_folders_of_pictures(tmp_path: Path):
     assert "with 1 videos of its own, as alone.mp4, beside folders of them, run, walk" in refused(data_of(root))
 
 
+def test_parts_of_a_data_set_are_no_classes(tmp_path: Path):
+    for name in ("train", "Test"):
+        film(tmp_path / name / "walk" / "a.mp4")
+    assert "the folders Test, train, which are parts, not classes" in refused(data_of(tmp_path))
+    assert data_of(tmp_path / "train").open("train").facts.classes == {"label": ("walk",)}
+
+
 def test_what_is_passed_over_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = folder_of(tmp_path / "in", 2)
     (root / "notes.pdf").write_bytes(b"")
