@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from anydit.data.fields.files import COMPONENT, KNOWN_AS, SAMPLE, TIME, Contents, Variable, kind, read
 from anydit.data.fields.view import Axis, FieldView
 
 NOT_SPACE = (SAMPLE, TIME, COMPONENT)
+
+UNEVEN = 0.5
+"""The part by which a step of time may differ from the usual one: months do, and where more is left out it is more."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,16 @@ def layout(file: Path, contents: Contents, names: Sequence[str], axes: Sequence[
     return Layout(tuple(chosen), space, tuple(sizes[axis] for axis in space))
 
 
+def check_alike(at: Layout, file: Path, first: Layout, of: Path) -> None:
+    """Refuse a file of other channels, units or points than the first one `of` all has."""
+    if (at.channels, at.space, at.size) != (first.channels, first.space, first.size):
+        got, expected = (f"{', '.join(x.channels)} on {x.size} points" for x in (at, first))
+        raise ValueError(f"data.path: {file} has {got}, expected {expected} as in {of}")
+    for name, unit, expected in zip(at.channels, at.units, first.units, strict=True):
+        if unit != expected:
+            raise ValueError(f"data.path: {file} has {name} in {unit!r}, expected {expected!r} as in {of}")
+
+
 def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: Sequence[str]) -> FieldView:
     """What the file says of its fields: names, units, where the points lie, and the time between states.
 
@@ -132,10 +145,10 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         else:
             axes.append(Axis.of(name, read(file, at, dtype=np.float64), at.unit, closed))
     interval, unit = None, None
-    times = next((v for name, v in contents.variables.items() if _meant(name) == TIME), None)
-    if times is not None and times.shape[-1:] == (found.times,) and found.times > stride:
+    times = _times(contents, found)
+    if times is not None and found.times > stride:
         at = read(file, times, dtype=np.float64).reshape(-1, found.times)[0]
-        interval, unit = float(at[stride] - at[0]), times.unit.partition(" since ")[0]
+        interval, unit = float(np.median(at[stride:] - at[:-stride])), times.unit.partition(" since ")[0]
     return FieldView(
         variables=found.channels,
         units=found.units,
@@ -144,6 +157,24 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         time_unit=unit or "",
         format=kind(file),
     )
+
+
+def gaps(file: Path, contents: Contents, found: Layout) -> Int[np.ndarray, "trajectories t"]:
+    """How often, up to each state, states are missing or times go back; never where the file has no times."""
+    count, times = np.zeros((found.trajectories, found.times), np.int64), _times(contents, found)
+    if times is None or found.times < 2:
+        return count
+    steps = np.diff(read(file, times, dtype=np.float64).reshape(-1, found.times))
+    usual = np.median(steps, axis=1, keepdims=True)
+    even = np.abs(steps - usual) <= UNEVEN * np.abs(usual)
+    count[:, 1:] = np.cumsum(~even, axis=1)
+    return count
+
+
+def _times(contents: Contents, found: Layout) -> Variable | None:
+    """When states are: of all trajectories or of each."""
+    named = (v for name, v in contents.variables.items() if _meant(name) == TIME)
+    return next((v for v in named if v.shape in ((found.times,), (found.trajectories, found.times))), None)
 
 
 def number(file: Path, contents: Contents, name: str, trajectories: int) -> tuple[str, Float[np.ndarray, " n"]]:
