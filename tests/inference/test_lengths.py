@@ -134,6 +134,8 @@ def test_an_edit_takes_what_a_sample_gave(run: Path):
     y = pipe.edit(x, strength=0.3)
     assert lengths_of(y) == [3, 4, 5, 6]
     assert (x - y).abs().nan_to_num().max() < 0.6
+    keep = torch.ones(4, 1, LONGEST, dtype=torch.bool)
+    assert torch.equal(pipe.edit(x, keep=keep).nan_to_num(9), x.nan_to_num(9)), "what is kept ends where it did"
     with pytest.raises(ValueError, match="got NaN or infinity"):
         pipe.edit(x, {MASK: torch.ones(4, LONGEST, dtype=torch.bool)})
     with pytest.raises(ValueError, match="has no density"):
