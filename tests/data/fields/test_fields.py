@@ -210,6 +210,15 @@ def test_no_sample_has_states_that_are_missing_by_their_times(
     assert len(opened(tmp_path / "a.nc", variables=("u",))) == N * T, "single states need no others"
 
 
+def test_states_are_as_far_apart_in_all_files(tmp_path: Path) -> None:
+    for name, step in (("a.nc", 0.5), ("b.nc", 2.0)):
+        grids.netcdf(tmp_path / name)
+        with netCDF4.Dataset(tmp_path / name, "a") as out:
+            out["time"][:] = step * np.arange(T)
+    assert f"b.nc has 2 h from state to state, expected 0.5 as in {tmp_path}/a.nc" in refused(tmp_path, past=1)
+    assert len(opened(tmp_path)) == 2 * N * T, "of single states it is all the same"
+
+
 def with_nan(file: Path) -> None:
     grids.netcdf(file)
     with netCDF4.Dataset(file, "a") as out:

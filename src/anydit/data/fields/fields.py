@@ -188,8 +188,9 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     if data.coarse > 1 and any(n % data.coarse for n in first.size):
         raise ValueError(f"data.coarse: got {data.coarse}, expected a divisor of each of {first.size} points")
     pairs = list(zip(files, layouts, strict=True))
-    found = [(file, both, gaps(file, c, both[0])) for c, ((file, _), both) in zip(contents, pairs, strict=True)]
-    sources = [Source(file, i, *both, each) for file, both, of in found for i, each in enumerate(of)]
+    missing = gaps([file for file, _ in files], contents, [at for at, _ in layouts], data.span)
+    found = zip(pairs, missing, strict=True)
+    sources = [Source(file, i, *both, each) for ((file, _), both), of in found for i, each in enumerate(of)]
     size = 4 * sum(source.states for source in sources) * len(first.channels) * prod(first.size)
     if size <= KEPT_BYTES:
         sources = [replace(s, kept=np.array(s.read(slice(s.states)))) for s in sources]

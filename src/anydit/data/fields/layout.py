@@ -18,6 +18,9 @@ NOT_SPACE = (SAMPLE, TIME, COMPONENT)
 UNEVEN = 0.5
 """The part by which a step of time may differ from the usual one: months do, and where more is left out it is more."""
 
+LONGER = 0.1
+"""The part by which the usual step may differ between trajectories."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -159,16 +162,29 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
     )
 
 
-def gaps(file: Path, contents: Contents, found: Layout) -> Int[np.ndarray, "trajectories t"]:
-    """How often, up to each state, states are missing or times go back; never where the file has no times."""
-    count, times = np.zeros((found.trajectories, found.times), np.int64), _times(contents, found)
-    if times is None or found.times < 2:
-        return count
-    steps = np.diff(read(file, times, dtype=np.float64).reshape(-1, found.times))
-    usual = np.median(steps, axis=1, keepdims=True)
-    even = np.abs(steps - usual) <= UNEVEN * np.abs(usual)
-    count[:, 1:] = np.cumsum(~even, axis=1)
-    return count
+def gaps(
+    files: Sequence[Path], contents: Sequence[Contents], layouts: Sequence[Layout], span: int
+) -> list[Int[np.ndarray, "trajectories t"]]:
+    """Of each file how often, up to each state, states are missing or times go back; never where it has no times.
+
+    `span`: states that a sample reaches over; of one, times do not matter.
+
+    Raises:
+        ValueError: from state to state it takes longer in one trajectory than in another.
+    """
+    found, usual = list[np.ndarray](), None
+    for file, content, at in zip(files, contents, layouts, strict=True):
+        count, times = np.zeros((at.trajectories, at.times), np.int64), _times(content, at)
+        if times is not None and at.times > 1 and span > 1:
+            steps = np.diff(read(file, times, dtype=np.float64).reshape(-1, at.times))
+            own = np.median(steps, axis=1, keepdims=True)
+            step, of = usual = usual or (own[0, 0], file)
+            if (off := np.abs(own - step) > LONGER * abs(step)).any():
+                got = f"{own[off][0]:g} {times.unit.partition(' since ')[0]}".strip()
+                raise ValueError(f"data.path: {file} has {got} from state to state, expected {step:g} as in {of}")
+            count[:, 1:] = np.cumsum(~(np.abs(steps - own) <= UNEVEN * np.abs(own)), axis=1)
+        found.append(count)
+    return found
 
 
 def _times(contents: Contents, found: Layout) -> Variable | None:
