@@ -14,6 +14,7 @@ import torch
 from anydit.codecs import Normalize
 from anydit.config import from_json, to_json
 from anydit.data import KNOWN, Crop, Data, First, Pad, Part, Samples, VideoFolder, Videos
+from anydit.data.outside import OPEN
 from anydit.data.video.clips import Filmed, Stills
 from anydit.data.video.files import mapped
 from anydit.inference.config import PipelineConfig, exported
@@ -178,6 +179,15 @@ def test_the_rate_is_kept_from_the_files_that_are_read_to_those_that_are_written
         assert (stream.frames, stream.width, stream.height) == (8, 8, 8)
     assert frames(data_of(path.parent, rate=None, seconds=float(8 / rate), cache=tmp_path / "c").open("train"), 0, 1) \
         == [list(range(8)), list(range(8, 16))]  # fmt: skip
+
+
+def test_few_files_are_open_at_one_time(tmp_path: Path):
+    mapped.cache_clear()
+    for i in range(OPEN + 50):
+        np.save(tmp_path / f"{i}.npy", np.full((1, 1, 2, 2), i % 256, np.uint8))
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert all(mapped(tmp_path / f"{i}.npy").max() == i % 256 for i in range(OPEN + 50))
+    assert len(list(Path("/dev/fd").iterdir())) <= before + OPEN
 
 
 def test_rates_of_their_own_must_be_alike(tmp_path: Path):

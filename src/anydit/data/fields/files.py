@@ -124,7 +124,7 @@ def _state(file: Path) -> tuple[tuple[int, ...], int]:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns), os.getpid()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _array(file: Path, at: str, state: tuple[int, ...], process: int) -> Any:
     return _opened(file, state, process)[at]
 

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from anydit.config import Json, to_json
 from anydit.data.folders import PARTS
 from anydit.data.images.cache import progress_bar, write_header
-from anydit.data.outside import SHOWN, Skipped, Unreadable
+from anydit.data.outside import OPEN, SHOWN, Skipped, Unreadable
 from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
 
 SCHEMA = 2
@@ -135,7 +135,7 @@ def caption(root: Path, name: str) -> str:
     return text
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=OPEN)
 def mapped(file: Path) -> UInt8[np.ndarray, "t c h w"]:
     """The frames in a file, read where they are looked at."""
     return np.load(file, mmap_mode="r", allow_pickle=False)
