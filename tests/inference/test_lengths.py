@@ -148,6 +148,13 @@ def test_lengths_that_say_nothing_are_refused():
             Lengths(bad)
 
 
+def test_a_model_that_diverged_is_not_taken_for_samples_that_do_not_exist(run: Path):
+    pipe = anydit.load(run)
+    pipe.model.output.linear.bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="samples: got NaN or infinity in 40 of 40"):
+        evaluate(pipe, Lines(), samples=40)
+
+
 def test_figures_see_the_filler_and_pictures_what_exists(run: Path):
     pipe = anydit.load(run)
     report = evaluate(pipe, Lines(), samples=100)
