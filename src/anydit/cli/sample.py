@@ -61,7 +61,8 @@ def run(argv: list[str]) -> int:
     if known.device is not None:
         pipeline.to(find_device(known.device))
     given = {name: getattr(known, f"cond.{name}", None) for name in conditions}
-    cond = {name: _rows(conditions[name], value) for name, value in given.items() if value is not None}
+    told = {name: value for name, value in given.items() if value is not None}
+    cond: dict[str, Given] = {name: _rows(conditions[name], value) for name, value in told.items()}
     n = _told(known, conditions, cond)
     negative = {name: getattr(known, f"negative.{name}", None) for name in conditions}
     negative = {name: text for name, text in negative.items() if text is not None}

@@ -131,18 +131,18 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
     pydicom = _pydicom()
     found, lost = dict[tuple[Path, str], list[Path]](), list[Path]()
     for file in sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")):
-        if file.name == "DICOMDIR" or not _may_be_dicom(file):
+        if file.name.upper() == "DICOMDIR" or not _may_be_dicom(file):
             continue
-        head: Any = {}
+        head, named = cast("Any", {}), file.suffix.lower() in DICOM
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
         except Exception:  # a damaged file makes pydicom raise nearly anything
-            if file.suffix.lower() not in DICOM:
+            if not named:
                 continue
         uid = str(head.get("SeriesInstanceUID", ""))
-        (found.setdefault((file.parent, uid), []) if uid else lost).append(file)
+        (lost if named and not uid else found.setdefault((file.parent, uid), [])).append(file)
     for file in lost:
         for key in [key for key in found if key[0] == file.parent] or [(file.parent, "")]:
             found.setdefault(key, []).append(file)
