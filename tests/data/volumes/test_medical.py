@@ -100,6 +100,18 @@ def test_a_spacing_is_in_millimetres_whatever_the_file_s_unit(unit: str, many: f
     assert np.allclose(spacing_of(after.affine), (2 * many, many, many)) and after.unit == unit
 
 
+def test_small_voxels_in_metres_have_a_place(tmp_path: Path):
+    path = nifti(tmp_path / "a.nii", values(3, 4, 5), np.diag([1e-4, 1e-4, 5e-5, 1]), unit="meter")
+    assert np.allclose(spacing_of(read_nifti(path).affine), (1e-4, 1e-4, 5e-5))
+    path = nifti(tmp_path / "b.nii", values(3, 4, 5))
+    image = nibabel.load(path)
+    image.header["srow_x"] = image.header["srow_y"]
+    image.header["sform_code"] = 1
+    nibabel.save(nibabel.Nifti1Image(values(3, 4, 5), None, image.header), path)
+    with pytest.raises(Unreadable, match="gives voxels no place"):
+        read_nifti(path)
+
+
 def test_a_wider_spacing_takes_out_what_it_cannot_hold():
     noise = Scan(np.random.default_rng(0).normal(0, 1, (1, 1, 32, 32, 32)).astype(np.float32), np.eye(4), 1, "mm")
     assert respaced(noise, (4, 4, 4)).values.std() < 0.2

@@ -85,7 +85,7 @@ def read_nifti(path: Path, frames: bool = False) -> Scan:
         raise
     except Exception as error:  # a damaged file makes nibabel raise nearly anything
         _unreadable(error)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing_of(affine)):
         raise Unreadable(f"the affine {affine.tolist()}, which gives voxels no place; expected one of full rank")
     order = (3, 0, 1, 2)
     moved = np.ascontiguousarray(values.transpose(order))
