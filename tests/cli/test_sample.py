@@ -12,7 +12,7 @@ from anydit.cli.sample import captions
 from anydit.codecs import Normalize
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
-from anydit.model.conditioning import Condition, Field, Label
+from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.model.dit import DiTConfig
 
 
@@ -96,6 +96,21 @@ def test_conditions_with_the_names_of_options(odd: Path, tmp_path: Path):
     x = pipe.sample(2, cond, seed=4)
     pipe.config.view.picture(x, captions(pipe.config.model.conditions, cond, x)).save(tmp_path / "expected.png")
     assert written == (tmp_path / "expected.png").read_bytes()
+
+
+def test_several_numbers_are_told_for_all_samples_or_for_each(tmp_path: Path):
+    told = Numbers(("a", "b"), (0.0, 0.0), (1.0, 1.0))
+    model = DiTConfig(width=8, depth=1, heads=1, patch=(2, 2), channels=1, size=(4, 4), conditions={"pair": told})
+    pipe = Pipeline(PipelineConfig(model=model, codec=Normalize.to_unit(0, 1), sampling=Sampling(steps=1)))
+    for parameter in pipe.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    pipe.save(tmp_path / "model")
+    for words, rows in (("1 2", [[1, 2]]), ("1 2 3 4", [[1, 2], [3, 4]])):
+        command = ["sample", str(tmp_path / "model"), "-n", "2", "--pair", *words.split(), "--device", "cpu"]
+        assert main([*command, "--out", str(tmp_path / "x.png")]) == 0
+        pipe.config.view.picture(pipe.sample(2, {"pair": rows})).save(tmp_path / "expected.png")
+        assert (tmp_path / "x.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    assert main([*command, "5", "--out", str(tmp_path / "y.png")]) == 2
 
 
 def test_help_says_how_conditions_are_named(odd: Path, capsys: pytest.CaptureFixture[str]):

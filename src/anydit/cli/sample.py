@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from rich.progress import Progress
 from torch import Tensor
@@ -61,7 +61,8 @@ def run(argv: list[str]) -> int:
     if known.device is not None:
         pipeline.to(find_device(known.device))
     given = {name: getattr(known, f"cond.{name}", None) for name in conditions}
-    cond = {name: value for name, value in given.items() if value is not None}
+    told = {name: value for name, value in given.items() if value is not None}
+    cond: dict[str, Given] = {name: _rows(conditions[name], value) for name, value in told.items()}
     n = _told(known, conditions, cond)
     negative = {name: getattr(known, f"negative.{name}", None) for name in conditions}
     negative = {name: text for name, text in negative.items() if text is not None}
@@ -74,6 +75,14 @@ def run(argv: list[str]) -> int:
     for written in draw(pipeline, n, cond, sampling, known.seed, known.size, outs):
         print(f"Wrote {written}")
     return 0
+
+
+def _rows(condition: Condition, values: list[Any]) -> list[Any]:
+    """Values as they are; of several numbers that belong together those of each sample."""
+    count = len(condition.names or ()) if isinstance(condition, Numbers) else 1
+    if count < 2 or len(values) % count:
+        return values
+    return [values[i : i + count] for i in range(0, len(values), count)]
 
 
 def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dict[str, Given]) -> int:
