@@ -117,6 +117,11 @@ def test_crops_are_parts_of_the_volumes_at_their_places(tmp_path: Path):
     means = batch.x.mean((1, 2, 3, 4)).numpy() - 1000 * (np.arange(2 * count) >= count)
     assert np.allclose(means, batch.tensor("place").numpy() @ slope, atol=1e-2)
     assert len(batch.tensor("place").unique(dim=0)) > count / 2, "at many places"
+    mirrored = replace(data, symmetric=True).open("train")
+    assert mirrored.facts.numbers == {"place": ("|x| in mm", "y in mm", "z in mm")}
+    far = mirrored.read(torch.arange(len(samples))).tensor("place")
+    assert torch.equal(far[:, 0], batch.tensor("place")[:, 0].abs())
+    assert torch.equal(far[:, 1:], batch.tensor("place")[:, 1:])
     again = data.open("train").read(torch.tensor([7, 3]))
     assert torch.equal(again.x, batch.x[[7, 3]]), "the same ids, the same crops"
     view = resolved(recipe_of(data), samples).view
