@@ -98,5 +98,5 @@ def test_of_a_tar_file_that_is_cut_off_all_before_is_read(tmp_path: Path, capsys
 
 def test_what_has_no_images_is_refused(tmp_path: Path):
     for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ValueError, match="data.path: got .*, expected a tar file with images"):
+        with pytest.raises(ValueError, match=r"data.path: got .*, expected a tar file with images"):
             ImageShards(path=path).open("train")
