@@ -38,10 +38,19 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     reference = sets.read_train(torch.arange(len(sets.train)))
     space = RandomNetwork(reference[:: max(1, len(reference) // 2000)], torch.device("cpu"))
     whole = distances.frechet(distances.moments(in_parts(space, noise)), distances.moments(in_parts(space, reference)))
-    which, data = "noise, each voxel's mean and deviation", "MNI152, 3 x 32x32x32"
+    which = "noise, each voxel's mean and deviation"
+    size = "x".join(map(str, done.pipeline.config.model.size or ()))
     both = [("frechet", "3-D Fréchet distance", whole), ("slices", "Fréchet distance of slices", trivial)]
     return [
-        done.row("volume", data, title, report.figures[name].samples, report.figures[name].floor, other, which)
+        done.row(
+            "volume",
+            f"MNI152, 3 x {size}",
+            title,
+            report.figures[name].samples,
+            report.figures[name].floor,
+            other,
+            which,
+        )
         for name, title, other in both
     ], ""
 

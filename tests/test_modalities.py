@@ -61,6 +61,8 @@ def test_the_model_imports_no_data():
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ImportFrom) and node.module == "anydit.data":
                     assert {name.name for name in node.names} <= allowed, file
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("anydit.data."):
+                    assert not (ROOT / "data" / (node.module or "").split(".")[2]).is_dir(), file
 
 
 def test_a_recipe_is_short():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,9 +11,10 @@ from anydit import load
 from anydit.cli import main, sample
 from anydit.cli.sample import captions
 from anydit.codecs import Normalize
+from anydit.data.known import told
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
-from anydit.model.conditioning import Condition, Field, Label
+from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.model.dit import DiTConfig
 
 
@@ -96,6 +98,43 @@ def test_conditions_with_the_names_of_options(odd: Path, tmp_path: Path):
     x = pipe.sample(2, cond, seed=4)
     pipe.config.view.picture(x, captions(pipe.config.model.conditions, cond, x)).save(tmp_path / "expected.png")
     assert written == (tmp_path / "expected.png").read_bytes()
+
+
+def test_fields_are_told_by_a_file_of_numpy(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    fields: dict[str, Condition] = {"guide": Field(1, (0.0,), (1.0,)), "known": Field(2, (0.5, 0.0), (1.0, 1.0))}
+    model = DiTConfig(width=8, depth=1, heads=1, patch=(2, 2), channels=1, size=(4, 4), conditions=fields)
+    pipe = Pipeline(PipelineConfig(model=model, codec=Normalize.to_unit(0, 1), sampling=Sampling(steps=1)))
+    for parameter in pipe.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    pipe.save(tmp_path / "model")
+    guide, known = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4).where(torch.rand(3, 1, 4, 4) < 0.5, torch.nan)
+    for name, values in (("guide", guide), ("known", known)):
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+    command = ["sample", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "x.png")]
+    assert main([*command, *(w for n in fields for w in (f"--{n}", str(tmp_path / f"{n}.npy")))]) == 0
+    x = pipe.sample(3, {"guide": guide, "known": told(known, ~known.isnan(), (0.5,))})
+    pipe.config.view.picture(x).save(tmp_path / "expected.png")
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    (tmp_path / "text.npy").write_text("none")
+    for file, message in (("flat", "got an array of shape (3,)"), ("text", "cannot be read"), ("no", "cannot be read")):
+        assert main([*command, "--guide", str(tmp_path / f"{file}.npy")]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_several_numbers_are_told_for_all_samples_or_for_each(tmp_path: Path):
+    two = Numbers(("a", "b"), (0.0, 0.0), (1.0, 1.0))
+    model = DiTConfig(width=8, depth=1, heads=1, patch=(2, 2), channels=1, size=(4, 4), conditions={"pair": two})
+    pipe = Pipeline(PipelineConfig(model=model, codec=Normalize.to_unit(0, 1), sampling=Sampling(steps=1)))
+    for parameter in pipe.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    pipe.save(tmp_path / "model")
+    for words, rows in (("1 2", [[1, 2]]), ("1 2 3 4", [[1, 2], [3, 4]])):
+        command = ["sample", str(tmp_path / "model"), "-n", "2", "--pair", *words.split(), "--device", "cpu"]
+        assert main([*command, "--out", str(tmp_path / "x.png")]) == 0
+        pipe.config.view.picture(pipe.sample(2, {"pair": rows})).save(tmp_path / "expected.png")
+        assert (tmp_path / "x.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    assert main([*command, "5", "--out", str(tmp_path / "y.png")]) == 2
 
 
 def test_help_says_how_conditions_are_named(odd: Path, capsys: pytest.CaptureFixture[str]):

@@ -82,6 +82,11 @@ def test_isotropic_keeps_shapes():
     torch.testing.assert_close(codec.decode(codec.encode(x[1:2])), x[1:2])
     assert codec.log_volume((5, 6)) == pytest.approx(-30 * math.log(config.scale))
     assert config.measured(survey(x[:0])) is config
+    x[:, 2] = torch.where(x[:, 2].isnan(), torch.nan, 0.0)
+    flat = Isotropic().measured(survey(x)).scale
+    assert flat == pytest.approx(float(x[:, :3].square().nanmean().sqrt()), rel=1e-5), "planar, an axis is all 0"
+    with pytest.raises(ValueError, match="got no samples to measure"):
+        Isotropic().measured(survey(x[:0]))
     with pytest.raises(ValueError, match=r"codec\.scale: got None"):
         Isotropic().build()
     with pytest.raises(ValueError, match="scale: got 0"):

@@ -9,7 +9,7 @@ import torch
 from anydit.data import ArraySamples, Facts, Samples
 from anydit.data.base import Bucketed, digest
 from anydit.data.buckets import Groups, OneSize, by_bucket, by_size, each_size, fullest, shares, together
-from anydit.data.images.folder import Mirrored
+from anydit.data.mirrored import Mirrored
 from anydit.tensors import Batch
 
 FACTS = Facts(1, (4, 2), {"label": ("a", "b")})

@@ -134,6 +134,8 @@ def test_an_edit_takes_what_a_sample_gave(run: Path):
     y = pipe.edit(x, strength=0.3)
     assert lengths_of(y) == [3, 4, 5, 6]
     assert (x - y).abs().nan_to_num().max() < 0.6
+    keep = torch.ones(4, 1, LONGEST, dtype=torch.bool)
+    assert torch.equal(pipe.edit(x, keep=keep).nan_to_num(9), x.nan_to_num(9)), "what is kept ends where it did"
     with pytest.raises(ValueError, match="got NaN or infinity"):
         pipe.edit(x, {MASK: torch.ones(4, LONGEST, dtype=torch.bool)})
     with pytest.raises(ValueError, match="has no density"):
@@ -144,6 +146,13 @@ def test_lengths_that_say_nothing_are_refused():
     for bad in ((), ((0, 3),), ((3, 0),)):
         with pytest.raises(ValueError, match=r"lengths\.often"):
             Lengths(bad)
+
+
+def test_a_model_that_diverged_is_not_taken_for_samples_that_do_not_exist(run: Path):
+    pipe = anydit.load(run)
+    pipe.model.output.linear.bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="samples: got NaN or infinity in 40 of 40"):
+        evaluate(pipe, Lines(), samples=40)
 
 
 def test_figures_see_the_filler_and_pictures_what_exists(run: Path):

@@ -11,7 +11,7 @@ from torch import Tensor
 from anydit.codecs import Latents
 from anydit.data import Arrays, ArraySamples, Digits
 from anydit.data.base import Facts
-from anydit.data.images.folder import Mirrored
+from anydit.data.mirrored import Mirrored
 from anydit.tensors import Batch, Tokens
 from anydit.train import latents
 from anydit.train.latents import Cached, Encoding, Live

@@ -4,6 +4,7 @@ anydit sample runs/digits --label 3 -n 16
 anydit sample runs/digits --label 0 1 2 3 -n 4 --guidance 2 --out four.png --out four.gif --out four/
 anydit sample runs/digits --sampler Heun --steps 50
 anydit sample runs/pairs --text "a seven to the left of a two" --out seven.png
+anydit sample runs/moving-digits-next --known first.npy --out next/
 """
 
 import argparse
@@ -12,20 +13,23 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
+import torch
 from rich.progress import Progress
 from torch import Tensor
 
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
+from anydit.data.known import KNOWN, told
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.device import find_device
 from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
-from anydit.model.conditioning import Condition, Label, Numbers, Text
+from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 
 FRAMES = 24
 """Pictures in a GIF of the way from noise to data."""
@@ -61,7 +65,8 @@ def run(argv: list[str]) -> int:
     if known.device is not None:
         pipeline.to(find_device(known.device))
     given = {name: getattr(known, f"cond.{name}", None) for name in conditions}
-    cond = {name: value for name, value in given.items() if value is not None}
+    some = {name: value for name, value in given.items() if value is not None}
+    cond: dict[str, Given] = {name: _rows(conditions[name], value) for name, value in some.items()}
     n = _told(known, conditions, cond)
     negative = {name: getattr(known, f"negative.{name}", None) for name in conditions}
     negative = {name: text for name, text in negative.items() if text is not None}
@@ -76,10 +81,21 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _rows(condition: Condition, values: list[Any]) -> list[Any]:
+    """Values as they are; of several numbers that belong together those of each sample."""
+    count = len(condition.names or ()) if isinstance(condition, Numbers) else 1
+    if count < 2 or len(values) % count:
+        return values
+    return [values[i : i + count] for i in range(0, len(values), count)]
+
+
 def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dict[str, Given]) -> int:
-    """Put the texts of files into `cond`; returns how many samples to draw, of each text one unless it is said."""
+    """Put what files say into `cond`; returns how many samples to draw: one of each text or field, if not said."""
     n = known.n
-    for name in conditions:
+    for name, condition in conditions.items():
+        if isinstance(condition, Field) and name in cond:
+            cond[name] = values = _values(name, condition, Path(str(cast("list[str]", cond[name])[0])))
+            n = len(values) if n is None else n
         file: Path | None = getattr(known, f"file.{name}", None)
         if file is None:
             continue
@@ -100,6 +116,20 @@ def _lines(name: str, file: Path) -> list[str]:
     if not texts:
         raise ValueError(f"{name}-file: got {file} without a text, expected one on each line")
     return texts
+
+
+def _values(name: str, condition: Field, file: Path) -> Tensor:
+    """What a NumPy file tells of samples; of values that are known in part, which are is told by NaN where none is."""
+    try:
+        with file.open("rb") as stream:
+            values = torch.from_numpy(np.lib.format.read_array(stream, allow_pickle=False)).float()
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{name}: got {file}, which cannot be read as an array of NumPy ({error})") from None
+    if values.ndim < 3:
+        raise ValueError(f"{name}: got an array of shape {tuple(values.shape)}, expected [n, channels, *size]")
+    if name == KNOWN and 2 * values.shape[1] == condition.channels:
+        return told(values, ~values.isnan(), (condition.mean or ())[: values.shape[1]])
+    return values
 
 
 _SAMPLING_HELP = """\
@@ -136,6 +166,10 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
             add(help=f"class, by index below {condition.classes} or by name")
         elif isinstance(condition, Numbers):
             add(type=float, help=", ".join(condition.names or ()))
+        elif isinstance(condition, Field):
+            unknown = "; NaN where nothing is known" if name == KNOWN else ""
+            conditioned.add_argument(*flags, dest=f"cond.{name}", nargs=1, metavar="FILE.npy",
+                                     help=f"an array [n, channels, *size], one for each sample{unknown}")  # fmt: skip
         elif isinstance(condition, Text):
             add(help='a text in quotes, or one for each sample; "" is the empty text')
             other = conditioned.add_argument

@@ -96,9 +96,13 @@ class Isotropic(CodecConfig):
     def measured(self, survey: Survey) -> "Isotropic":
         if self.scale is not None:
             return self
-        mean, std = moments(x[:, : self.axes] for x in survey.batches(None))
-        square = sum(m**2 + s**2 for m, s in zip(mean, std, strict=True)) / len(mean)
-        return Isotropic(self.axes, sqrt(square))
+        count, square = 0, 0.0
+        for x in survey.batches(None):
+            places = x[:, : self.axes].double()
+            count, square = count + int((~places.isnan()).sum()), square + float(places.square().nansum())
+        if not count:
+            raise ValueError("data: got no samples to measure, expected at least one")
+        return Isotropic(self.axes, sqrt(square / count) or 1.0)
 
 
 def moments(batches: Iterable[Float[Tensor, "b c *space"]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

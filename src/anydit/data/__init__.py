@@ -16,6 +16,7 @@ from anydit.data.images.folder import ImageFolder
 from anydit.data.images.huggingface import HuggingFace
 from anydit.data.images.pairs import DigitPairs, PairHalves
 from anydit.data.images.public import Digits, FashionMNIST
+from anydit.data.images.shards import ImageShards
 from anydit.data.images.view import Images
 from anydit.data.known import KNOWN
 from anydit.data.molecules.molecules import Molecules
@@ -58,6 +59,7 @@ __all__ = [
     "Gaps",
     "HuggingFace",
     "ImageFolder",
+    "ImageShards",
     "Images",
     "Inside",
     "Last",

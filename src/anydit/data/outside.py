@@ -16,6 +16,9 @@ HANDFUL = 5
 SHOWN = 5
 """How many are named of what is wrong in a sentence."""
 
+OPEN = 128
+"""Files that are kept open at one time, at most: systems allow a process as few as 256."""
+
 Skipped = Sequence[tuple[str, str]]
 """Files that cannot be used, by name, each with the reason."""
 

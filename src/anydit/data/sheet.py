@@ -11,6 +11,9 @@ from torch import Tensor
 
 from anydit.data.base import View
 
+WIDEST = 16
+"""Classes up to which each has columns of its own on a sheet."""
+
 MARGIN_PX = 2
 CAPTION_PX, CAPTION_LINES = 12, 3
 TILE_PX = 48

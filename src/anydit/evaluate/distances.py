@@ -149,6 +149,11 @@ def _sums(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor, groups: int) -> Floa
     return total
 
 
+def units(deviations: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Deviations as what to divide by: 1 where nothing varies."""
+    return torch.where(deviations > 0, deviations, torch.ones_like(deviations))
+
+
 def wasserstein(a: Float[Tensor, "*a"], b: Float[Tensor, "*b"]) -> float:
     """The distance (W1) of two sets of numbers, of any sizes: the mean distance between their quantiles."""
     at = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES

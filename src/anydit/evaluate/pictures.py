@@ -10,8 +10,7 @@ from matplotlib.figure import Figure as Plot
 from PIL import Image
 from torch import Tensor
 
-from anydit.data.images.view import WIDEST
-from anydit.data.sheet import arranged
+from anydit.data.sheet import WIDEST, arranged
 from anydit.evaluate.distances import Neighbours
 from anydit.evaluate.sets import Sets, spread
 

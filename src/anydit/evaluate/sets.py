@@ -198,7 +198,9 @@ def draw(
         x = pipeline.sample(n, cond, sampling=how, seed=seed, size=sets.train.facts.size, on_step=on_step)
     finally:
         hook.remove()
-    bad = int((~sets.filled(x).flatten(1).isfinite().all(dim=1)).sum())
+    good = x.isfinite().all(dim=1)
+    good = good | ~sets.real.tensor(MASK)[sets.rows] if MASK in sets.real.cond else good
+    bad = int((~good.flatten(1).all(dim=1)).sum())
     if bad:
         raise ValueError(
             f"samples: got NaN or infinity in {bad} of {n}, expected finite values; "

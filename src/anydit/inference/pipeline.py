@@ -126,7 +126,8 @@ class Pipeline:
         z = encoded(self.codec, x, self.device)
         job = Job(len(x), how, space, conditions, instead, seed, on_step, None, exists, z, strength, latents_kept)
         result = self._run(job, batch)
-        return result if keep is None else torch.where(keep, x, result)
+        result = result if keep is None else torch.where(keep, x, result)
+        return result if exists is None else existing(result, {MASK: exists})
 
     def log_likelihood(
         self,

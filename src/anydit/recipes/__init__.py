@@ -12,7 +12,7 @@ from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
 from anydit.recipes.digits import digits
 from anydit.recipes.fashion import fashion, fashion_gpu
 from anydit.recipes.fields import fields, flow, flow_fine, flow_forecast, flow_gpu
-from anydit.recipes.images import huggingface, images
+from anydit.recipes.images import huggingface, images, shards
 from anydit.recipes.latent import fashion_codec, fashion_latent
 from anydit.recipes.molecules import molecules, small_molecules, small_molecules_gpu
 from anydit.recipes.pairs import emoji, pairs
@@ -24,7 +24,7 @@ from anydit.train.base import Trainable
 AnyRecipe = Trainable[Any]
 
 _ALL: tuple[Callable[[], AnyRecipe], ...] = (
-    digits, fashion, fashion_gpu, fashion_codec, fashion_latent, pairs, emoji, images, huggingface, arrays,
+    digits, fashion, fashion_gpu, fashion_codec, fashion_latent, pairs, emoji, images, shards, huggingface, arrays,
     video, moving_digits, moving_digits_text, moving_digits_next, moving_digits_gpu,
     audio, spoken_digits, spoken_digits_text, spoken_digits_wave, spoken_digits_gpu,
     volumes, brain, brain_codec, brain_gpu, brain_latent,

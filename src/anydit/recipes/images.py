@@ -1,9 +1,9 @@
-"""Your own images: a folder, or a Hugging Face data set."""
+"""Your own images: a folder, tar files, or a Hugging Face data set."""
 
 from pathlib import Path
 
 from anydit.codecs import Normalize
-from anydit.data import Data, HuggingFace, ImageFolder, Images
+from anydit.data import Data, HuggingFace, ImageFolder, Images, ImageShards
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
@@ -18,6 +18,14 @@ def images() -> Recipe:
     anydit train images --data.path ~/photos --data.size 48 64
     """
     return _recipe(ImageFolder(path=Path("images"), size=(64, 64)))
+
+
+def shards() -> Recipe:
+    """Images in tar files, as WebDataset writes them: --data.path FOLDER --data.size HEIGHT WIDTH.
+
+    anydit train shards --data.path ~/shards --data.size 64 64
+    """
+    return _recipe(ImageShards(path=Path("shards"), size=(64, 64)))
 
 
 def huggingface() -> Recipe:

@@ -71,7 +71,7 @@ def _weather(task: Task | None) -> Recipe:
         sampling=Sampling(steps=25),
         view=SeriesView(),
         data=Weather(task=task),
-        train=TrainConfig(steps=1500, batch=64, times=LogitNormal(), optimizer=AdamW(lr=1e-3, weight_decay=0.05),
+        train=TrainConfig(steps=2500, batch=64, times=LogitNormal(), optimizer=AdamW(lr=1e-3, weight_decay=0.05),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.998, bf16=True, sample_every=1000,
                           save_every=1000),
     )  # fmt: skip

@@ -24,8 +24,8 @@ from anydit.config import Json, config, to_json, write_json
 from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
 from anydit.data.buckets import each_size
-from anydit.data.images.cache import sweep
-from anydit.data.images.folder import Mirrored
+from anydit.data.kept import sweep
+from anydit.data.mirrored import Mirrored
 from anydit.tensors import MASK, Batch, Tokens
 from anydit.weights import checksum
 

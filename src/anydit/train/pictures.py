@@ -13,8 +13,7 @@ from torch import Tensor
 from anydit.config import Json
 from anydit.data import Samples
 from anydit.data.buckets import fullest
-from anydit.data.images.view import WIDEST
-from anydit.data.sheet import arranged
+from anydit.data.sheet import WIDEST, arranged
 from anydit.diffusion.samplers import Step
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Label

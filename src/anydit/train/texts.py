@@ -23,7 +23,7 @@ from anydit.codecs.text import TextEncoder, opened
 from anydit.config import to_json, write_json
 from anydit.data import Facts, Samples, cache_folder
 from anydit.data.buckets import by_bucket
-from anydit.data.images.cache import INDEX, sweep
+from anydit.data.kept import INDEX, sweep
 from anydit.model.dit import DiT
 from anydit.model.text import Text, TextTokens
 from anydit.tensors import Batch, Tokens

@@ -1,5 +1,7 @@
 """Sounds in files and in pictures."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,18 @@ def test_what_is_too_loud_is_clipped_where_a_format_has_bounds(tmp_path: Path):
     for format, loudest in ((Wav(), 1.0), (Wav(32), 1.5)):
         (path,) = AudioView(rate=8000, format=format).write(x, tmp_path)
         assert np.abs(soundfile.read(path)[0]).max() == pytest.approx(loudest, abs=1e-3)
+
+
+@pytest.mark.parametrize("format", [Wav(), Ogg()])
+def test_a_minute_in_stereo_is_written(tmp_path: Path, format: Wav | Ogg):
+    """In a process of its own, because the library used to end it."""
+    code = "import torch; from pathlib import Path; from anydit.data import *; "
+    code += f"AudioView(rate=44_100, format={format!r}).write(torch.zeros(1, 2, 44_100 * 60), Path({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    (path,) = tmp_path.iterdir()
+    assert soundfile.info(path).frames == 44_100 * 60
+    (empty,) = AudioView(rate=8000, format=format).write(torch.full((1, 1, 50), torch.nan), tmp_path, "empty")
+    assert soundfile.info(empty).frames == 0
 
 
 def test_the_rate_comes_from_the_data(tmp_path: Path):

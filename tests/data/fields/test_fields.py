@@ -190,6 +190,35 @@ def test_places_and_times_have_all_their_digits(tmp_path: Path) -> None:
     assert view.axes[0].places(X).tolist() == (5.4e6 + 0.5 * np.arange(X)).tolist()
 
 
+def test_no_sample_has_states_that_are_missing_by_their_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grids.netcdf(tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc", "a") as out:
+        out["time"][:] = np.array([0, 0.5, 1, 4, 4.5, 5, 5.5])
+    arrays = grids.netcdf(tmp_path / "b.nc")
+    for stride in (1, 2):
+        data = {"variables": ("u",), "past": 1, "stride": stride}
+        samples, whole = (opened(tmp_path / f"{name}.nc", **data) for name in "ab")
+        told = capsys.readouterr().err
+        firsts = [first for first in range(T - stride) if not first < 3 <= first + stride]
+        assert len(whole) == N * (T - stride) and len(samples) == N * len(firsts)
+        assert f"Left out {len(whole) - len(samples)} samples in which states are missing" in told
+        assert np.array_equal(samples.read(torch.arange(len(firsts))).tensor("past")[:, 0], arrays["u"][0, firsts])
+        view = samples.facts.view
+        assert isinstance(view, FieldView) and view.interval == 0.5 * stride
+    assert len(opened(tmp_path / "a.nc", variables=("u",))) == N * T, "single states need no others"
+
+
+def test_states_are_as_far_apart_in_all_files(tmp_path: Path) -> None:
+    for name, step in (("a.nc", 0.5), ("b.nc", 2.0)):
+        grids.netcdf(tmp_path / name)
+        with netCDF4.Dataset(tmp_path / name, "a") as out:
+            out["time"][:] = step * np.arange(T)
+    assert f"b.nc has 2 h from state to state, expected 0.5 as in {tmp_path}/a.nc" in refused(tmp_path, past=1)
+    assert len(opened(tmp_path)) == 2 * N * T, "of single states it is all the same"
+
+
 def with_nan(file: Path) -> None:
     grids.netcdf(file)
     with netCDF4.Dataset(file, "a") as out:
@@ -251,6 +280,11 @@ def test_files_must_be_alike(tmp_path: Path) -> None:
         out["u"] = grids.values(N, T, X + 1)
     said = refused(tmp_path, axes=("sample", "time", "x"))
     assert "b.h5 has u on (7,) points, expected u on (6,) points as in" in said
+    (tmp_path / "b.h5").unlink()
+    with h5py.File(tmp_path / "c.h5", "w") as out:
+        out["u"] = grids.values(N, T, X)
+        out["u"].attrs["units"] = "km"
+    assert "c.h5 has u in 'km', expected 'm' as in" in refused(tmp_path, axes=("sample", "time", "x"))
     (tmp_path / "empty").mkdir()
     assert "without fields" in refused(tmp_path / "empty")
 

@@ -43,6 +43,17 @@ def test_packed_values_are_unpacked_and_missing_ones_are_nan(tmp_path: Path, for
     assert np.nanmax(np.abs(got - truth)) < 0.006
 
 
+@pytest.mark.parametrize("format", ["NETCDF4", "NETCDF3_CLASSIC"])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_what_was_never_written_is_nan(tmp_path: Path, format: Any, kind: str) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w", format=format) as out:
+        out.createDimension("x", 5)
+        made = out.createVariable("t", kind, ("x",))
+        made[:] = np.ma.masked_equal([1.0, 2.0, 3.0, 4.0, 5.0], 3.0)
+    got = read(tmp_path / "a.nc", listed(tmp_path / "a.nc").variables["t"])
+    assert np.array_equal(got, [1, 2, np.nan, 4, 5], equal_nan=True)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_of_both_formats(tmp_path: Path, version: int) -> None:
     arrays = grids.store(tmp_path / "a.zarr", version)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from anydit.data import ImageFolder, Pad, cache_folder
 from anydit.data.images import cache as module
+from anydit.data.kept import STALE_SECONDS, UNUSED_SECONDS
 from tests.data.images import pictures
 from tests.data.images.test_decode import bomb
 
@@ -204,7 +205,7 @@ def test_what_killed_processes_left_is_removed_after_a_day(root: Path, cache: Pa
         left.mkdir(parents=True)
         (left / "pixels.npy").write_bytes(b"")
     for file in (old / "pixels.npy", old):
-        os.utime(file, (0, time.time() - 2 * module.STALE_SECONDS))
+        os.utime(file, (0, time.time() - 2 * STALE_SECONDS))
     os.utime(new, (0, 0))  # still written to
     folder(root, cache).open("train")
     assert not old.exists()
@@ -219,7 +220,7 @@ def test_what_has_long_been_of_no_use_is_removed_when_other_images_come(root: Pa
     (cache / "images" / "mine").mkdir()
     for place in entries(cache):
         for file in [*place.glob("*"), place]:
-            os.utime(file, (0, time.time() - 2 * module.UNUSED_SECONDS))
+            os.utime(file, (0, time.time() - 2 * UNUSED_SECONDS))
     folder(root, cache, size=(5, 5)).open("train")
     assert len(entries(cache)) == 3, "nothing came, nothing goes"
     folder(root, cache, size=(6, 6)).open("train")

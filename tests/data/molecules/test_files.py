@@ -15,7 +15,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from anydit.data import Molecules
-from anydit.data.molecules.files import entries
+from anydit.data.molecules.files import Molecule, entries
 from anydit.data.molecules.view import Atoms, as_sdf, as_xyz
 
 WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.48\nH 0 -0.76 -0.48\n"
@@ -110,7 +110,7 @@ def test_records_of_an_sdf_with_their_tags(tmp_path: Path):
         ("2\n\nO 0 0 0\n119 0 0 1\n", "the unknown element '119' in line 4"),
         ("2\n\nO 0 0 0\nH 0 0\n", "line 4 is 'H 0 0', expected an element and three numbers"),
         ("2\n\nO 0 0 0\nH 0 zero 1\n", "line 4 is 'H 0 zero 1'"),
-        ("two\n\nO 0 0 0\n", "line 1 is 'two', expected a number of atoms from 1 to 1024; the rest"),
+        ("two\n\nO 0 0 0\n", "line 1 is 'two', expected a number of atoms from 1 to 1024; all up to the next"),
         ("99999999\n\nO 0 0 0\n", "line 1 is '99999999', expected a number of atoms"),
         ('1\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3\nO 0 0 0\n', "a periodic cell"),
         ("1\nProperties=species:S:1:velo:R:3\nO 0 0 0\n", "expected species and pos"),
@@ -127,6 +127,15 @@ def test_what_comes_before_and_after_a_broken_frame_is_read(tmp_path: Path):
     first, (name, why), last = read(path)
     assert (name, why) == ("x.xyz#1", "the unknown element 'Qq' in line 8")
     assert np.array_equal(first.positions, last.positions)
+
+
+@pytest.mark.parametrize("broken", ["H 0 0 1\nH 0 0 2\n", "2000\n\n" + "C 0 0 0\n" * 2000, "3\n\nO 0 0 0\nH 0 0 1\n"])
+def test_a_broken_frame_takes_few_others_with_it(tmp_path: Path, broken: str):
+    path = tmp_path / "x.xyz"
+    path.write_text(f"{WATER}{broken}{5 * WATER}", encoding="utf-8")
+    found = read(path)
+    assert len(found) in (6, 7, 8)
+    assert sum(isinstance(each, Molecule) for each in found) >= 5
 
 
 def test_broken_records_of_an_sdf_say_what_is_wrong(tmp_path: Path):

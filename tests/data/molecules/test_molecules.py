@@ -118,6 +118,7 @@ def test_all_frames_of_one_name_are_in_one_part(data: Molecules):
     names = [{some.atoms.keys[row] for row in some.rows.tolist()} for some in (train, held)]
     assert names[0] | names[1] == set(NAMES) and not names[0] & names[1]
     assert train.distinct == 2 * len(names[0]) and train.distinct + held.distinct == 16
+    assert held.facts == train.facts, "lengths are those of training"
     assert set(opened(replace(data, key="gap")).atoms.keys) == {"8.5", "4.5", "3.5", "6.5"}
     with pytest.raises(ValueError, match=r"got no readable one among 16 molecules .*: no smiles"):
         replace(data, key="smiles", bad_limit=1.0).open("train")

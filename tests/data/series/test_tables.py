@@ -37,6 +37,13 @@ def test_steps_are_in_seconds(tmp_path: Path, times: Any, suffix: str):
     assert np.array_equal(table.values[:, 0], np.arange(8) / 2)
 
 
+def test_nanoseconds_are_times(tmp_path: Path):
+    times = TIMES + pd.to_timedelta(np.arange(8), unit="ns")
+    pd.DataFrame({"t": times, "x": np.arange(8) / 2}).to_parquet(tmp_path / "a.parquet", index=False)
+    (table,) = read_tables(tmp_path / "a.parquet", (), "t")
+    assert (table.step, table.breaks) == (21600, ())
+
+
 def test_days_are_times(tmp_path: Path):
     path = csv(tmp_path / "a.csv", "day,x\n2024-02-27,1\n2024-02-28,2\n2024-02-29,3\n2024-03-02,4\n")
     (table,) = read_tables(path, (), "day")
@@ -77,3 +84,4 @@ def test_times_that_are_not_even_are_named(tmp_path: Path, times: str, said: str
     path = csv(tmp_path / "a.csv", "t,x\n" + "".join(f"{t},1\n" for t in times.split()))
     assert said in refused(path, "t")
     assert "got 1 rows without a time" in refused(csv(path, "t,x\n1,1\n,2\n3,3\n"), "t")
+    assert "got NaN or infinity in column 't' of a.csv" in refused(csv(path, "t,x\n1,1\ninf,2\n3,3\n"), "t")

@@ -139,6 +139,31 @@ def test_what_is_damaged_is_named(tmp_path: Path):
         assert "damaged, or not what its name says" in refused(tmp_path / f"empty{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_what_is_cut_short_is_named_where_there_is_sound_too(tmp_path: Path, suffix: str):
+    import av
+
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), np.uint8)
+    whole, half = tmp_path / f"whole{suffix}", tmp_path / f"half{suffix}"
+    with av.open(str(whole), "w") as container:
+        video: Any = container.add_stream("ffv1" if suffix == ".mkv" else "libvpx-vp9", rate=10)
+        video.width, video.height = 32, 32
+        video.pix_fmt = "bgr0" if suffix == ".mkv" else "yuv420p"
+        sound: Any = container.add_stream("libopus", rate=48_000)
+        for i, pixels in enumerate(noise):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            for at in range(5):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 48_000, 960 * (5 * i + at)
+                container.mux(sound.encode(frame))
+        container.mux(video.encode())
+        container.mux(sound.encode())
+    assert len(read(whole)) == 40
+    data = whole.read_bytes()
+    half.write_bytes(data[: len(data) // 2])
+    assert "of 4 s" in refused(half) or "damaged" in refused(half)
+
+
 def test_what_is_not_there_or_has_no_picture_is_named(tmp_path: Path):
     import av
 

@@ -14,6 +14,7 @@ import torch
 from anydit.codecs import Normalize
 from anydit.config import from_json, to_json
 from anydit.data import KNOWN, Crop, Data, First, Pad, Part, Samples, VideoFolder, Videos
+from anydit.data.outside import OPEN
 from anydit.data.video.clips import Filmed, Stills
 from anydit.data.video.files import mapped
 from anydit.inference.config import PipelineConfig, exported
@@ -79,6 +80,13 @@ def test_classes_are_folders_of_files_or_of_folders_of_pictures(tmp_path: Path):
     assert not data_of(flat).open("train").facts.classes
     film(root / "alone.mp4")
     assert "with 1 videos of its own, as alone.mp4, beside folders of them, run, walk" in refused(data_of(root))
+
+
+def test_parts_of_a_data_set_are_no_classes(tmp_path: Path):
+    for name in ("train", "Test"):
+        film(tmp_path / name / "walk" / "a.mp4")
+    assert "the folders Test, train, which are parts, not classes" in refused(data_of(tmp_path))
+    assert data_of(tmp_path / "train").open("train").facts.classes == {"label": ("walk",)}
 
 
 def test_what_is_passed_over_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -171,6 +179,15 @@ def test_the_rate_is_kept_from_the_files_that_are_read_to_those_that_are_written
         assert (stream.frames, stream.width, stream.height) == (8, 8, 8)
     assert frames(data_of(path.parent, rate=None, seconds=float(8 / rate), cache=tmp_path / "c").open("train"), 0, 1) \
         == [list(range(8)), list(range(8, 16))]  # fmt: skip
+
+
+def test_few_files_are_open_at_one_time(tmp_path: Path):
+    mapped.cache_clear()
+    for i in range(OPEN + 50):
+        np.save(tmp_path / f"{i}.npy", np.full((1, 1, 2, 2), i % 256, np.uint8))
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert all(mapped(tmp_path / f"{i}.npy").max() == i % 256 for i in range(OPEN + 50))
+    assert len(list(Path("/dev/fd").iterdir())) <= before + OPEN
 
 
 def test_rates_of_their_own_must_be_alike(tmp_path: Path):

@@ -1,10 +1,12 @@
 """Scans as their files have them: every voxel with its value at its place in the body."""
 
+import re
 from itertools import permutations, product
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from nibabel.testing import data_path
 
@@ -90,6 +92,26 @@ def test_another_spacing_keeps_every_place(spacing: tuple[float, float, float]):
         assert (n - 1) * new <= (before - 1) * old + 1e-3 < n * new + 2e-3
 
 
+@pytest.mark.parametrize(("unit", "many"), [("micron", 1000.0), ("meter", 0.001), ("unknown", 1.0)])
+def test_a_spacing_is_in_millimetres_whatever_the_file_s_unit(unit: str, many: float):
+    in_mm = respaced(Scan(values(1, 1, 9, 9, 9), np.eye(4), 1, "mm"), (2.0, 1.0, 1.0))
+    after = respaced(Scan(values(1, 1, 9, 9, 9), np.diag([many, many, many, 1.0]), 1, unit), (2.0, 1.0, 1.0))
+    assert np.allclose(after.values, in_mm.values, atol=1e-3)
+    assert np.allclose(spacing_of(after.affine), (2 * many, many, many)) and after.unit == unit
+
+
+def test_small_voxels_in_metres_have_a_place(tmp_path: Path):
+    path = nifti(tmp_path / "a.nii", values(3, 4, 5), np.diag([1e-4, 1e-4, 5e-5, 1]), unit="meter")
+    assert np.allclose(spacing_of(read_nifti(path).affine), (1e-4, 1e-4, 5e-5))
+    path = nifti(tmp_path / "b.nii", values(3, 4, 5))
+    image = nibabel.load(path)
+    image.header["srow_x"] = image.header["srow_y"]
+    image.header["sform_code"] = 1
+    nibabel.save(nibabel.Nifti1Image(values(3, 4, 5), None, image.header), path)
+    with pytest.raises(Unreadable, match="gives voxels no place"):
+        read_nifti(path)
+
+
 def test_a_wider_spacing_takes_out_what_it_cannot_hold():
     noise = Scan(np.random.default_rng(0).normal(0, 1, (1, 1, 32, 32, 32)).astype(np.float32), np.eye(4), 1, "mm")
     assert respaced(noise, (4, 4, 4)).values.std() < 0.2
@@ -145,6 +167,30 @@ def test_each_pixel_of_a_series_is_where_the_standard_says(tmp_path: Path, turn:
         there = tuple(np.round(index).astype(int))
         assert np.allclose(index, there, atol=1e-3)
         assert scan.values[0, 0][there] == 2 * stored[row, column, k] - 1024
+
+
+@pytest.mark.parametrize("left", [0, 140, 400, -7])
+def test_no_damaged_slice_is_left_out_silently(tmp_path: Path, left: int):
+    """Not even the last one, without which the others are evenly apart."""
+    folder = dicom(tmp_path / "a", np.zeros((4, 4, 6)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
+    heights = {file.name: pydicom.dcmread(file).ImagePositionPatient[2] for file in sorted(folder.iterdir())}
+    last = folder / max(heights, key=lambda name: heights[name])
+    last.write_bytes(last.read_bytes()[:left])
+    (folder / "README").write_text("of the scanner")
+    (files,) = series_in(tmp_path).values()
+    assert len(files) == 6
+    with pytest.raises(Unreadable, match=re.escape(last.name)):
+        read_dicom(files)
+    last.unlink()
+    assert read_dicom(*series_in(tmp_path).values()).values.shape[4] == 5
+
+
+def test_of_few_slices_the_gap_is_named(tmp_path: Path):
+    folder = dicom(tmp_path / "a", np.zeros((4, 4, 4)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
+    third = next(file for file in folder.iterdir() if pydicom.dcmread(file).ImagePositionPatient[2] == 7)
+    third.unlink()
+    with pytest.raises(Unreadable, match=r"4\.00 mm from 5\.00 to 9\.00 mm, but 2\.00 mm between others"):
+        read_dicom(*series_in(tmp_path).values())
 
 
 def test_series_that_are_no_volume_are_named(tmp_path: Path):

@@ -117,6 +117,11 @@ def test_crops_are_parts_of_the_volumes_at_their_places(tmp_path: Path):
     means = batch.x.mean((1, 2, 3, 4)).numpy() - 1000 * (np.arange(2 * count) >= count)
     assert np.allclose(means, batch.tensor("place").numpy() @ slope, atol=1e-2)
     assert len(batch.tensor("place").unique(dim=0)) > count / 2, "at many places"
+    mirrored = replace(data, symmetric=True).open("train")
+    assert mirrored.facts.numbers == {"place": ("|x| in mm", "y in mm", "z in mm")}
+    far = mirrored.read(torch.arange(len(samples))).tensor("place")
+    assert torch.equal(far[:, 0], batch.tensor("place")[:, 0].abs())
+    assert torch.equal(far[:, 1:], batch.tensor("place")[:, 1:])
     again = data.open("train").read(torch.tensor([7, 3]))
     assert torch.equal(again.x, batch.x[[7, 3]]), "the same ids, the same crops"
     view = resolved(recipe_of(data), samples).view
@@ -232,7 +237,9 @@ def test_the_brain_is_held_out_on_its_right(tmp_path: Path):
         batch = samples.read(torch.arange(8))
         assert batch.x.shape == (8, 3, 32, 32, 32)
         assert batch.x.amin() >= 0 and batch.x.amax() <= 255
-        assert ((batch.tensor("place")[:, 0] < 0) == left).all()
+        place = replace(data, symmetric=False).open(part).read(torch.arange(8)).tensor("place")
+        assert ((place[:, 0] < 0) == left).all()
+        assert torch.equal(batch.tensor("place")[:, 0], place[:, 0].abs()), "what mirrors each other is told the same"
         assert ((batch.x[:, 0] > 10).float().mean((1, 2, 3)) > 0.5).float().mean() > 0.8
         view = samples.facts.view
         assert isinstance(view, VolumeView) and view.names == ("t1", "gm", "wm")

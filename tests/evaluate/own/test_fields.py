@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import pi
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 import torch
@@ -149,6 +150,20 @@ def test_data_as_samples_are_as_good_as_held_out_data(
     noise = own(sets.view, 2 * torch.randn_like(sets.real.x), sets).figures
     assert noise["values"].samples > 2 * noise["values"].floor
     assert noise["crps"].samples > 1
+
+
+def test_a_variable_that_never_varies_spoils_no_figure(
+    forecaster: tuple[Pipeline, Fields], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    pipeline, data = forecaster
+    data = replace(data, path=tmp_path / "b.nc")
+    grids.netcdf(data.path)
+    with netCDF4.Dataset(data.path, "a") as out:
+        out["v"][:] = 2.0
+    monkeypatch.setattr(the_sets, "LEAST", 5)
+    sets = opened(pipeline, data, len(data.open("held_out")))
+    figures = own(sets.view, sets.real.x + 0.1, sets).figures
+    assert all(np.isfinite(figures[name].samples) for name in ("spectrum", "values", "divergence", "vorticity", "crps"))
 
 
 def test_several_states_in_a_sample_are_all_looked_at(

@@ -1,6 +1,7 @@
 """Figures of series: of processes whose answers are known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,15 @@ def test_correlations_are_those_of_the_process():
     assert torch.allclose(curve[0], lags, atol=0.03)
     assert torch.allclose(curve[1], 0.36 * lags, atol=0.03)
     assert torch.allclose(correlation(x), torch.tensor([[1, 0.6], [0.6, 1]]), atol=0.03)
+
+
+def test_a_channel_that_never_varies_spoils_no_figure(data: Series, pipeline: Pipeline, tmp_path: Path):
+    frame = pd.DataFrame(dict(zip("ab", process(4000, 0), strict=True)))
+    frame["b"] = 7.0
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    sets = opened(pipeline, replace(data, path=tmp_path / "x.csv"), None)
+    for x in (sets.real.x[sets.rows], sets.real.x[sets.rows] + 0.1):
+        assert all(np.isfinite([f.samples, f.floor]).all() for f in own(sets.view, x, sets).figures.values())
 
 
 def test_real_data_are_near_the_floor_and_what_is_broken_is_far(sets: Sets):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anydit.config import Json, write_json
-from anydit.data.images.cache import INDEX, sweep
+from anydit.data.kept import INDEX, sweep
 from anydit.data.outside import Skipped, Unreadable, check_skipped
 
 SCHEMA = 1

@@ -25,6 +25,9 @@ WINDOW_SECONDS = 0.03
 RANGE_DB = 70.0
 """So far below the loudest of all that are shown everything is black."""
 
+AT_ONCE = 2**14
+"""Places that are written together: of millions the library's encoder of Ogg Vorbis overruns its stack."""
+
 NOTHING = "#e4e4e4"
 """Where a sound has ended."""
 
@@ -112,8 +115,11 @@ class AudioView(View):
         suffix, kind, subtype = self.format.kind()
         paths = [folder / f"{stem}-{i:05d}{suffix}" for i in range(len(x))]
         for sample, path in zip(x.float().cpu(), paths, strict=True):
-            values = sample[:, ~sample.isnan().any(0)].T.numpy()
-            sf.write(path, values if subtype == "FLOAT" else values.clip(-1, 1), rate, subtype, format=kind)
+            values = sample[:, ~sample.isnan().any(0)].T
+            values = values if subtype == "FLOAT" else values.clamp(-1, 1)
+            with sf.SoundFile(path, "w", rate, values.shape[1], subtype, format=kind) as out:
+                for block in values.split(AT_ONCE):
+                    out.write(block.numpy())
         return paths
 
     @property

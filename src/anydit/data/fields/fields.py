@@ -16,7 +16,7 @@ from anydit.config import check_at_least, check_fraction, config
 from anydit.data.arrays import split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.fields.files import SUFFIXES, Contents, listed
-from anydit.data.fields.layout import Layout, layout, number, view
+from anydit.data.fields.layout import Layout, check_alike, gaps, layout, number, view
 from anydit.data.outside import SHOWN
 from anydit.tensors import Batch
 
@@ -89,12 +89,16 @@ class Fields(Data):
 
 @dataclass(frozen=True)
 class Source:
-    """A trajectory: where it is, its number there, what is given beside it, all its states where they are kept."""
+    """A trajectory: where it is, its number there, what is given beside it, all its states where they are kept.
+
+    `gaps`: how often states are missing up to each of its own.
+    """
 
     file: Path
     number: int
     layout: Layout
     given: Layout | None
+    gaps: Int[np.ndarray, " t"]
     kept: Float[np.ndarray, "t c *space"] | None = None
 
     @property
@@ -184,7 +188,9 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     if data.coarse > 1 and any(n % data.coarse for n in first.size):
         raise ValueError(f"data.coarse: got {data.coarse}, expected a divisor of each of {first.size} points")
     pairs = list(zip(files, layouts, strict=True))
-    sources = [Source(file, i, *both) for (file, _), both in pairs for i in range(both[0].trajectories)]
+    missing = gaps([file for file, _ in files], contents, [at for at, _ in layouts], data.span)
+    found = zip(pairs, missing, strict=True)
+    sources = [Source(file, i, *both, each) for ((file, _), both), of in found for i, each in enumerate(of)]
     size = 4 * sum(source.states for source in sources) * len(first.channels) * prod(first.size)
     if size <= KEPT_BYTES:
         sources = [replace(s, kept=np.array(s.read(slice(s.states)))) for s in sources]
@@ -213,10 +219,8 @@ def _layouts(data: Fields, files: Sequence[Path], contents: Sequence[Contents]) 
     found = list[tuple[Layout, Layout | None]]()
     for file, content in zip(files, contents, strict=True):
         at, given = layout(file, content, data.variables, data.axes, "variables"), None
-        first = found[0][0] if found else at
-        if (at.channels, at.space, at.size) != (first.channels, first.space, first.size):
-            got, expected = (f"{', '.join(x.channels)} on {x.size} points" for x in (at, first))
-            raise ValueError(f"data.path: {file} has {got}, expected {expected} as in {files[0]}")
+        if found:
+            check_alike(at, file, found[0][0], files[0])
         if data.given:
             given = layout(file, content, data.given, data.axes, "given")
             if not set(given.space) <= set(at.space):
@@ -228,9 +232,11 @@ def _layouts(data: Fields, files: Sequence[Path], contents: Sequence[Contents]) 
 
 def _windows(data: Fields, sources: Sequence[Source]) -> Int[Tensor, "n 2"]:
     """All samples, without those that hold a bad state where some are allowed."""
-    windows, bad, count = list[Tensor](), list[str](), sum(source.states for source in sources)
+    windows, bad, count, across = list[Tensor](), list[str](), sum(source.states for source in sources), 0
     for which, source in enumerate(sources):
         starts = torch.arange(max(0, source.states - data.span + 1))
+        whole = source.gaps[starts.numpy()] == source.gaps[starts.numpy() + data.span - 1]
+        across, starts = across + int((~whole).sum()), starts[torch.from_numpy(whole)]
         if data.bad_limit:
             good = torch.from_numpy(_finite(source))
             bad += [_bad(source, t) for t in torch.nonzero(~good)[:, 0].tolist()]
@@ -243,11 +249,13 @@ def _windows(data: Fields, sources: Sequence[Source]) -> Int[Tensor, "n 2"]:
             got = f"got {len(bad)} bad of {count} states ({listed})"
             raise ValueError(f"data.bad_limit: {got}, expected at most {data.bad_limit:g} of them")
         print(f"Left out {len(bad)} of {count} states: {listed}.", file=sys.stderr)
+    if across:
+        print(f"Left out {across} samples in which states are missing, by their times.", file=sys.stderr)
     together = torch.cat(windows)
     if not len(together):
         raise ValueError(
             f"data.past, data.future: got {data.past} and {data.future} states {data.stride} apart, expected at most "
-            f"the {max(source.states for source in sources)} that a trajectory has"
+            f"the {max(source.states for source in sources)} that a trajectory has, at even times"
         )
     return together
 

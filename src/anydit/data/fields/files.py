@@ -81,10 +81,11 @@ def read(
     about = variable.attributes
     scale, offset = (float(about.get(name, plain)) for name, plain in (("scale_factor", 1.0), ("add_offset", 0.0)))
     if (scale, offset) != (1.0, 0.0):
-        values = (np.asarray(raw, np.float64) * scale + offset).astype(dtype)
-    for name in ("_FillValue", "missing_value"):
-        if name in about:
-            values[np.isin(raw, np.asarray(about[name]).astype(raw.dtype))] = np.nan
+        values = np.asarray(np.asarray(raw, np.float64) * scale + offset, dtype)
+    told = [about[name] for name in ("_FillValue", "missing_value") if name in about]
+    # Where an array names no other, NetCDF has a number of its own for what was never written.
+    for value in told or [15 * 2.0**119] * (raw.dtype.kind == "f"):
+        values[np.isin(raw, np.asarray(value).astype(raw.dtype))] = np.nan
     return values
 
 
@@ -123,7 +124,7 @@ def _state(file: Path) -> tuple[tuple[int, ...], int]:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns), os.getpid()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _array(file: Path, at: str, state: tuple[int, ...], process: int) -> Any:
     return _opened(file, state, process)[at]
 

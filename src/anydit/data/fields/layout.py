@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from anydit.data.fields.files import COMPONENT, KNOWN_AS, SAMPLE, TIME, Contents, Variable, kind, read
 from anydit.data.fields.view import Axis, FieldView
 
 NOT_SPACE = (SAMPLE, TIME, COMPONENT)
+
+UNEVEN = 0.5
+"""The part by which a step of time may differ from the usual one: months do, and where more is left out it is more."""
+
+LONGER = 0.1
+"""The part by which the usual step may differ between trajectories."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,16 @@ def layout(file: Path, contents: Contents, names: Sequence[str], axes: Sequence[
     return Layout(tuple(chosen), space, tuple(sizes[axis] for axis in space))
 
 
+def check_alike(at: Layout, file: Path, first: Layout, of: Path) -> None:
+    """Refuse a file of other channels, units or points than the first one `of` all has."""
+    if (at.channels, at.space, at.size) != (first.channels, first.space, first.size):
+        got, expected = (f"{', '.join(x.channels)} on {x.size} points" for x in (at, first))
+        raise ValueError(f"data.path: {file} has {got}, expected {expected} as in {of}")
+    for name, unit, expected in zip(at.channels, at.units, first.units, strict=True):
+        if unit != expected:
+            raise ValueError(f"data.path: {file} has {name} in {unit!r}, expected {expected!r} as in {of}")
+
+
 def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: Sequence[str]) -> FieldView:
     """What the file says of its fields: names, units, where the points lie, and the time between states.
 
@@ -132,10 +148,10 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         else:
             axes.append(Axis.of(name, read(file, at, dtype=np.float64), at.unit, closed))
     interval, unit = None, None
-    times = next((v for name, v in contents.variables.items() if _meant(name) == TIME), None)
-    if times is not None and times.shape[-1:] == (found.times,) and found.times > stride:
+    times = _times(contents, found)
+    if times is not None and found.times > stride:
         at = read(file, times, dtype=np.float64).reshape(-1, found.times)[0]
-        interval, unit = float(at[stride] - at[0]), times.unit.partition(" since ")[0]
+        interval, unit = float(np.median(at[stride:] - at[:-stride])), times.unit.partition(" since ")[0]
     return FieldView(
         variables=found.channels,
         units=found.units,
@@ -144,6 +160,37 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         time_unit=unit or "",
         format=kind(file),
     )
+
+
+def gaps(
+    files: Sequence[Path], contents: Sequence[Contents], layouts: Sequence[Layout], span: int
+) -> list[Int[np.ndarray, "trajectories t"]]:
+    """Of each file how often, up to each state, states are missing or times go back; never where it has no times.
+
+    `span`: states that a sample reaches over; of one, times do not matter.
+
+    Raises:
+        ValueError: from state to state it takes longer in one trajectory than in another.
+    """
+    found, usual = list[np.ndarray](), None
+    for file, content, at in zip(files, contents, layouts, strict=True):
+        count, times = np.zeros((at.trajectories, at.times), np.int64), _times(content, at)
+        if times is not None and at.times > 1 and span > 1:
+            steps = np.diff(read(file, times, dtype=np.float64).reshape(-1, at.times))
+            own = np.median(steps, axis=1, keepdims=True)
+            step, of = usual = usual or (own[0, 0], file)
+            if (off := np.abs(own - step) > LONGER * abs(step)).any():
+                got = f"{own[off][0]:g} {times.unit.partition(' since ')[0]}".strip()
+                raise ValueError(f"data.path: {file} has {got} from state to state, expected {step:g} as in {of}")
+            count[:, 1:] = np.cumsum(~(np.abs(steps - own) <= UNEVEN * np.abs(own)), axis=1)
+        found.append(count)
+    return found
+
+
+def _times(contents: Contents, found: Layout) -> Variable | None:
+    """When states are: of all trajectories or of each."""
+    named = (v for name, v in contents.variables.items() if _meant(name) == TIME)
+    return next((v for v in named if v.shape in ((found.times,), (found.trajectories, found.times))), None)
 
 
 def number(file: Path, contents: Contents, name: str, trajectories: int) -> tuple[str, Float[np.ndarray, " n"]]:

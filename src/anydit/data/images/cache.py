@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -23,17 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from anydit.config import Json, to_json, write_json
 from anydit.data.base import cache_folder
 from anydit.data.images.decode import Fitted, Target, decode
+from anydit.data.kept import INDEX, sweep
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
 SCHEMA = 2
 """Of the index and of how images are decoded: another number makes every cache anew."""
 
-PIXELS, INDEX = "pixels.npy", "index.json"
-STALE_SECONDS = 24 * 3600
-"""What a killed process left is removed when nobody has written to it for so long."""
-
-UNUSED_SECONDS = 90 * 24 * 3600
-"""Images that nobody has opened for so long are removed when others come; they can be made again."""
+PIXELS = "pixels.npy"
 
 
 @dataclass(frozen=True)
@@ -213,18 +208,6 @@ def _pixels(k: int) -> str:
 def write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     """Begin a .npy file of bytes; the header is as long for every count of rows."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def sweep(root: Path) -> None:
-    """Remove what killed processes left, and what has been of no use for long."""
-    for folder in root.iterdir():
-        unfinished = folder.name.startswith(".")
-        if not unfinished and not (folder / INDEX).is_file():
-            continue  # not ours
-        with suppress(OSError):  # another process removes it
-            newest = max(file.stat().st_mtime for file in [folder, *folder.glob("*")])
-            if time.time() - newest > (STALE_SECONDS if unfinished else UNUSED_SECONDS):
-                shutil.rmtree(folder)
 
 
 def progress_bar() -> Progress:

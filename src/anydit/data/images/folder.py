@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -19,8 +19,8 @@ from anydit.data.folders import listing, passed_over, plain, state
 from anydit.data.images.aspects import Buckets
 from anydit.data.images.cache import Cache, Decoded, Sources
 from anydit.data.images.decode import SUFFIXES, Crop, Fit, Target
+from anydit.data.mirrored import Mirrored
 from anydit.data.outside import Unreadable, rows_of
-from anydit.tensors import Batch
 
 NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
@@ -135,22 +135,3 @@ def _of_size(k: int, size: tuple[int, int], decoded: Decoded, whole: ArraySample
     cond = {name: values[ids] for name, values in whole.cond.items()}
     texts = {name: [each[i] for i in places] for name, each in whole.texts.items()}
     return replace(whole, x=decoded.pixels[k], facts=replace(whole.facts, size=size), cond=cond, rows=rows, texts=texts)
-
-
-@dataclass(frozen=True)
-class Mirrored:
-    """Every sample twice, the second time mirrored left to right, under ids of its own."""
-
-    samples: Samples
-
-    @property
-    def facts(self) -> Facts:
-        return self.samples.facts
-
-    def __len__(self) -> int:
-        return 2 * len(self.samples)
-
-    def read(self, ids: Int[Tensor, " b"]) -> Batch:
-        batch = self.samples.read(ids % len(self.samples))
-        mirrored = (ids >= len(self.samples)).reshape(-1, *(1,) * (batch.x.ndim - 1))
-        return replace(batch, x=torch.where(mirrored, batch.x.flip(-1), batch.x), ids=ids)

@@ -18,9 +18,6 @@ from anydit.data.sheet import TILE_PX, sheet
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """How Pillow names images of so many channels."""
 
-WIDEST = 16
-"""Classes up to which each has columns of its own on a sheet."""
-
 
 @config
 class Images(View):

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from anydit.data.molecules.files import Molecule, checked, entries, number, paths_in
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the files and of how molecules are read into them: another number makes all of them anew."""
 
 WHAT, ABOUT = "molecules", "about.json"

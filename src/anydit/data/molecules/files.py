@@ -112,16 +112,19 @@ def _fails(why: str) -> Molecule:
 
 
 def _xyz(path: Path) -> Iterator[Callable[[], Molecule]]:
-    """Frames of a number of atoms, a comment, and a line for each atom; after a broken number nothing has a place."""
+    """Frames of a number of atoms, a comment, and a line for each atom; after what is none, from the next number on."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        lines = enumerate(file, 1)
+        lines, lost = enumerate(file, 1), False
         for at, line in lines:
             if not line.strip():
                 continue
             if not line.strip().isdecimal() or not 0 < int(line) <= MOST_ATOMS:
                 said = f"line {at} is {line.strip()[:40]!r}, expected a number of atoms from 1 to {MOST_ATOMS}"
-                yield partial(_fails, f"{said}; the rest of the file is not read")
-                return
+                if not lost:
+                    yield partial(_fails, f"{said}; all up to the next such line is passed over")
+                lost = True
+                continue
+            lost = False
             frame = [text for _, text in islice(lines, int(line) + 1)]
             yield partial(_frame, frame, int(line), at)
 

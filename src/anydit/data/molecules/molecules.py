@@ -68,7 +68,7 @@ class Molecules(Data):
         elements = self.elements or symbols_of(np.unique(found.numbers).tolist())
         numbers = {COMPOSITION: elements, **({PROPERTIES: self.properties} if self.properties else {})}
         rows = self._rows(found.keys, part)
-        often = Counter(found.counts[rows.numpy()].tolist())
+        often = Counter(found.counts[self._rows(found.keys, "train").numpy()].tolist())
         facts = Facts(
             channels=3 + len(elements),
             size=(self.atoms or int(found.counts.max()),),

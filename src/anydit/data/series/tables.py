@@ -114,11 +114,14 @@ def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " 
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if pa.types.is_timestamp(column.type):
-        seconds = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()).to_numpy() / 1e6
+        # Not safe: nanoseconds, which pandas writes, lose digits that no step needs.
+        seconds = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).to_numpy() / 1e6
     elif _is_number(column.type):
         seconds = column.cast(pa.float64()).to_numpy()
     else:
         raise ValueError(f"data.time: got {column[0]} in column {name!r} of {file.name}, expected ISO times or seconds")
+    if not np.isfinite(seconds).all():
+        raise ValueError(f"data.time: got NaN or infinity in column {name!r} of {file.name}, expected a time in each")
     gaps = np.diff(seconds)
     if len(gaps) < 1:
         raise ValueError(f"data.time: got a single row in {file.name}, expected more")

@@ -261,6 +261,11 @@ def _stated(container: Any, stream: Any) -> float | None:
     """How long a file says that its video is, in seconds, where it does not mean other streams."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
+    # Matroska and WebM say of each stream when it ends, in a tag whose name may end in a language.
+    tags = (value for name, value in stream.metadata.items() if name.upper().partition("-")[0] == "DURATION")
+    if told := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", next(tags, "")):
+        hours, minutes, seconds = map(float, told.groups())
+        return 3600 * hours + 60 * minutes + seconds - float((stream.start_time or 0) * stream.time_base)
     return container.duration / 1e6 if container.duration and len(container.streams) == 1 else None
 
 

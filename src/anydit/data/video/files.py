@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anydit.config import Json, to_json
+from anydit.data.folders import PARTS
 from anydit.data.images.cache import progress_bar, write_header
-from anydit.data.outside import SHOWN, Skipped, Unreadable
+from anydit.data.outside import OPEN, SHOWN, Skipped, Unreadable
 from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the mapped files and of how videos are decoded: another number makes all of them anew."""
 
 CAPTION = ".txt"
@@ -53,7 +54,7 @@ def listing(root: Path) -> Listing:
     """Find the videos: files, and folders that hold pictures; in a subfolder for each class, or all in `root`.
 
     Raises:
-        ValueError: there is no folder, no video in it or in one of its classes, or videos beside classes.
+        ValueError: there is no folder, no video in it, videos beside classes, or parts of a data set for classes.
     """
     if not root.is_dir():
         raise ValueError(f"data.path: got {root}, which is not a folder; expected one with videos")
@@ -77,6 +78,11 @@ def listing(root: Path) -> Listing:
         raise ValueError(
             f"data.path: got {root} with {len(flat)} videos of its own, as {flat[0]}, beside folders of them, "
             f"{', '.join(classes[:SHOWN])}; expected either one folder for each class, or videos only"
+        )
+    if classes and {name.lower() for name in classes} <= PARTS:
+        raise ValueError(
+            f"data.path: got {root} with the folders {', '.join(classes)}, which are parts, not classes; expected one "
+            f"of them, as {root / classes[0]}"
         )
     return Listing(sorted(videos), classes, others)
 
@@ -129,7 +135,7 @@ def caption(root: Path, name: str) -> str:
     return text
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=OPEN)
 def mapped(file: Path) -> UInt8[np.ndarray, "t c h w"]:
     """The frames in a file, read where they are looked at."""
     return np.load(file, mmap_mode="r", allow_pickle=False)

@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from anydit.data.outside import Unreadable, check_skipped, told
+from anydit.data.outside import OPEN, Unreadable, check_skipped, told
 from anydit.data.volumes.medical import (
     NIFTI,
     Scan,
@@ -29,7 +29,7 @@ from anydit.data.volumes.medical import (
 )
 from anydit.data.volumes.view import Affine
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
 
 SAME = 0.01
@@ -190,7 +190,7 @@ def _write(file: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=OPEN)
 def mapped(file: Path) -> Shaped[np.ndarray, "volumes c i j k"]:
     """The volumes in a file, read where they are looked at."""
     return np.load(file, mmap_mode="r", allow_pickle=False)

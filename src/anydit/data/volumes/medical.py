@@ -16,11 +16,17 @@ from anydit.data.outside import Unreadable
 NIFTI = (".nii", ".nii.gz")
 """Names of NIfTI files, in lower case."""
 
+DICOM = (".dcm", ".ima")
+"""Names of DICOM files, in lower case, where they have any."""
+
 MOST_VALUES = 2**30
 """No larger file is read: a small one that is gzipped can hold far more."""
 
 UNEVEN = 0.01
 """The part of their spacing by which slices may lie beside their places: positions in files are rounded."""
+
+PER_MM = {"meter": 1e-3, "micron": 1e3}
+"""How many of a unit make a millimetre; places of any other are in mm, by custom."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's coordinates run to the left and to the back, NIfTI's to the right and to the front."""
@@ -79,7 +85,7 @@ def read_nifti(path: Path, frames: bool = False) -> Scan:
         raise
     except Exception as error:  # a damaged file makes nibabel raise nearly anything
         _unreadable(error)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing_of(affine)):
         raise Unreadable(f"the affine {affine.tolist()}, which gives voxels no place; expected one of full rank")
     order = (3, 0, 1, 2)
     moved = np.ascontiguousarray(values.transpose(order))
@@ -118,19 +124,28 @@ def read_dicom(files: Sequence[Path]) -> Scan:
 
 
 def series_in(folder: Path) -> dict[str, list[Path]]:
-    """The DICOM files at any depth in a folder, by series: the folder's name (and where it holds several, the UID)."""
+    """The DICOM files at any depth in a folder, by series: the folder's name (and where it holds several, the UID).
+
+    What is named like DICOM but tells of no series is in all of its folder: whose slice it was nobody knows.
+    """
     pydicom = _pydicom()
-    found = dict[tuple[Path, str], list[Path]]()
+    found, lost = dict[tuple[Path, str], list[Path]](), list[Path]()
     for file in sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")):
-        if file.name == "DICOMDIR" or not _may_be_dicom(file):
+        if file.name.upper() == "DICOMDIR" or not _may_be_dicom(file):
             continue
+        head, named = cast("Any", {}), file.suffix.lower() in DICOM
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        except (pydicom.errors.InvalidDicomError, OSError):
-            continue
-        found.setdefault((file.parent, str(head.get("SeriesInstanceUID", ""))), []).append(file)
+        except Exception:  # a damaged file makes pydicom raise nearly anything
+            if not named:
+                continue
+        uid = str(head.get("SeriesInstanceUID", ""))
+        (lost if named and not uid else found.setdefault((file.parent, uid), [])).append(file)
+    for file in lost:
+        for key in [key for key in found if key[0] == file.parent] or [(file.parent, "")]:
+            found.setdefault(key, []).append(file)
     alone = [parent for parent, _ in found]
     return {
         (parent if alone.count(parent) == 1 else parent / uid).relative_to(folder).as_posix(): files
@@ -158,9 +173,11 @@ def turned(scan: Scan, axes: str) -> Scan:
 def respaced(scan: Scan, spacing: Sequence[float]) -> Scan:
     """The volume on a grid of another spacing, by linear interpolation between voxels; the first voxel stays in place.
 
-    To a wider spacing the voxels are first smoothed over what one of the new ones covers.
+    `spacing`: in mm, whatever the unit of the scan. To a wider one the voxels are first smoothed over what one of the
+    new ones covers.
     """
-    factors = [new / old for new, old in zip(spacing, spacing_of(scan.affine), strict=True)]
+    unit = PER_MM.get(scan.unit, 1.0)
+    factors = [unit * new / old for new, old in zip(spacing, spacing_of(scan.affine), strict=True)]
     if all(abs(factor - 1) < 1e-4 for factor in factors):
         return scan
     x = torch.from_numpy(scan.values)
@@ -187,15 +204,16 @@ def _smoothed(x: torch.Tensor, axis: int, factor: float) -> torch.Tensor:
 
 def _may_be_dicom(file: Path) -> bool:
     """By its name: DICOM files often have none but a number."""
-    return file.suffix.lower() in ("", ".dcm", ".ima") or file.suffix[1:].isdigit()
+    return file.suffix.lower() in ("", *DICOM) or file.suffix[1:].isdigit()
 
 
 def _orientation(slices: Sequence[Any]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
     """Where a slice's columns follow each other to, and its rows; checked to be the same for all of them."""
     first = slices[0]
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if without := sum(s.get(name) is None for s in slices):
-            raise Unreadable(f"{without} of {len(slices)} slices without {name}, by which a slice has its place")
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
+        if without := [s for s in slices if s.get(name) is None]:
+            count = f"{len(without)} of {len(slices)} slices"
+            raise Unreadable(f"{count} without {name}, by which a slice has its place: {_name(without[0])}")
     for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
         if any(not np.allclose(_floats(s[name].value), _floats(first[name].value), atol=1e-4) for s in slices):
             raise Unreadable(f"slices of different {name}, expected those of one volume")
@@ -213,7 +231,7 @@ def _step(slices: Sequence[Any], normal: Float[np.ndarray, "3"]) -> Float[np.nda
     places = np.array([_floats(s.ImagePositionPatient) for s in slices])
     heights = places @ normal
     gaps = np.diff(heights)
-    usual = float(np.median(gaps))
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # one that there is, of two the smaller
     tolerance = max(UNEVEN * abs(usual), 0.01)
     if (gaps < tolerance).any():
         at = heights[int(np.argmin(gaps))]
@@ -234,8 +252,13 @@ def _pixels(one: Any) -> Float32[np.ndarray, "rows columns"]:
     try:
         stored = np.asarray(one.pixel_array, np.float32)
     except Exception as error:
-        _unreadable(error)
+        _unreadable(error, f"{_name(one)}: ")
     return stored * np.float32(one.get("RescaleSlope", 1)) + np.float32(one.get("RescaleIntercept", 0))
+
+
+def _name(one: Any) -> str:
+    """That of a slice's file."""
+    return Path(one.filename).name
 
 
 def _floats(values: Any) -> Float[np.ndarray, " n"]:

@@ -70,6 +70,7 @@ class Volumes(Data):
     random places (None: whole volumes), which are `inside`. `axes`: turn all to these, as "RAS"; `spacing`: bring all
     to it, in mm (None for both: as they are, and all alike). `nan`: what stands for NaN (None: refuse it). `bad_limit`:
     the share that may be unreadable (a handful always, unless 0); they are skipped. `cache`: where volumes are kept.
+    `symmetric`: left and right are mirror images, so that a place is told by how far it is from the middle.
     """
 
     path: Path = Path("volumes")
@@ -84,6 +85,7 @@ class Volumes(Data):
     held_out: Whole | Slab = Whole()
     bad_limit: float = 0.0
     cache: Path | None = None
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.axes is not None and sorted(self.axes.translate(str.maketrans("LPI", "RAS"))) != sorted("RAS"):
@@ -107,7 +109,7 @@ class Volumes(Data):
         if self.crop is not None:
             self._check_room(kept, self.crop, part)
         view = replace(VolumeView(names=self.channels or None), affine=placed(found, size, self.crop is None), **grid)
-        places = tuple(f"{axis} in {view.length}" for axis in "xyz")
+        places = tuple(f"{axis} in {view.length}" for axis in ("|x|" if self.symmetric else "x", "y", "z"))
         facts = Facts(found[0].shape[1], size, numbers={"place": places} if self.crop else {}, view=view)
         return VolumeSamples(kept, facts, self, part)
 
@@ -160,7 +162,8 @@ class VolumeSamples:
             start = self._start(array, volume, crop) if self.data.crop else (0, 0, 0)
             x.append(_part(array, start, self.facts.size))
             middle = [a + (n - 1) / 2 for a, n in zip(start, self.facts.size, strict=True)]
-            places.append((one.affine @ [*middle, 1])[:3])
+            x_mm, *rest = (one.affine @ [*middle, 1])[:3]
+            places.append([abs(x_mm) if self.data.symmetric else x_mm, *rest])
         cond = {"place": torch.from_numpy(np.array(places, np.float32))} if self.data.crop else {}
         return Batch(torch.from_numpy(np.stack(x).astype(np.float32, copy=False)), cond, ids)
 
@@ -200,7 +203,8 @@ class MNI152(Volumes):
     """The brain of the MNI152 template (Fonov 2011) as nilearn ships it: T1, grey and white matter, values 0 to 255.
 
     Crops at 2 mm of its left half, of which `inside` says that they are of the brain; its right half is held out. The
-    template is symmetric: held-out crops are mirror images of crops to train on, and none of them a copy.
+    template is symmetric: held-out crops are mirror images of crops to train on, and none of them a copy;
+    those at places that mirror each other are told the same.
     """
 
     channels: tuple[str, ...] = ("t1", "gm", "wm")
@@ -209,6 +213,7 @@ class MNI152(Volumes):
     inside: Inside | None = Inside(above=10.0)
     spacing: tuple[float, float, float] | None = (2.0, 2.0, 2.0)
     held_out: Whole | Slab = Slab()
+    symmetric: bool = True
 
     def open(self, part: Part) -> Samples:
         found = find_spec("nilearn")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anydit.data import Axis, FieldView
 from anydit.evaluate.compare import Figure
-from anydit.evaluate.distances import crps, wasserstein
+from anydit.evaluate.distances import crps, units, wasserstein
 from anydit.evaluate.own import Own, own
 from anydit.evaluate.own.forecast import spread_and_error
 from anydit.evaluate.pictures import rendered
@@ -34,7 +34,7 @@ def _(view: FieldView, x: Float[Tensor, "n c *space"], sets: Sets) -> Own:
     train = sets.read_train(spread(len(sets.train), REFERENCE))
     states = [view.states(some).flatten(0, 1) for some in (x, sets.real.x, train)]
     axes = axes_of(view, states[0].ndim - 2)
-    scale = _by_variable(states[2]).std(1)
+    scale = units(_by_variable(states[2]).std(1))
     spectra = [spectrum(some, axes, scale) for some in states]
     figures = _spectrum_and_values(states, spectra, scale)
     for vector in vectors(view):

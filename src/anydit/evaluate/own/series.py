@@ -23,7 +23,7 @@ REFERENCE = 5000
 @own.register
 def _(view: SeriesView, x: Float[Tensor, "n c t"], sets: Sets) -> Own:
     train = sets.read_train(spread(len(sets.train), REFERENCE))
-    mean, scale = train.mean((0, 2), keepdim=True), train.std((0, 2), keepdim=True)
+    mean, scale = train.mean((0, 2), keepdim=True), distances.units(train.std((0, 2), keepdim=True))
     parts = [(some - mean) / scale for some in (x, sets.real.x, train)]
     curves = [autocorrelation(some) for some in parts]
     between = [correlation(some) for some in parts]

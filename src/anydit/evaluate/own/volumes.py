@@ -33,13 +33,13 @@ def _(view: VolumeView, x: Float[Tensor, "n c i j k"], sets: Sets) -> Own:
     figures = {"slices": slices(parts)}
     for c, name in enumerate(names):
         of_channel = [part[:, c] for part in parts]
-        deviation = of_channel[2].std()
+        deviation = distances.units(of_channel[2].std())
         apart = [distances.wasserstein(some / deviation, of_channel[2] / deviation) for some in of_channel]
         figures[f"values_{name}".replace(" ", "_")] = Figure(
             f"Values of {name}", apart[0], apart[1], None, "distance between distributions, in deviations"
         )
     steps = [torch.cat([some.diff(dim=axis).flatten(2) for axis in PLANES], 2).transpose(0, 1) for some in parts]
-    units = steps[2].flatten(1).std(1)[:, None, None]
+    units = distances.units(steps[2].flatten(1).std(1))[:, None, None]
     rough = [fmean(map(distances.wasserstein, some / units, steps[2] / units)) for some in steps]
     figures["steps"] = Figure(
         "Steps between voxels", rough[0], rough[1], None, "distance between distributions; blur and noise raise it"
