@@ -1,27 +1,22 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities_fields.py [--only forecast] [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_fields.py [--only forecast | flow | fine] [--gpu] [--runs FOLDER]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
 otherwise, which nothing can beat. Figures are of trajectories that no model saw.
 """
 
-import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from modality import Trained, page, trained
+from modality import Trained, once, page, trained
 from results import table
 from torch import Tensor
 
-from anydit.data import Fields, FieldView, Turbulence, fields
-from anydit.data.fields.fields import FieldSamples
-from anydit.data.fields.files import Array, write
-from anydit.data.loader import Order
+from anydit.data import FieldView, Turbulence
 from anydit.diffusion.losses import Plain
 from anydit.diffusion.samplers import Euler
 from anydit.diffusion.times import Discrete
@@ -33,7 +28,7 @@ from anydit.inference.config import Sampling
 from anydit.recipes.fields import flow, flow_fine, flow_forecast, flow_gpu
 from anydit.train.recipe import Recipe
 
-LEADS, STARTS, MEMBERS = 20, 32, 8
+LEADS, STARTS, MEMBERS = 20, 32, 4
 """States ahead, forecasts that begin at different times, and members of each ensemble."""
 
 
@@ -125,54 +120,33 @@ def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
     return row, table(head, rows)
 
 
-def loading(recipe: Recipe, step_seconds: float, folder: Path) -> str:
-    """How long reading a batch takes from a file of each format, kept in memory and not."""
-    assert isinstance(recipe.data, Turbulence)
-    whole, out, kept_bytes = recipe.data.open("train"), [], fields.KEPT_BYTES
-    assert isinstance(whole, FieldSamples)
-    states = torch.stack([whole.trajectory(i, 0, recipe.data.states) for i in range(len(whole.sources))]).numpy()
-    dims = ("sample", "time", "x", "y")
-    for name in ("flow.h5", "flow.zarr"):
-        write(folder / name, {f"velocity_{axis}": Array(dims, states[:, :, i]) for i, axis in enumerate("xy")})
-        for kept in (True, False):
-            fields.KEPT_BYTES = 2**40 if kept else 0
-            samples = Fields(path=folder / name, past=recipe.data.past, held_out=0.0).open("train")
-            order = Order(len(samples), recipe.train.batch, 0)
-            began = time.perf_counter()
-            for step in range(20):
-                samples.read(order.ids(step))
-            seconds = (time.perf_counter() - began) / 20
-            where = "in memory" if kept else "in the file"
-            out.append([name, where, 1000 * seconds, f"{seconds / step_seconds:.1%}"])
-            fields._whole.cache_clear()
-    fields.KEPT_BYTES = kept_bytes
-    return table(["format", "data", "ms a batch", "of a training step, which goes on meanwhile"], out)
-
-
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The rows of the table over all modalities; the forecast by states ahead, and how fast data are read."""
-    row, below = ahead(gpu, runs)
-    if gpu:
-        return [row], below
-    return [drawn(trained(flow(), runs / "flow")), finer(trained(flow_fine(), runs / "flow-fine")), row], below
+    """The rows of the table over all modalities, and the forecast by states ahead."""
+    parts = [once(f"fields-{name}", part, gpu, runs) for name, part in PARTS.items() if name == "forecast" or not gpu]
+    return [row for of_part, _ in parts for row in of_part], "\n\n".join(below for _, below in parts if below)
 
 
-def ahead(gpu: bool, runs: Path) -> tuple[list[object], str]:
-    """The forecast's row, by states ahead, and how fast data are read."""
+def of_flow(_: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """States at a Reynolds number."""
+    return [drawn(trained(flow(), runs / "flow"))], ""
+
+
+def of_fine(_: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The flow made finer."""
+    return [finer(trained(flow_fine(), runs / "flow-fine"))], ""
+
+
+def ahead(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The forecast, and by states ahead."""
     recipe, name = (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
     done = trained(recipe, runs / name)
     other = trained(deterministic(recipe), runs / f"{name}-deterministic")
     row, leads = forecasts(done, other)
-    with tempfile.TemporaryDirectory() as folder:
-        speed = loading(recipe, 60 * done.minutes / recipe.train.steps, Path(folder))
     note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
-    return row, "\n\n".join((note, leads, "Reading the flow's file:", speed))
+    return [row], f"{note}\n\n{leads}"
 
 
-def only_ahead(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The forecast alone."""
-    row, below = ahead(gpu, runs)
-    return [row], below
+PARTS = {"forecast": ahead, "flow": of_flow, "fine": of_fine}
 
 
 def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
@@ -186,4 +160,4 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    page("fields", "A turbulent flow", __doc__, rows, {"forecast": only_ahead})
+    page("fields", "A turbulent flow", __doc__, rows, PARTS)

@@ -71,9 +71,10 @@ def page(
         parser.add_argument("--only", choices=[*parts], help="only these rows")
     given = parser.parse_args()
     only: str | None = getattr(given, "only", None)
-    of_all, below = found(name, rows, given.gpu, given.runs) if only is None else parts[only](given.gpu, given.runs)
+    name, rows = (name, rows) if only is None else (f"{name}-{only}", parts[only])
+    of_all, below = found(name, rows, given.gpu, given.runs)
     body = "\n\n".join(part for part in (table(HEAD, of_all), below) if part)
-    publish("-".join([name, *([only] if only else []), *(["gpu"] if given.gpu else [])]), title, body)
+    publish(f"{name}-gpu" if given.gpu else name, title, body)
 
 
 def found(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
