@@ -6,7 +6,8 @@ python benchmarks/modalities_volumes.py [--gpu] [--runs FOLDER]
 from pathlib import Path
 
 import torch
-from modality import page, trained
+from modality import Trained, page, trained
+from results import PAGES
 from torch import Tensor
 
 from anydit.evaluate import distances
@@ -16,8 +17,14 @@ from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
 from anydit.recipes.brain import brain, brain_gpu
 
-SAMPLES = 512
-"""Crops that are drawn, and held-out ones that are compared with."""
+SAMPLES, SHOWN = 512, 10
+"""Crops that are drawn, and held-out ones that are compared with; those on the picture."""
+
+
+BELOW = """\
+Held-out crops are of the other half of the brain, which mirrors the one that is trained on: samples are nearer to the
+latter than held-out crops can be. Samples, then held-out crops at places that mirror theirs; three planes each of T1,
+grey matter and white matter:"""
 
 
 def gaussian(sets: Sets) -> Tensor:
@@ -41,18 +48,20 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     which = "noise, each voxel's mean and deviation"
     size = "x".join(map(str, done.pipeline.config.model.size or ()))
     both = [("frechet", "3-D Fréchet distance", whole), ("slices", "Fréchet distance of slices", trivial)]
-    return [
-        done.row(
-            "volume",
-            f"MNI152, 3 x {size}",
-            title,
-            report.figures[name].samples,
-            report.figures[name].floor,
-            other,
-            which,
-        )
+    data = f"MNI152, 3 x {size}"
+    of_all = [
+        done.row("volume", data, title, report.figures[name].samples, report.figures[name].floor, other, which)
         for name, title, other in both
-    ], ""
+    ]
+    return of_all, f"{BELOW}\n\n![crops of a brain]({picture(done, sets, 'volumes-gpu' if gpu else 'volumes')})"
+
+
+def picture(done: Trained, sets: Sets, name: str) -> str:
+    """Samples, then held-out crops at the same places, as a file beside the page."""
+    x = done.pipeline.sample(SHOWN, {"place": sets.real.tensor("place")[:SHOWN]})
+    PAGES.mkdir(parents=True, exist_ok=True)
+    sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=SHOWN // 2).save(PAGES / f"{name}.png")
+    return f"{name}.png"
 
 
 if __name__ == "__main__":
