@@ -1,6 +1,6 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities_fields.py [--only forecast | flow | fine] [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_fields.py [--only flow | fine] [--gpu] [--runs FOLDER]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from modality import Trained, once, page, trained
+from modality import Trained, page, trained
 from results import table
 from torch import Tensor
 
@@ -120,12 +120,6 @@ def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
     return row, table(head, rows)
 
 
-def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The rows of the table over all modalities, and the forecast by states ahead."""
-    parts = [once(f"fields-{name}", part, gpu, runs) for name, part in PARTS.items() if name == "forecast" or not gpu]
-    return [row for of_part, _ in parts for row in of_part], "\n\n".join(below for _, below in parts if below)
-
-
 def of_flow(_: bool, runs: Path) -> tuple[list[list[object]], str]:
     """States at a Reynolds number."""
     return [drawn(trained(flow(), runs / "flow"))], ""
@@ -136,17 +130,14 @@ def of_fine(_: bool, runs: Path) -> tuple[list[list[object]], str]:
     return [finer(trained(flow_fine(), runs / "flow-fine"))], ""
 
 
-def ahead(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The forecast, and by states ahead."""
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The row of the table over all modalities, and the forecast by states ahead."""
     recipe, name = (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
     done = trained(recipe, runs / name)
     other = trained(deterministic(recipe), runs / f"{name}-deterministic")
     row, leads = forecasts(done, other)
     note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
     return [row], f"{note}\n\n{leads}"
-
-
-PARTS = {"forecast": ahead, "flow": of_flow, "fine": of_fine}
 
 
 def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
@@ -160,4 +151,4 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    page("fields", "A turbulent flow", __doc__, rows, PARTS)
+    page("fields", "A turbulent flow", __doc__, rows, {"flow": of_flow, "fine": of_fine})
