@@ -7,6 +7,7 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
+import zarr
 
 from anydit.data.fields.files import Array, kind, listed, read, write
 from tests.data.fields import grids
@@ -61,6 +62,19 @@ def test_zarr_of_both_formats(tmp_path: Path, version: int) -> None:
     u = found.variables["u"]
     assert (u.axes, u.shape, u.unit) == (("sample", "time", "x"), (N, T, X), "m")
     assert np.array_equal(read(tmp_path / "a.zarr", u, (1, slice(0, 3), slice(None))), arrays["u"][1, :3])
+
+
+def test_zarr_s_variables_come_by_name_in_whatever_order_a_folder_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids.store(tmp_path / "a.zarr", 3)
+    members = zarr.Group.members
+    for order in (False, True):
+        monkeypatch.setattr(
+            zarr.Group, "members", lambda self, order=order, **how: sorted(members(self, **how), reverse=order)
+        )
+        names = list(listed(tmp_path / "a.zarr").variables)
+        assert len(names) > 1 and names == sorted(names)
 
 
 def test_hdf5_without_and_with_names_of_axes(tmp_path: Path) -> None:
