@@ -14,6 +14,8 @@ from results import publish, table
 
 STEM = "modalities_"
 
+BELOW = "More of each is on its own page, with its command: that of benchmarks/modalities_NAME.py."
+
 
 def names() -> list[str]:
     """The modalities that have rows."""
@@ -21,18 +23,16 @@ def names() -> list[str]:
 
 
 def main() -> None:
-    """Train everything; print and publish the table, and below it what single modalities tell besides."""
+    """Train everything that has not been; print and publish the table."""
     parser = asked(__doc__)
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these modalities alone")
     arguments = parser.parse_args()
-    rows, besides = list[list[object]](), list[str]()
+    rows = list[list[object]]()
     for name in arguments.only:
-        more, text = once(name, importlib.import_module(STEM + name).rows, arguments.gpu, arguments.runs)
-        rows += more
-        besides += [text] if text else []
+        rows += once(name, importlib.import_module(STEM + name).rows, arguments.gpu, arguments.runs)[0]
     some = [] if arguments.only == names() else arguments.only
     page = "-".join(["modalities", *some, *(["gpu"] if arguments.gpu else [])])
-    publish(page, "Every modality from the same model", "\n\n".join([table(HEAD, rows), *besides]))
+    publish(page, "Every modality from the same model", f"{table(HEAD, rows)}\n\n{BELOW}")
 
 
 if __name__ == "__main__":
