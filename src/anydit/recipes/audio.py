@@ -34,7 +34,7 @@ def audio() -> Recipe:
 
 
 def spoken_digits() -> Recipe:
-    """The words zero to nine in 58 voices, by class, as spectrograms; 10 minutes on two CPU cores.
+    """The words zero to nine in 58 voices, by class, as spectrograms; 20 minutes of one CPU core.
 
     anydit train spoken-digits; anydit sample runs/spoken-digits --label seven --length 0.4s --out seven/
     """
@@ -42,7 +42,7 @@ def spoken_digits() -> Recipe:
 
 
 def spoken_digits_text() -> Recipe:
-    """The same by texts such as "a low seven", told by MiniLM; 10 minutes on two CPU cores.
+    """The same by texts such as "a low seven", told by MiniLM; not run to its end yet.
 
     anydit train spoken-digits-text; anydit sample runs/spoken-digits-text --text "a high three"
     """
@@ -51,7 +51,7 @@ def spoken_digits_text() -> Recipe:
 
 
 def spoken_digits_wave() -> Recipe:
-    """The same by class, as waveforms in patches of 20 ms; 10 minutes on two CPU cores.
+    """The same by class, as waveforms in patches of 20 ms; not run to its end yet.
 
     anydit train spoken-digits-wave
     """
@@ -60,7 +60,7 @@ def spoken_digits_wave() -> Recipe:
 
 
 def spoken_digits_gpu() -> Recipe:
-    """Spectrograms by class for one GPU, a larger network with smaller patches for longer: 10 minutes.
+    """Spectrograms by class for one GPU, a larger network with smaller patches for longer; not run yet.
 
     anydit train spoken-digits-gpu
     """

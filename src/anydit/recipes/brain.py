@@ -17,7 +17,7 @@ from anydit.train.recipe import Recipe, TrainConfig
 
 
 def brain() -> Recipe:
-    """Crops of the MNI152 brain, T1 with grey and white matter, 16x16x16 at 4 mm; 10 minutes on two CPU cores.
+    """Crops of the MNI152 brain, T1 with grey and white matter, 16x16x16 at 4 mm; 15 minutes of one CPU core.
 
     anydit train brain
     """
@@ -32,7 +32,7 @@ def brain() -> Recipe:
 
 
 def brain_gpu() -> Recipe:
-    """Crops of as many millimetres at 2 mm, 32x32x32, for one GPU: 10 minutes; not run yet.
+    """Crops of as many millimetres at 2 mm, 32x32x32, for one GPU; not run yet.
 
     anydit train brain-gpu
     """

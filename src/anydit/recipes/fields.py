@@ -28,7 +28,7 @@ def fields() -> Recipe:
 
 
 def flow() -> Recipe:
-    """Velocities of a turbulent flow on 32x32 points at a Reynolds number; 10 minutes on two CPU cores.
+    """Velocities of a turbulent flow on 32x32 points at a Reynolds number; half as long as `flow-forecast`.
 
     anydit train flow; anydit sample runs/flow --numbers 150
     """
@@ -36,7 +36,7 @@ def flow() -> Recipe:
 
 
 def flow_fine() -> Recipe:
-    """Super-resolution: the flow on 32x32 points, given its means over blocks of 4x4; 10 minutes on two CPU cores.
+    """Super-resolution: the flow on 32x32 points, given its means over blocks of 4x4; half as long as `flow-forecast`.
 
     anydit train flow-fine
     """
@@ -44,7 +44,7 @@ def flow_fine() -> Recipe:
 
 
 def flow_forecast() -> Recipe:
-    """The flow's next state given the two before, for ensembles that go on from there; 10 minutes on two CPU cores.
+    """The flow's next state given the two before, for ensembles that go on from there; 30 minutes of one CPU core.
 
     anydit train flow-forecast
     """
@@ -53,7 +53,7 @@ def flow_forecast() -> Recipe:
 
 
 def flow_gpu() -> Recipe:
-    """The flow's next state given the two before, on 64x64 points, in a size for one GPU: 10 minutes.
+    """The flow's next state given the two before, on 64x64 points, in a size for one GPU; not run yet.
 
     anydit train flow-gpu
     """

@@ -24,7 +24,7 @@ def molecules() -> Recipe:
 
 
 def small_molecules() -> Recipe:
-    """Organic molecules of up to 6 heavy atoms, with the atoms asked for; 10 minutes on two CPU cores.
+    """Organic molecules of up to 6 heavy atoms, with the atoms asked for; 30 minutes of one CPU core.
 
     anydit train small-molecules
     anydit sample runs/small-molecules --composition 6 2 0 1 0 --out ethanol/
@@ -33,7 +33,7 @@ def small_molecules() -> Recipe:
 
 
 def small_molecules_gpu() -> Recipe:
-    """Those of up to 9 heavy atoms, in a size for one GPU: 10 minutes.
+    """Those of up to 9 heavy atoms, in a size for one GPU; not run yet.
 
     anydit train small-molecules-gpu
     """

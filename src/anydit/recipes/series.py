@@ -32,7 +32,7 @@ def series() -> Recipe:
 
 
 def weather() -> Recipe:
-    """Three days of hourly weather in five channels; 5 minutes on two CPU cores.
+    """Three days of hourly weather in five channels; 6 minutes of one CPU core.
 
     anydit train weather
     """
@@ -40,7 +40,7 @@ def weather() -> Recipe:
 
 
 def weather_forecast() -> Recipe:
-    """The third day of weather given the two before, as an ensemble; 5 minutes on two CPU cores.
+    """The third day of weather given the two before, as an ensemble; 7 minutes of one CPU core.
 
     anydit train weather-forecast
     """
@@ -48,7 +48,7 @@ def weather_forecast() -> Recipe:
 
 
 def weather_gaps() -> Recipe:
-    """Gaps of up to a day in three days of weather, filled; 5 minutes on two CPU cores.
+    """Gaps of up to a day in three days of weather, filled; 8 minutes of one CPU core.
 
     anydit train weather-gaps
     """
@@ -56,7 +56,7 @@ def weather_gaps() -> Recipe:
 
 
 def weather_forecast_gpu() -> Recipe:
-    """The forecast for one GPU, a larger network for longer: 10 minutes.
+    """The forecast for one GPU, a larger network for longer; not run yet.
 
     anydit train weather-forecast-gpu
     """
