@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from math import isfinite
-from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -197,7 +196,7 @@ def _axis(dim: Any) -> str | None:
 
 def _zarr(group: Any) -> Contents:
     found: dict[str, Variable] = {}
-    for at, item in sorted(group.members(max_depth=None), key=itemgetter(0)):  # a folder lists them in whatever order
+    for at, item in sorted(group.members(max_depth=None)):  # a folder lists them in whatever order
         if hasattr(item, "shape"):
             about = _plain(item.attrs)
             names = getattr(item.metadata, "dimension_names", None) or about.get("_ARRAY_DIMENSIONS")
