@@ -6,6 +6,7 @@ import torch
 
 from anydit.inference.config import Sampling
 from anydit.inverse.corrections import DAPS, DPS, PiGDM, Proximal
+from anydit.inverse.measurement import checked
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
 from tests.inverse.test_adapter import IMAGE, pipeline
 
@@ -42,8 +43,6 @@ def test_the_residual_is_in_deviations_of_the_noise():
     operator = physics(1.0)
     truth = torch.full((1, *IMAGE), 0.5)
     y = truth + SIGMA
-    from anydit.inverse.measurement import checked
-
     measured = checked(y, operator, None, IMAGE, (0.0, 16.0))
     assert measured.residual(truth * 16).item() == pytest.approx(1, rel=1e-4)
 

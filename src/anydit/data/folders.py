@@ -51,11 +51,7 @@ def listing(root: Path, suffixes: tuple[str, ...], what: str) -> Listing:
         )
     if empty := [name for name in classes if not any(map(named, within[name]))]:
         raise ValueError(f"data.path: got no {what} in {_some(empty)} of {root}, expected some of every class")
-    if classes and {name.lower() for name in classes} <= PARTS:
-        raise ValueError(
-            f"data.path: got {root} with the folders {_some(classes)}, which are parts, not classes; "
-            f"expected one of them, as {root / classes[0]}"
-        )
+    refuse_parts(root, classes)
     return Listing(found, classes, [file for file in files if not named(file)])
 
 
@@ -72,6 +68,19 @@ def passed_over(others: Sequence[str], what: str) -> str:
     kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in others).most_common(SHOWN)
     found = ", ".join(f"{count} with {plain(kind)}" for kind, count in kinds)
     return f"Passed over files that are not named like {what}: {found}."
+
+
+def refuse_parts(root: Path, classes: Sequence[str]) -> None:
+    """Refuse folders that are all named like parts of a data set.
+
+    Raises:
+        ValueError: there are such folders, and no others.
+    """
+    if classes and {name.lower() for name in classes} <= PARTS:
+        raise ValueError(
+            f"data.path: got {root} with the folders {_some(classes)}, which are parts, not classes; "
+            f"expected one of them, as {root / classes[0]}"
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -49,6 +49,10 @@ class Setting:
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
         return sigma**2 / (alpha**2 + sigma**2)
 
+    def variance(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The same of what latents decode to, on the physics' scale."""
+        return self.stretch**2 * self.spread(t)
+
 
 def stretch(codec: Codec, bounds: tuple[float, float] | None, shape: tuple[int, ...], device: torch.device) -> float:
     """The `Setting`'s, about the latents' mean; `shape` is that of one sample's latents."""
@@ -133,7 +137,7 @@ class Proximal(Correction):
 
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         answer = denoiser.denoise(xt, t, cond)
-        right = setting.measured.closer(setting.seen(answer.x0), setting.stretch**2 * setting.spread(t))
+        right = setting.measured.closer(setting.seen(answer.x0), setting.variance(t))
         return Denoised(setting.latents(right), answer.variance)
 
 
@@ -143,7 +147,7 @@ class PiGDM(Correction):
 
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         e = estimated(setting, denoiser, xt, t, cond)
-        variance = setting.stretch**2 * setting.spread(t)
+        variance = setting.variance(t)
         g = (setting.measured.closer(e.seen, variance) - e.seen) / per_sample(variance, e.seen)
         return Denoised(e.x0 + e.pull(g), e.variance)
 
@@ -210,7 +214,7 @@ class DPS(Correction):
             seen = e.seen.clone().requires_grad_()
             off = measured.physics.A(seen) - measured.y
             (slope,) = torch.autograd.grad(0.5 * _dot(off, off).sum(), seen)
-        variance = measured.sigma**2 + setting.stretch**2 * setting.spread(t)
+        variance = measured.sigma**2 + setting.variance(t)
         return Denoised(e.x0 - e.pull(self.scale * slope / per_sample(variance, slope)), e.variance)
 
 
@@ -228,7 +232,7 @@ class DAPS(Correction):
 
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         answer, measured = denoiser.denoise(xt, t, cond), setting.measured
-        seen, variance = setting.seen(answer.x0), setting.stretch**2 * setting.spread(t)
+        seen, variance = setting.seen(answer.x0), setting.variance(t)
         stream, key = Stream(setting.seed, "daps"), int(2**31 * float(t[0]))
         moved = seen + per_sample(variance.sqrt(), seen) * stream.normal(key, setting.rows, tuple(seen.shape[1:]))
         shape = (*measured.y.shape[1:], 2) if measured.y.is_complex() else tuple(measured.y.shape[1:])

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anydit.config import Json, to_json
-from anydit.data.folders import PARTS
+from anydit.data.folders import refuse_parts
 from anydit.data.images.cache import progress_bar, write_header
 from anydit.data.outside import OPEN, SHOWN, Skipped, Unreadable
 from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
@@ -79,11 +79,7 @@ def listing(root: Path) -> Listing:
             f"data.path: got {root} with {len(flat)} videos of its own, as {flat[0]}, beside folders of them, "
             f"{', '.join(classes[:SHOWN])}; expected either one folder for each class, or videos only"
         )
-    if classes and {name.lower() for name in classes} <= PARTS:
-        raise ValueError(
-            f"data.path: got {root} with the folders {', '.join(classes)}, which are parts, not classes; expected one "
-            f"of them, as {root / classes[0]}"
-        )
+    refuse_parts(root, classes)
     return Listing(sorted(videos), classes, others)
 
 
