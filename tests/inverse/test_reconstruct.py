@@ -7,6 +7,7 @@ import torch
 from anydit.inference.config import Sampling
 from anydit.inverse.corrections import DAPS, DPS, PiGDM, Proximal
 from anydit.inverse.measurement import checked
+from anydit.inverse.operators import MRI, Inpainting, SuperResolution
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
 from tests.inverse.test_adapter import IMAGE, pipeline
 
@@ -45,6 +46,13 @@ def test_the_residual_is_in_deviations_of_the_noise():
     y = truth + SIGMA
     measured = checked(y, operator, None, IMAGE, (0.0, 16.0))
     assert measured.residual(truth * 16).item() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("operator", [Inpainting(known=0.1), MRI(), MRI(coils=4), SuperResolution()])
+def test_the_residual_of_the_truth_is_1_however_little_is_measured(operator):
+    truth, built = torch.rand(64, *IMAGE), operator.build(IMAGE, SIGMA)
+    residual = checked(built(truth), built, SIGMA, IMAGE, None).residual(truth)
+    assert residual.square().mean().sqrt().item() == pytest.approx(1, rel=0.08)
 
 
 @pytest.mark.parametrize(

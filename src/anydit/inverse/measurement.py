@@ -66,11 +66,14 @@ class Measurement:
     def residual(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
         """How far samples on the data's own scale are from what was measured, in deviations of its noise.
 
-        1 is what the noise alone explains; of complex measurements both parts count.
+        1 is what the noise alone explains; of complex measurements both parts count, and of masked ones only what is
+        measured: where a measurement and what it should be both are 0, nothing is.
         """
-        off = self.physics.A(self.unit(x)) - self.y
-        off = torch.view_as_real(off) if off.is_complex() else off
-        return off.flatten(1).square().mean(1).sqrt() / self.sigma
+        there = self.physics.A(self.unit(x))
+        off, somewhere = there - self.y, (there != 0) | (self.y != 0)
+        parts = 2 if off.is_complex() else 1
+        count = parts * somewhere.flatten(1).sum(1).clamp(min=1)
+        return (off.abs().square().flatten(1).sum(1) / count).sqrt() / self.sigma
 
 
 def checked(
