@@ -117,7 +117,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(replace(recipe, train=replace(recipe.train, steps=2)), folder / "runs" / "digits", "cpu", lambda _: None)
     for name in (
         "brain", "weather-forecast", "weather-gaps", "moving-digits", "moving-digits-next", "spoken-digits",
-        "small-molecules",
+        "small-molecules", "brain-slices",
     ):  # fmt: skip
         save_small(name, folder / "runs")
     save_flows(folder / "runs")

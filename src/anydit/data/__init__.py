@@ -28,6 +28,7 @@ from anydit.data.video.clips import First
 from anydit.data.video.digits import MovingDigits
 from anydit.data.video.folder import VideoFolder
 from anydit.data.video.view import GIF, MP4, Videos
+from anydit.data.volumes.slices import Bands, Moved, Slices, SliceView
 from anydit.data.volumes.view import VolumeView
 from anydit.data.volumes.volumes import MNI152, Inside, Slab, Volumes, Whole
 
@@ -43,6 +44,7 @@ __all__ = [
     "Audio",
     "AudioView",
     "Axis",
+    "Bands",
     "Blocks",
     "Crop",
     "Data",
@@ -66,6 +68,7 @@ __all__ = [
     "Mix",
     "MoleculeView",
     "Molecules",
+    "Moved",
     "MovingDigits",
     "Ogg",
     "Pad",
@@ -79,6 +82,8 @@ __all__ = [
     "SeriesView",
     "Sizes",
     "Slab",
+    "SliceView",
+    "Slices",
     "SmallMolecules",
     "SpokenDigits",
     "Stretch",

@@ -42,6 +42,10 @@ class VolumeView(View):
     names: tuple[str, ...] | None = None
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def length(self) -> str:
         """The unit of places; in files that name none it is mm, by custom."""
         return self.unit if self.unit not in (None, UNKNOWN_UNIT) else "mm"
@@ -73,14 +77,19 @@ class VolumeView(View):
             image.to_filename(path)
         return paths
 
+    def planes(self, x: int, y: int, z: int) -> list[tuple[int, int]]:
+        """Which slices are shown, by the axes that run to the right and upwards, of those along x, y and z."""
+        return [(x, y), (x, z), (y, z)]
+
     def _tile(self, sample: np.ndarray) -> Image.Image:
         """For each channel a row of slices through the middle, as large as they are in space; head and face are up."""
         letters, spacing = axes_of(self.matrix), spacing_of(self.matrix)
         extent = [n * s for n, s in zip(sample.shape[1:], spacing, strict=True)]
-        scale = max(1 / min(spacing), SLICE_PX / min(extent))
-        long = [ceil(e * scale) for e in extent]
         x, y, z = sorted(range(3), key=lambda axis: "RLAPSI".index(letters[axis]))
-        planes = [(x, y), (x, z), (y, z)]  # what runs to the right and upwards
+        planes = self.planes(x, y, z)
+        shown = [axis for plane in planes for axis in plane]
+        scale = max(1 / min(spacing[axis] for axis in shown), SLICE_PX / min(extent[axis] for axis in shown))
+        long = [ceil(e * scale) for e in extent]
         height = max(long[up] for _, up in planes)
         tile = Image.new("L", (sum(long[right] for right, _ in planes), len(sample) * height))
         back = tuple(axis for axis in range(3) if letters[axis] in "LPI")

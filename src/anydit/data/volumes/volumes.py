@@ -35,6 +35,20 @@ class Whole:
     def __post_init__(self) -> None:
         check_share(self.share)
 
+    def kept(self, found: Sequence[Prepared], part: Part) -> list[Prepared]:
+        """The volumes of one part.
+
+        Raises:
+            ValueError: there is none.
+        """
+        kept = [found[i] for i in rows_of([one.name for one in found], self.share, part).tolist()]
+        if not kept:
+            raise ValueError(
+                f"data.held_out: got {self}, which leaves none of {len(found)} volumes in the part {part}; "
+                "expected at least one, as parts of each volume that are held out leave"
+            )
+        return kept
+
 
 @config
 class Slab:
@@ -97,12 +111,26 @@ class Volumes(Data):
         if self.crop is None and (isinstance(self.held_out, Slab) or self.inside):
             raise ValueError("held_out, inside: got what is for crops, expected a crop as well")
 
-    def open(self, part: Part) -> Samples:
-        reading = Reading(self.path.expanduser(), self.channels, self.frames, self.axes, self.spacing, self.nan)
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self.path.expanduser()
+
+    def prepared(self, part: Part) -> list[Prepared]:
+        """Every volume that can be read, mapped, whatever part it is of; with the part "train" says what was skipped.
+
+        Raises:
+            ValueError: as `open`.
+        """
+        reading = Reading(self.folder, self.channels, self.frames, self.axes, self.spacing, self.nan)
         cache = (self.cache.expanduser() if self.cache else cache_folder()) / "volumes"
         found, skipped = prepare(reading, cache, self.bad_limit)
         if skipped and part == "train":
             print(skipped, file=sys.stderr)
+        return found
+
+    def open(self, part: Part) -> Samples:
+        found = self.prepared(part)
         grid = common(found, whole=self.crop is None)
         kept = self._of_part(found, part)
         size = self.crop or found[0].size
@@ -115,15 +143,7 @@ class Volumes(Data):
 
     def _of_part(self, found: Sequence[Prepared], part: Part) -> Sequence[Prepared]:
         """The volumes of one part: all of them where the parts are slabs."""
-        if isinstance(self.held_out, Slab):
-            return found
-        kept = [found[i] for i in rows_of([one.name for one in found], self.held_out.share, part).tolist()]
-        if not kept:
-            raise ValueError(
-                f"data.held_out: got {self.held_out}, which leaves none of {len(found)} volumes in the part {part}; "
-                "expected at least one, as Slab leaves where there are crops"
-            )
-        return kept
+        return found if isinstance(self.held_out, Slab) else self.held_out.kept(found, part)
 
     def _check_room(self, kept: Sequence[Prepared], crop: Size, part: Part) -> None:
         for one in kept:
@@ -215,8 +235,9 @@ class MNI152(Volumes):
     held_out: Whole | Slab = Slab()
     symmetric: bool = True
 
-    def open(self, part: Part) -> Samples:
+    @property
+    def folder(self) -> Path:
         found = find_spec("nilearn")
         if found is None or found.origin is None:
             raise ValueError("data: MNI152 needs nilearn, which is missing; pip install 'anydit[volumes]'")
-        return super(MNI152, replace(self, path=Path(found.origin).parent / "datasets" / "data")).open(part)
+        return Path(found.origin).parent / "datasets" / "data"

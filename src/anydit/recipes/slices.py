@@ -1,0 +1,46 @@
+"""Slices of volumes: what a prior of scans is trained on, for reconstruction."""
+
+from pathlib import Path
+
+from anydit.codecs import Normalize
+from anydit.data import MNI152, Bands, Inside, Moved, Slices, SliceView, Volumes, Whole
+from anydit.diffusion.predictions import X0
+from anydit.diffusion.times import LogitNormal
+from anydit.inference.config import Sampling
+from anydit.model.dit import DiTConfig
+from anydit.model.tokens import Rope
+from anydit.train.optim import AdamW, LinearDecay
+from anydit.train.recipe import Recipe, TrainConfig
+
+
+def slices() -> Recipe:
+    """Slices of a folder of NIfTI files or DICOM series: --data.volumes.path FOLDER.
+
+    anydit train slices --data.volumes.path ~/scans --data.volumes.axes RAS --data.volumes.spacing 1 1 3
+    """
+    return Recipe(
+        model=DiTConfig(width=384, depth=12, heads=6, patch=(8, 8), position=Rope()),
+        prediction=X0(),
+        view=SliceView(),
+        data=Slices(volumes=Volumes(path=Path("volumes")), size=(256, 256)),
+        train=TrainConfig(steps=20_000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=3e-4),
+                          schedule=LinearDecay(warmup=200), ema_decay=0.9995),
+    )  # fmt: skip
+
+
+def brain_slices() -> Recipe:
+    """Axial slices of the MNI152 brain, T1, 80x96 at 2 mm; bands of them are held out.
+
+    anydit train brain-slices
+    """
+    volumes = MNI152(channels=("t1",), crop=None, inside=None, held_out=Whole(), axes="RAS", spacing=(2.0, 2.0, 1.0))
+    data = Slices(volumes=volumes, size=(80, 96), inside=Inside(above=10.0, share=0.1), held_out=Bands(),
+                  moved=Moved())  # fmt: skip
+    return Recipe(
+        model=DiTConfig(width=192, depth=6, heads=6, patch=(8, 8), position=Rope()),
+        prediction=X0(), codec=Normalize.to_unit(0, 255), sampling=Sampling(steps=25),
+        view=SliceView(low=0, high=255), data=data,
+        train=TrainConfig(steps=2000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
+                          schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True, sample_every=500,
+                          save_every=500),
+    )  # fmt: skip
