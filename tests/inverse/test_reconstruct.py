@@ -40,6 +40,25 @@ def test_a_sample_depends_on_its_seed_and_place_only():
     torch.testing.assert_close(reconstruct(pipe, y, operator, samples=2, **some).samples, whole[:2])
 
 
+@pytest.mark.parametrize(("count", "share"), [(3, 0.5), (19, 0.9), (39, 0.95), (39, 0.5), (10, 0.75)])
+def test_an_interval_holds_the_truth_as_often_as_it_says(count: int, share: float):
+    """Where the truth is one more draw of what the samples are drawn of."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(count + 1, 4, 1, 100, 100, generator=generator)
+    found = Reconstruction(drawn[1:], torch.ones(count, 4), 1)
+    assert found.coverage(drawn[0], share).mean().item() == pytest.approx(share, abs=0.02)
+    low, high = found.interval(share)
+    assert bool((low < high).all())
+
+
+def test_an_interval_that_so_few_samples_cannot_tell_is_refused():
+    found = Reconstruction(torch.rand(8, 1, *IMAGE), torch.ones(8, 1), 1)
+    with pytest.raises(ValueError, match=r"samples: got 8, expected at least 39 for 0\.95"):
+        found.interval(0.95)
+    with pytest.raises(ValueError, match="share: got 1"):
+        found.interval(1.0)
+
+
 def test_the_residual_is_in_deviations_of_the_noise():
     operator = physics(1.0)
     truth = torch.full((1, *IMAGE), 0.5)

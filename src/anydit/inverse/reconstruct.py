@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,32 @@ class Reconstruction:
         if len(self.samples) < 2:
             raise ValueError("samples: got 1, expected at least 2 to say how sure they are")
         return self.samples.std(0)
+
+    def interval(self, share: float) -> tuple[Float[Tensor, "n c *space"], Float[Tensor, "n c *space"]]:
+        """Between which values the truth lies with that probability, value by value, by the samples' order alone.
+
+        Raises:
+            ValueError: a share that is not between 0 and 1, or that so few samples cannot tell: the truth is as likely
+                to lie below all of them, or above, as in one of the gaps between.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share: got {share}, expected between 0 and 1")
+        count = len(self.samples)
+        below = (count + 1) * (1 - share) / 2 - 1
+        if below < -1e-6:
+            raise ValueError(
+                f"samples: got {count}, expected at least {ceil(2 / (1 - share) - 1 - 1e-6)} for {share:g}"
+            )
+        ordered, first = self.samples.sort(0).values, int(max(0.0, below) + 1e-6)
+        low, high = (
+            torch.lerp(some[first], some[first + 1], max(0.0, below - first)) for some in (ordered, ordered.flip(0))
+        )
+        return low, high
+
+    def coverage(self, truth: Float[Tensor, "n c *space"], share: float) -> Float[Tensor, "n c *space"]:
+        """Where the truth lies in that interval, 1, and where not, 0; the mean is `share` if the samples are right."""
+        low, high = self.interval(share)
+        return ((truth >= low) & (truth <= high)).float()
 
 
 def reconstruct(

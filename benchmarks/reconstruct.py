@@ -1,0 +1,199 @@
+"""Reconstruction with a DiT as the prior, beside what needs none, a U-Net trained for it, and deepinv's algorithms.
+
+python benchmarks/reconstruct.py [--runs FOLDER] [--only NAME ...]
+
+The slices are of one template, MNI152: bands of 12 mm of it are held out, and of these the middle is reconstructed.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import deepinv
+import numpy as np
+import torch
+from modality import trained
+from reconstruct_flow import of_flow
+from results import PAGES, publish, table
+from supervised import supervised
+from torch import Tensor, nn
+
+from anydit.data import Bands, Slices
+from anydit.inference.config import Sampling
+from anydit.inference.pipeline import Pipeline
+from anydit.inverse.adapter import as_deepinv
+from anydit.inverse.classical import least_variation, plainly
+from anydit.inverse.corrections import DAPS, DPS, AnyCorrection, MomentMatching, PiGDM, Proximal
+from anydit.inverse.measurement import Measurement, checked
+from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, Operator, SuperResolution
+from anydit.inverse.reconstruct import reconstruct
+from anydit.recipes.slices import brain_slices
+
+SIGMA = 0.01
+"""Deviation of the noise on every measurement, where black is 0 and white is 1."""
+
+COUNT = 6
+"""Held-out slices that are reconstructed."""
+
+HEAD = ["problem", "method", "PSNR, dB", "SSIM", "residual", "calls", "seconds"]
+"""`residual`: in deviations of the noise, 1 is right. `calls` of the network and `seconds`: of one reconstruction."""
+
+LEVELS = (0.5, 0.8, 0.95)
+"""Intervals whose coverage is counted, by 39 samples."""
+
+PROBLEMS: dict[str, Operator] = {
+    "MRI x4": MRI(acceleration=4),
+    "MRI x8": MRI(acceleration=8),
+    "MRI x4, 4 coils": MRI(acceleration=4, coils=4),
+    "CT, 30 views": CT(views=30),
+    "CT, 60 views": CT(views=60),
+    "inpainting 70 %": Inpainting(known=0.3),
+    "super-resolution x4": SuperResolution(factor=4),
+    "deblurring": Deblurring(width=1.5),
+}
+
+FOUND = tuple[Tensor, int]
+"""Images on the data's own scale, and the network calls that each took."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Truth, what was measured of it, and a method's answer put beside the truth."""
+
+    name: str
+    truth: Tensor
+    measured: Measurement
+
+    def row(self, method: str, find: Callable[["Problem"], FOUND]) -> list[object]:
+        """Of the table; `find` is timed."""
+        began = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deepinv's own deprecations
+            x, calls = find(self)
+        seconds = (time.perf_counter() - began) / len(x)
+        unit, truth = (self.measured.unit(one).clamp(0, 1) for one in (x, self.truth))
+        psnr = float(deepinv.metric.PSNR()(unit, truth).mean())
+        ssim = float(deepinv.metric.SSIM()(unit, truth).mean())
+        row = [self.name, method, psnr, ssim, float(self.measured.residual(x).mean()), calls, seconds]
+        print(*(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row), sep=" | ", flush=True)
+        return row
+
+
+def ours(pipeline: Pipeline, how: AnyCorrection, steps: int, samples: int, problem: Problem) -> FOUND:
+    """The mean of some samples of the posterior."""
+    measured = problem.measured
+    found = reconstruct(
+        pipeline, measured.y, measured.physics, how=how, samples=samples, sigma=SIGMA, sampling=Sampling(steps=steps)
+    )
+    return found.mean, found.calls * samples
+
+
+def theirs(algorithm: str, pipeline: Pipeline, calls: int, problem: Problem) -> FOUND:
+    """One of deepinv's algorithms with our network as its denoiser."""
+    denoiser, l2 = as_deepinv(pipeline), deepinv.optim.data_fidelity.L2()
+    physics = problem.measured.physics
+    if algorithm == "DiffPIR":
+        model = deepinv.sampling.DiffPIR(denoiser, l2, sigma=SIGMA, max_iter=calls)
+    elif algorithm == "DDRM":
+        model = deepinv.sampling.DDRM(denoiser, sigmas=np.linspace(1, 0, calls + 1))
+    else:
+        model = deepinv.sampling.DPS(denoiser, num_steps=calls, dtype=torch.float32)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return problem.measured.own(model(problem.measured.y, physics)), calls
+
+
+def by_unet(network: nn.Module, problem: Problem) -> FOUND:
+    """The answer of a network that was trained on pairs."""
+    with torch.no_grad():
+        plain = problem.measured.physics.A_adjoint(problem.measured.y)
+        return problem.measured.own(network(plain)), 1
+
+
+def methods(name: str, pipeline: Pipeline, network: Callable[[], nn.Module]) -> dict[str, Callable[[Problem], FOUND]]:
+    """What is tried on a problem, by the name that the table has."""
+    def free(find: Callable[[Measurement], Tensor], problem: Problem) -> FOUND:
+        return find(problem.measured), 0
+
+    own = partial(partial, ours, pipeline)
+    found: dict[str, Callable[[Problem], FOUND]] = {
+        "measured": partial(free, plainly),
+        "total variation": partial(free, least_variation),
+    }
+    if name.startswith("MRI") and "coils" not in name:
+        found["U-Net trained on MRI x4"] = partial(by_unet, network())
+    found["deepinv's DiffPIR"] = partial(theirs, "DiffPIR", pipeline, 100)
+    if name in ("inpainting 70 %", "deblurring"):
+        found["deepinv's DDRM"] = partial(theirs, "DDRM", pipeline, 100)
+    found["deepinv's DPS"] = partial(theirs, "DPS", pipeline, 200)
+    return found | {
+        "Proximal, 1 sample": own(Proximal(), 50, 1),
+        "DAPS, 1 sample": own(DAPS(), 50, 1),
+        "PiGDM, 1 sample": own(PiGDM(), 50, 1),
+        "DPS, 1 sample": own(DPS(), 50, 1),
+        "MomentMatching, 1 sample": own(MomentMatching(), 25, 1),
+        "MomentMatching, mean of 2": own(MomentMatching(), 25, 2),
+        "MomentMatching, mean of 8": own(MomentMatching(), 25, 8),
+    }
+
+
+def held_out(data: Slices) -> Tensor:
+    """Slices in the middle of held-out bands, evenly spread."""
+    samples, bands = data.open("held_out"), data.held_out
+    assert isinstance(bands, Bands)
+    middle = [i for i, (_, _, k) in enumerate(samples.places) if bands.middle(k)]
+    at = torch.linspace(0, len(middle) - 1, COUNT).round().long()
+    return samples.read(torch.tensor(middle)[at]).x
+
+
+def posed(pipeline: Pipeline, truth: Tensor, name: str) -> Problem:
+    """A problem, measured."""
+    shape, bounds = tuple(truth.shape[1:]), pipeline.config.view.bounds
+    low, high = bounds or (0.0, 1.0)
+    physics = PROBLEMS[name].build(shape, SIGMA)
+    return Problem(name, truth, checked(physics((truth - low) / (high - low)), physics, SIGMA, shape, bounds))
+
+
+def coverage(pipeline: Pipeline, truth: Tensor, name: str, how: AnyCorrection) -> list[object]:
+    """How often the truth lies within intervals of 39 samples, where there is a brain."""
+    measured = posed(pipeline, truth, name).measured
+    found = reconstruct(
+        pipeline, measured.y, measured.physics, how=how, samples=39, sigma=SIGMA, sampling=Sampling(steps=25)
+    )
+    there = truth > 10
+    shares = [100 * float(found.coverage(truth, level)[there].mean()) for level in LEVELS]
+    return [name, type(how).__name__, *shares]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs here, go on with them")
+    parser.add_argument("--only", nargs="+", choices=[*PROBLEMS, "calibration", "flow"], help="only these problems")
+    known = parser.parse_args()
+    asked = known.only or [*PROBLEMS, "calibration", "flow"]
+    recipe = brain_slices()
+    done = trained(recipe, known.runs / "brain-slices")
+    assert isinstance(recipe.data, Slices)
+    truth, pipeline = held_out(recipe.data), done.pipeline
+    network = partial(supervised, recipe, MRI(acceleration=4), SIGMA, known.runs / "unet-x4.safetensors")
+    rows = list[list[object]]()
+    for name in (name for name in PROBLEMS if name in asked):
+        problem = posed(pipeline, truth, name)
+        rows += [problem.row(method, find) for method, find in methods(name, pipeline, network).items()]
+    parts = [table(HEAD, rows)] if rows else []
+    if "calibration" in asked:
+        some = [(name, how) for name in ("MRI x4", "inpainting 70 %") for how in (MomentMatching(), DAPS())]
+        of_them = [coverage(pipeline, truth, name, how) for name, how in some]
+        parts.append(table(["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)], of_them))
+    if "flow" in asked:
+        parts.append(of_flow(known.runs))
+    publish("reconstruct", "Reconstruction with a DiT as the prior", "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
