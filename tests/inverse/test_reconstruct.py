@@ -1,15 +1,19 @@
 """Reconstruction with a whole pipeline: shapes, scale, fit, and what is refused."""
 
+from pathlib import Path
+
 import deepinv
 import pytest
 import torch
 
 from anydit.inference.config import Sampling
-from anydit.inverse.corrections import DAPS, DPS, PiGDM, Proximal
+from anydit.inverse.corrections import DAPS, DPS, MomentMatching, PiGDM, Proximal
 from anydit.inverse.measurement import checked
 from anydit.inverse.operators import MRI, Inpainting, SuperResolution
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
+from anydit.train.loop import train
 from tests.inverse.test_adapter import IMAGE, pipeline
+from tests.train.tiny_codec import tiny_codec, tiny_latent
 
 SIGMA = 0.02
 
@@ -38,6 +42,37 @@ def test_a_sample_depends_on_its_seed_and_place_only():
     whole = reconstruct(pipe, y, operator, samples=3, **some).samples
     torch.testing.assert_close(reconstruct(pipe, y, operator, samples=3, batch=1, **some).samples, whole)
     torch.testing.assert_close(reconstruct(pipe, y, operator, samples=2, **some).samples, whole[:2])
+
+
+@pytest.mark.parametrize("operator", [Inpainting(known=0.4), MRI(), SuperResolution(factor=2)])
+def test_what_does_not_fit_is_moved_as_little_as_makes_it_fit(operator):
+    """The residual is 1, no less, where it was more; no other change of that size does it; the rest stays."""
+    built = operator.build(IMAGE, SIGMA)
+    truth, guess = torch.rand(2, 4, *IMAGE)
+    guess[3] = truth[3]
+    measured = checked(built.A(truth), built, SIGMA, IMAGE, None)
+    x = measured.fitted(guess)
+    torch.testing.assert_close(measured.residual(x)[:3], torch.ones(3), atol=0.01, rtol=0)
+    assert torch.equal(x[3], guess[3])
+    moved = (x - guess)[:3]
+    for other in ((truth - guess)[:3], torch.randn_like(moved)):
+        other = other / other.flatten(1).norm(dim=1)[:, None, None, None]
+        along = guess[:3] + 0.98 * moved.flatten(1).norm(dim=1)[:, None, None, None] * other
+        assert bool((measured.rows(torch.arange(3)).residual(along) > 1).all()), "a shorter way does not fit"
+
+
+@pytest.mark.parametrize("how", [Proximal(), PiGDM(), MomentMatching(2)])
+def test_samples_of_latents_fit_through_a_codec_that_loses_something(how, tmp_path: Path):
+    train(tiny_codec(steps=30), tmp_path / "codec", "cpu", lambda _: None)
+    pipe = train(tiny_latent(tmp_path / "codec", steps=2), tmp_path / "latent", "cpu", lambda _: None)
+    operator = Inpainting(known=0.5).build(IMAGE, SIGMA)
+    y = operator(torch.rand(2, *IMAGE))
+    some = {"how": how, "samples": 2, "sigma": SIGMA, "sampling": Sampling(steps=4)}
+    found = reconstruct(pipe, y, operator, **some)
+    lost = pipe.codec.decode(pipe.codec.encode(found.samples.flatten(0, 1))).unflatten(0, (2, 2))
+    assert (lost / 16 - found.samples / 16).square().mean().sqrt() > 2 * SIGMA, "the codec alone does not fit"
+    torch.testing.assert_close(found.residual, torch.ones(2, 2), atol=0.02, rtol=0)
+    assert found.samples.shape == (2, 2, *IMAGE)
 
 
 @pytest.mark.parametrize(("count", "share"), [(3, 0.5), (19, 0.9), (39, 0.95), (39, 0.5), (10, 0.75)])

@@ -1,6 +1,7 @@
 """What was measured: by which physics of deepinv's, with how much noise, and what that says of a sample."""
 
 from dataclasses import dataclass
+from math import log
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.tensors import per_sample
+
+FITS, HALVINGS = (1e-4, 1e8), 16
+"""How wide samples may be about what they are made to fit from, as squares in those of the noise; how exactly."""
 
 
 @runtime_checkable
@@ -62,6 +66,21 @@ class Measurement:
         """
         gamma = per_sample(variance / self.sigma**2, x)
         return self.physics.prox_l2(x, self.y if y is None else y, gamma)
+
+    def fitted(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        """The nearest to samples on the data's own scale whose residual is 1; those that have less stay as they are.
+
+        Noise explains a residual of 1: what fits better than that follows the noise (Morozov's discrepancy principle).
+        """
+        least, most = (torch.full((len(x),), log(v * self.sigma**2), device=x.device) for v in FITS)
+        unit, off = self.unit(x), self.residual(x) > 1
+        if not bool(off.any()):
+            return x
+        for _ in range(HALVINGS):
+            middle = (least + most) / 2
+            above = self.residual(self.own(self.closer(unit, middle.exp()))) > 1
+            least, most = torch.where(above, middle, least), torch.where(above, most, middle)
+        return torch.where(per_sample(off, x), self.own(self.closer(unit, most.exp())), x)
 
     def residual(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
         """How far samples on the data's own scale are from what was measured, in deviations of its noise.

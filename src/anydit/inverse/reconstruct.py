@@ -91,6 +91,8 @@ def reconstruct(
     The physics measures images on the scale where the data's bounds, as black and white are, are 0 and 1; data without
     bounds as they are. `sigma`: the noise's deviation (None: that of the physics' noise model). `samples`: of each
     measurement. `cond`: one value for all, or one for each measurement. The rest is as in `Pipeline.sample`.
+    A sample that is further from what was measured than its noise explains, as a codec's losses leave it, is moved as
+    little as makes it fit.
 
     Raises:
         ValueError: a measurement that the physics cannot have made of the model's samples, or an argument that the
@@ -119,7 +121,9 @@ def reconstruct(
     told = {name: _each(value, n, samples) for name, value in (cond or {}).items()}
     x = corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch)
     calls = sampling.sampler.calls(sampling.steps)
-    residual = measured.rows(torch.arange(len(x)) % n).residual(x.to(device))
+    all_of_them = measured.rows(torch.arange(len(x), device=device) % n)
+    x = all_of_them.fitted(x.to(device))
+    residual, x = all_of_them.residual(x), x.cpu()
     return Reconstruction(x.unflatten(0, (samples, n)), residual.unflatten(0, (samples, n)).cpu(), calls)
 
 
