@@ -30,7 +30,7 @@ from anydit.data.video.folder import VideoFolder
 from anydit.data.video.view import GIF, MP4, Videos
 from anydit.data.volumes.slices import Bands, Moved, Slices, SliceView
 from anydit.data.volumes.view import VolumeView
-from anydit.data.volumes.volumes import MNI152, Inside, Slab, Volumes, Whole
+from anydit.data.volumes.volumes import MNI152, EachSize, Inside, Slab, Volumes, Whole
 
 __all__ = [
     "GIF",
@@ -50,6 +50,7 @@ __all__ = [
     "Data",
     "DigitPairs",
     "Digits",
+    "EachSize",
     "Emoji",
     "Facts",
     "FashionMNIST",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anydit.data.images.decode import Crop, Fit, Stretch
+from anydit.data.images.decode import Crop, Fit, Stretch, Target
 from anydit.data.outside import Unreadable
 from anydit.data.video import decode as module
 from anydit.data.video.decode import Decoding, in_order, is_picture, is_video
@@ -24,8 +24,8 @@ def read(
     fit: Fit = Stretch(),  # noqa: B008
     shown: float | None = None,
 ) -> np.ndarray:
-    with Decoding(size, channels, fit, rate, shown).opened(path) as opened:
-        return np.stack(list(opened.picked()))
+    with Decoding(Target([size], channels, fit), rate, shown).opened(path) as opened:
+        return np.stack([frame.pixels for frame in opened.picked()])
 
 
 def refused(path: Path, **how: Any) -> str:

@@ -82,6 +82,21 @@ class Sizes:
 Buckets = Aspects | Sizes
 
 
+def several(buckets: Buckets, size: Size) -> tuple[Size, ...]:
+    """The sizes that `buckets` make of `size`.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    sizes = buckets.of(size)
+    if len(sizes) == 1:
+        raise ValueError(
+            f"data.buckets: got {buckets} of size {size}, which are no more sizes than {sizes[0]}; expected another "
+            "one in buckets.more, or a smaller buckets.multiple"
+        )
+    return sizes
+
+
 def nearest(image: Size, sizes: Sequence[Size]) -> int:
     """Which of `sizes` has the aspect nearest to that of an image; of several as near the first."""
     return min(range(len(sizes)), key=lambda i: share_off(image, sizes[i]))

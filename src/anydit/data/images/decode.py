@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anydit.config import config
-from anydit.data.images.aspects import Size, nearest, share_off
+from anydit.data.images.aspects import Buckets, Size, nearest, several, share_off
 from anydit.data.images.view import MODES
 from anydit.data.outside import Unreadable
 
@@ -96,6 +96,17 @@ class Target(NamedTuple):
     fit: Fit
     at_most: float = 1.0
 
+    @classmethod
+    def of(cls, size: Size, buckets: Buckets | None, channels: int, fit: Fit) -> "Target":
+        """Of one `size`, or of the sizes that `buckets` make of it.
+
+        Raises:
+            ValueError: those are no more than one.
+        """
+        if buckets is None:
+            return cls((size,), channels, fit)
+        return cls(several(buckets, size), channels, fit, buckets.at_most)
+
 
 class Fitted(NamedTuple):
     """An image of one of a target's sizes: `which`, and how far its aspect was from that, as a share of its area."""
@@ -118,10 +129,7 @@ def decode(source: Path | bytes, target: Target) -> Fitted:
             # JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size leaves the filter enough to work on.
             longest = 2 * max(max(size) for size in target.sizes)
             image.draft(None, (longest, longest))
-            upright = cast("Image.Image", ImageOps.exif_transpose(image))
-            which, off = _chosen(upright, target)
-            size = target.sizes[which]
-            pixels = np.asarray(target.fit.apply(in_mode(upright, MODES[target.channels]), size))
+            return fitted(cast("Image.Image", ImageOps.exif_transpose(image)), target)
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -129,6 +137,17 @@ def decode(source: Path | bytes, target: Target) -> Fitted:
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(why.splitlines()[0]) from None
+
+
+def fitted(image: Image.Image, target: Target) -> Fitted:
+    """An upright image in the size whose aspect is nearest to its own.
+
+    Raises:
+        Unreadable: its aspect is too far from that of all sizes.
+    """
+    which, off = _chosen(image, target)
+    size = target.sizes[which]
+    pixels = np.asarray(target.fit.apply(in_mode(image, MODES[target.channels]), size))
     return Fitted(np.ascontiguousarray(pixels.reshape(*size, target.channels).transpose(2, 0, 1)), which, off)
 
 

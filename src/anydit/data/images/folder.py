@@ -59,13 +59,8 @@ class ImageData(Data):
         return [self.size] if self.buckets is None else self.buckets.of(self.size)
 
     def _decoded(self, sources: Sources) -> Decoded:
-        if self.buckets is not None and len(self.sizes) < 2:
-            raise ValueError(
-                f"data.buckets: got {self.buckets} of size {self.size}, which are no more sizes than {self.sizes[0]}; "
-                "expected another one in buckets.more, or a smaller buckets.multiple"
-            )
-        at_most = 1.0 if self.buckets is None else self.buckets.at_most
-        return Cache(self.cache, Target(self.sizes, self.channels, self.fit, at_most), self.bad_limit).get(sources)
+        target = Target.of(self.size, self.buckets, self.channels, self.fit)
+        return Cache(self.cache, target, self.bad_limit).get(sources)
 
     def _samples(
         self,

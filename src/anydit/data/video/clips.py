@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anydit.config import config
 from anydit.data.base import Data, Facts, Part, Samples
+from anydit.data.buckets import by_bucket, by_size, shares
 from anydit.data.known import KNOWN, told
 from anydit.tensors import Batch, Stream
 
@@ -46,10 +47,12 @@ class Given:
         """With the mean of the known frames of clips to train on in place of those that are not known."""
         if task is None:
             return None
+        for part in by_size(train):
+            task.known(torch.empty(1, 1, *part.facts.size))
         count = min(len(train), FILL_FROM)
-        x = train.read(torch.arange(count) * len(train) // count).x
-        task.known(x)
-        return cls(task, tuple(x[:, :, : task.frames].mean((0, 2, 3, 4)).tolist()))
+        some = by_bucket(train, torch.arange(count) * len(train) // count, FILL_FROM)
+        known = [x[:, :, : task.frames].transpose(0, 1).flatten(1) for x in (train.read(ids).x for ids in some)]
+        return cls(task, tuple(torch.cat(known, 1).mean(1).tolist()))
 
     def beside(self, x: Float[Tensor, "b c t h w"]) -> dict[str, Tensor]:
         """The condition."""
@@ -82,12 +85,17 @@ class Moving(Samples, Protocol):
 
 @config
 class Stills(Data):
-    """Single frames of other data's videos, with their labels."""
+    """Single frames of other data's videos, with their labels. `size`: of those of this one (None: of the fullest)."""
 
     videos: Data
+    size: tuple[int, ...] | None = None
 
     def open(self, part: Part) -> Samples:
-        return StillSamples(self.videos.open(part))
+        found = self.videos.open(part)
+        of = [videos for videos in by_size(found) if self.size in (None, videos.facts.size)]
+        if not of:
+            raise ValueError(f"data.size: got {self.size}, expected that of some videos: {shares(found)}")
+        return StillSamples(of[0])
 
 
 @dataclass(frozen=True)

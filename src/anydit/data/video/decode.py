@@ -6,14 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
-from anydit.data.images.decode import FORMATS, MOST_PIXELS, SUFFIXES, Fit, Target, decode, in_mode
-from anydit.data.images.view import MODES
+from anydit.data.images.decode import FORMATS, MOST_PIXELS, SUFFIXES, Fitted, Target, decode, fitted
 from anydit.data.outside import Unreadable
 
 DEMUXERS = {
@@ -36,14 +34,12 @@ ALIKE = 1e-3
 MISSING = 0.1
 """The part of its length by which a file may end early; players do not look at it closer."""
 
-Frame = UInt8[np.ndarray, "c h w"]
-
 
 class Shown(NamedTuple):
     """A frame: from when on it is shown, in seconds, and what makes pixels of it."""
 
     seconds: float
-    load: Callable[[], Frame]
+    load: Callable[[], Fitted]
 
 
 class Film(NamedTuple):
@@ -53,37 +49,38 @@ class Film(NamedTuple):
     tick: float
     frames: Iterator[Shown]
 
-    def picked(self) -> Iterator[Frame]:
-        """What is shown at 0, 1 / rate, 2 / rate ... seconds from the first frame on.
+    def picked(self) -> Iterator[Fitted]:
+        """What is shown at 0, 1 / rate, 2 / rate ... seconds from the first frame on, all of one size.
 
         Raises:
-            Unreadable: the video is damaged, or longer than it may be.
+            Unreadable: the video is damaged, longer than it may be, or of an aspect that changes.
         """
         # Times are rounded to ticks: a frame that begins at 0.067 is the one of 2/30 s.
         slack, kept, total = min(self.tick, 0.25 / self.rate), 0, 0
-        before: Shown | None = None
+        before, which = cast("Shown | None", None), cast("int | None", None)
         for shown in self.frames:
-            pixels = None
+            frame = None
             while before is not None and kept / self.rate < shown.seconds - slack:
-                pixels = before.load() if pixels is None else pixels
-                kept, total = kept + 1, total + pixels.nbytes
+                frame = before.load() if frame is None else frame
+                kept, total = kept + 1, total + frame.pixels.nbytes
                 if total > MOST_BYTES:
                     raise Unreadable(f"longer than {MOST_BYTES >> 30} GiB at this size and rate; cut it into parts")
-                yield pixels
+                if which not in (None, frame.which):
+                    raise Unreadable("frames of different aspects, whose nearest sizes are not the same")
+                which = frame.which
+                yield frame
             before = shown
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How videos become frames: `size` (height, width), `channels`, `fit` as of images.
+    """How videos become frames of the `target`, each video of one of its sizes.
 
     `rate`: frames that are kept a second; None keeps the file's own. `pictures`: how many pictures of a folder are
     shown a second.
     """
 
-    size: tuple[int, int]
-    channels: int
-    fit: Fit
+    target: Target
     rate: float | None
     pictures: float | None
 
@@ -143,7 +140,7 @@ class Decoding:
             raise Unreadable(f"cut short: it ends after {end:.3g} of {stated:.3g} s")
         yield Shown(end, _nothing)
 
-    def _pixels(self, frame: Any, aspect: Any) -> Frame:
+    def _pixels(self, frame: Any, aspect: Any) -> Fitted:
         """A frame upright, its pixels square."""
         clear = any(component.is_alpha for component in frame.format.components)
         image = Image.fromarray(frame.to_ndarray(format="rgba" if clear else "rgb24"))
@@ -151,11 +148,7 @@ class Decoding:
             image = image.resize((max(1, round(image.width * float(aspect))), image.height))
         if frame.rotation:
             image = image.rotate(frame.rotation, expand=True)
-        return self._fitted(image)
-
-    def _fitted(self, image: Image.Image) -> Frame:
-        pixels = np.asarray(self.fit.apply(in_mode(image, MODES[self.channels]), self.size))
-        return np.ascontiguousarray(pixels.reshape(*self.size, self.channels).transpose(2, 0, 1))
+        return fitted(image, self.target)
 
     def _animation(self, path: Path) -> Film:
         times_ms = [time for time, _ in _gif(path)]
@@ -163,7 +156,7 @@ class Decoding:
 
         def frames() -> Iterator[Shown]:
             for start, (_, image) in zip([0.0, *ends.tolist()], _gif(path), strict=False):
-                yield Shown(start, lambda image=image: self._fitted(image))
+                yield Shown(start, lambda image=image: fitted(image, self.target))
             yield Shown(float(ends[-1]), _nothing)
 
         return Film(self.rate or len(ends) / float(ends[-1]), 0.01, frames())
@@ -185,9 +178,9 @@ class Decoding:
 
         return Film(self.rate or rate, ALIKE / rate, frames())
 
-    def _picture(self, file: Path) -> Frame:
+    def _picture(self, file: Path) -> Fitted:
         try:
-            return decode(file, Target((self.size,), self.channels, self.fit)).pixels
+            return decode(file, self.target)
         except Unreadable as error:
             raise Unreadable(f"{file.name}: {error}") from None
 
@@ -269,7 +262,7 @@ def _stated(container: Any, stream: Any) -> float | None:
     return container.duration / 1e6 if container.duration and len(container.streams) == 1 else None
 
 
-def _nothing() -> Frame:
+def _nothing() -> Fitted:
     raise AssertionError("the end of a video is not shown")
 
 

@@ -16,11 +16,12 @@ from jaxtyping import UInt8
 
 from anydit.config import Json, to_json
 from anydit.data.folders import refuse_parts
+from anydit.data.images.aspects import Size
 from anydit.data.images.cache import progress_bar, write_header
 from anydit.data.outside import OPEN, SHOWN, Skipped, Unreadable
 from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the mapped files and of how videos are decoded: another number makes all of them anew."""
 
 CAPTION = ".txt"
@@ -34,12 +35,17 @@ MOST_FRAMES = 2**31
 
 
 class Prepared(NamedTuple):
-    """A video's frames `[t c h w]` in a mapped file, and how many there are a second."""
+    """A video's frames `[t c h w]` in a mapped file, their `size` (height, width), and how many there are a second.
+
+    `off`: how far its aspect is from that of its size, as a share of its area.
+    """
 
     name: str
     file: Path
     frames: int
     rate: float
+    size: Size
+    off: float
 
 
 class Listing(NamedTuple):
@@ -107,7 +113,8 @@ def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tu
         if "unreadable" in said:
             skipped.append((name, said["unreadable"]))
         else:
-            kept.append(Prepared(name, file, said["frames"], said["rate"]))
+            high, wide = said["size"]
+            kept.append(Prepared(name, file, said["frames"], said["rate"], (high, wide), said["off"]))
     return kept, skipped
 
 
@@ -141,7 +148,8 @@ def _key(path: Path, how: Decoding) -> str:
     """Of a video as it is now, decoded so."""
     parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
     states = [(str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK)) for p in parts]
-    about = [SCHEMA, how.size, how.channels, to_json(how.fit), how.rate, how.pictures, states]
+    sizes, channels, fit, at_most = how.target
+    about = [SCHEMA, sizes, at_most, channels, to_json(fit), how.rate, how.pictures, states]
     return sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
@@ -170,15 +178,19 @@ def _decode(path: Path, how: Decoding, file: Path) -> None:
 
 def _decoded(path: Path, how: Decoding, file: Path) -> Json:
     """Write the frames; what there is to say of them."""
-    temporary, shape, frames = file.with_name(f".{uuid4().hex}.npy"), (how.channels, *how.size), 0
+    temporary, shape, frames, off = file.with_name(f".{uuid4().hex}.npy"), (), 0, 0.0
     try:
         with how.opened(path) as film, temporary.open("wb") as out:
-            write_header(out, (MOST_FRAMES, *shape))
-            for frame in film.picked():
-                if not frames % 256 and shutil.disk_usage(file.parent).free < 256 * frame.nbytes:
+            for pixels, _, beside in film.picked():
+                if not frames:
+                    shape = pixels.shape
+                    write_header(out, (MOST_FRAMES, *shape))
+                if not frames % 256 and shutil.disk_usage(file.parent).free < 256 * pixels.nbytes:
                     raise OSError(f"no room for {path.name}")
-                out.write(frame.tobytes())
-                frames += 1
+                out.write(pixels.tobytes())
+                frames, off = frames + 1, max(off, beside)
+            if not frames:
+                raise Unreadable("too short for a single frame")
             out.seek(0)
             write_header(out, (frames, *shape))
             out.flush()
@@ -186,4 +198,4 @@ def _decoded(path: Path, how: Decoding, file: Path) -> Json:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return {"frames": frames, "rate": film.rate}
+    return {"frames": frames, "rate": film.rate, "size": shape[1:], "off": off}

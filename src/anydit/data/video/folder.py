@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from anydit.config import check_fraction, check_positive, config
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
-from anydit.data.images.decode import Crop, Fit
+from anydit.data.buckets import shares, together
+from anydit.data.images.aspects import Buckets
+from anydit.data.images.decode import Crop, Fit, Target
 from anydit.data.known import KNOWN
 from anydit.data.outside import Skipped, Unreadable, check_skipped, rows_of, told
 from anydit.data.video.clips import First, Given, Stills, frames_in
@@ -29,9 +32,10 @@ class VideoFolder(Data):
 
     One subfolder for each class (at any depth in it), or all in `path` and unconditional. `seconds`: of a clip, `rate`:
     frames a second that it has (None: the files' own), `stride`: seconds from clip to clip (None: a clip's). `size`
-    (height, width), `channels`, `fit`, `bad_limit`, `cache`: as of images. `pictures_rate`: of folders of pictures.
-    `captions`: each video has a text beside it, NAME.txt, the condition "text". `held_out`: the share of videos kept
-    from training, by name. `task`: what is told of a clip, as the condition "known".
+    (height, width), `channels`, `fit`, `buckets`, `bad_limit`, `cache`: as of images. `shorter`: seconds of clips of
+    videos that are too short for `seconds`; a video's clips are of the longest that it lasts. `pictures_rate`: of
+    folders of pictures. `captions`: each video has a text beside it, NAME.txt, the condition "text". `held_out`: the
+    share of videos kept from training, by name. `task`: what is told of a clip, as the condition "known".
     """
 
     path: Path = Path("videos")
@@ -41,6 +45,8 @@ class VideoFolder(Data):
     size: tuple[int, int] = (64, 64)
     channels: Literal[1, 3] = 3
     fit: Fit = Crop()
+    buckets: Buckets | None = None
+    shorter: tuple[float, ...] = ()
     pictures_rate: float | None = None
     captions: bool = False
     task: First | None = None
@@ -54,25 +60,33 @@ class VideoFolder(Data):
                 check_positive(name, getattr(self, name))
         if min(self.size) < 1:
             raise ValueError(f"size: got {self.size}, expected a height and a width of at least 1")
+        if self.buckets is not None:
+            self.buckets.of(self.size)
+        if not all(0 < each < before for before, each in pairwise((self.seconds, *self.shorter))):
+            raise ValueError(
+                f"shorter: got {self.shorter}, expected each below the one before, seconds {self.seconds:g}"
+            )
         check_share(self.held_out)
         check_fraction("bad_limit", self.bad_limit)
         if self.rate is not None:
-            frames_in("seconds", self.seconds, self.rate)
+            self._lengths(self.rate)
             frames_in("stride", self.stride or self.seconds, self.rate)
 
     @property
     def sizes(self) -> Sequence[tuple[int, ...]]:
-        return [] if self.rate is None else [(frames_in("seconds", self.seconds, self.rate), *self.size)]
+        of = [self.size] if self.buckets is None else self.buckets.of(self.size)
+        return [] if self.rate is None else [(n, *size) for n in self._lengths(self.rate) for size in of]
 
     def open(self, part: Part) -> Samples:
         root = self.path.expanduser()
         found = listing(root)
-        how = Decoding(self.size, self.channels, self.fit, self.rate, self.pictures_rate)
+        target = Target.of(self.size, self.buckets, self.channels, self.fit)
+        how = Decoding(target, self.rate, self.pictures_rate)
         cache = (self.cache.expanduser() if self.cache else cache_folder()) / "videos"
         decoded, skipped = prepare(root, found.videos, how, cache)
         rate = self.rate or _common_rate(decoded)
-        length = frames_in("data.seconds", self.seconds, rate)
-        videos, texts, unusable = self._usable(root, decoded, length, rate)
+        lengths = self._lengths(rate, "data.")
+        videos, texts, unusable = self._usable(root, decoded, lengths[-1], rate)
         skipped = [*skipped, *unusable]
         check_skipped(skipped, len(found.videos), self.bad_limit, "videos")
         if part == "train":
@@ -84,39 +98,55 @@ class VideoFolder(Data):
             )
         classes = {"label": tuple(found.classes)} if found.classes else {}
         words = ("text",) if self.captions else ()
-        facts = Facts(self.channels, (length, *self.size), classes, texts=words, view=Videos(rate=rate))
+        facts = Facts(self.channels, (lengths[0], *self.size), classes, texts=words, view=Videos(rate=rate))
 
-        def samples(part: Part) -> VideoSamples:
-            return VideoSamples(self._clips(videos, part, length, rate), facts, self, labels, texts)
+        def samples(part: Part, facts: Facts, given: Given | None = None) -> Samples:
+            clips = self._clips(videos, part, lengths, rate)
+            return together([VideoSamples(of, replace(facts, size=size), self, labels, texts, given)
+                             for size, of in clips.items()])  # fmt: skip
 
-        if self.task is None:
-            return samples(part)
-        given, fields = Given.of(self.task, samples("train")), {KNOWN: 2 * self.channels}
-        return replace(samples(part), facts=replace(facts, fields=fields), given=given)
+        if self.task is not None:
+            given = Given.of(self.task, samples("train", facts))
+            found = samples(part, replace(facts, fields={KNOWN: 2 * self.channels}), given)
+        else:
+            found = samples(part, facts)
+        if part == "train" and (self.buckets or self.shorter):
+            _tell_sizes(found, videos, self.fit)
+        return found
 
-    def _clips(self, videos: Sequence[Prepared], part: Part, length: int, rate: float) -> "list[Clip]":
-        """The clips of one part."""
-        stride = frames_in("data.stride", self.stride or self.seconds, rate)
+    def _lengths(self, rate: float, at: str = "") -> list[int]:
+        """Frames that clips can have, the longest first."""
+        return [frames_in(f"{at}shorter" if i else f"{at}seconds", seconds, rate)
+                for i, seconds in enumerate((self.seconds, *self.shorter))]  # fmt: skip
+
+    def _clips(
+        self, videos: Sequence[Prepared], part: Part, lengths: Sequence[int], rate: float
+    ) -> "dict[tuple[int, ...], list[Clip]]":
+        """The clips of one part, by their size."""
         rows: list[int] = rows_of([one.name for one in videos], self.held_out, part).tolist()
         if not rows:
             raise ValueError(
                 f"data.held_out: got {self.held_out}, which leaves none of {len(videos)} videos in the part {part}; "
                 "expected at least one"
             )
-        return [
-            Clip(i, start, videos[i].file) for i in rows for start in range(0, videos[i].frames - length + 1, stride)
-        ]
+        found = dict[tuple[int, ...], list[Clip]]()
+        for i in rows:
+            length = next(n for n in lengths if n <= videos[i].frames)
+            stride = frames_in("data.stride", self.stride, rate) if self.stride else length
+            starts = range(0, videos[i].frames - length + 1, stride)
+            found.setdefault((length, *videos[i].size), []).extend(Clip(i, start, videos[i].file) for start in starts)
+        return found
 
     def _usable(
-        self, root: Path, videos: Sequence[Prepared], length: int, rate: float
+        self, root: Path, videos: Sequence[Prepared], shortest: int, rate: float
     ) -> tuple[list[Prepared], list[str], Skipped]:
         """The videos that have a clip, and a caption where that is asked for; these; and the other videos."""
+        field, least = ("shorter", self.shorter[-1]) if self.shorter else ("seconds", self.seconds)
         kept, texts, skipped = list[Prepared](), list[str](), list[tuple[str, str]]()
         for one in videos:
             try:
-                if one.frames < length:
-                    lasts, expected = one.frames / rate, f"expected at least data.seconds {self.seconds:g}"
-                    raise Unreadable(f"too short: {lasts:.3g} s, {expected}")
+                if one.frames < shortest:
+                    raise Unreadable(f"too short: {one.frames / rate:.3g} s, expected at least data.{field} {least:g}")
                 texts.append(caption(root, one.name) if self.captions else "")
                 kept.append(one)
             except Unreadable as error:
@@ -134,7 +164,7 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoSamples:
-    """Clips `[c t h w]`, values 0 to 1; `labels` and `texts` of each video, where there are any."""
+    """Clips of one size `[c t h w]`, values 0 to 1; `labels` and `texts` of each video, where there are any."""
 
     clips: Sequence[Clip]
     facts: Facts
@@ -145,7 +175,7 @@ class VideoSamples:
 
     @property
     def stills(self) -> Data:
-        return Stills(replace(self.data, task=None))
+        return Stills(replace(self.data, task=None), self.facts.size)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -170,6 +200,12 @@ def _common_rate(videos: Sequence[Prepared]) -> float:
                 f"{videos[0].name}, {one.rate:.4g} in {one.name}; expected a rate to bring all to"
             )
     return videos[0].rate if videos else 1.0
+
+
+def _tell_sizes(samples: Samples, videos: Sequence[Prepared], fit: Fit) -> None:
+    """Say which sizes clips have, and what becomes of frames that have another aspect."""
+    cut = fit.told(max(one.off for one in videos))
+    print(f"{len(samples)} clips of frames x height x width: {shares(samples)}; {cut}.", file=sys.stderr)
 
 
 def _tell(others: int, skipped: Skipped, count: int) -> None:

@@ -211,9 +211,10 @@ def common(found: Sequence[Prepared], whole: bool) -> dict[str, Any]:
     for what, (field, of) in kinds.items():
         for one in found:
             if of(one) != of(first):
+                crops = ", crops (--data.crop), or each size as a bucket (--data.buckets EachSize)"
                 raise ValueError(
                     f"{field}: got volumes of different {what}: {of(first)} in {first.name}, {of(one)} in {one.name}; "
-                    "expected all to be alike"
+                    f"expected all to be alike{crops if what == 'size' else ''}"
                 )
     for one in found:
         if not np.allclose(spacing_of(one.affine), spacing_of(first.affine), rtol=SAME):

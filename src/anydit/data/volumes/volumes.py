@@ -4,16 +4,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import isfinite, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from anydit.config import config
+from anydit.config import check_at_least, config
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
+from anydit.data.buckets import shares, together
 from anydit.data.outside import rows_of
 from anydit.data.volumes.files import Prepared, Reading, Size, common, mapped, placed, prepare
 from anydit.data.volumes.view import VolumeView
@@ -76,15 +78,36 @@ class Inside:
 
 
 @config
+class EachSize:
+    """Whole volumes of several sizes: each size is a bucket, of which a batch is.
+
+    Where an axis is no multiple of `multiple` voxels, which the patch must divide, `fill` follows after its end.
+    """
+
+    multiple: int = 1
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("buckets.multiple", self.multiple, 1)
+        if not isfinite(self.fill):
+            raise ValueError(f"buckets.fill: got {self.fill}, expected a finite number")
+
+    def of(self, size: Size) -> Size:
+        """The size of the samples that volumes of a size become."""
+        return cast("Size", tuple(-(-n // self.multiple) * self.multiple for n in size))
+
+
+@config
 class Volumes(Data):
     """The NIfTI files, or else the DICOM series, at any depth in the folder `path` (or one file), values as they are.
 
     `channels`: words of file names; files whose names differ by these alone are the channels of one sample. `frames`: a
     file of four axes is several volumes, not several channels. `crop`: voxels of a sample, `crops` of every volume, at
     random places (None: whole volumes), which are `inside`. `axes`: turn all to these, as "RAS"; `spacing`: bring all
-    to it, in mm (None for both: as they are, and all alike). `nan`: what stands for NaN (None: refuse it). `bad_limit`:
-    the share that may be unreadable (a handful always, unless 0); they are skipped. `cache`: where volumes are kept.
-    `symmetric`: left and right are mirror images, so that a place is told by how far it is from the middle.
+    to it, in mm (None for both: as they are, and all alike). `nan`: what stands for NaN (None: refuse it). `buckets`:
+    whole volumes may differ in size (None: refuse it). `bad_limit`: the share that may be unreadable (a handful always,
+    unless 0); they are skipped. `cache`: where volumes are kept. `symmetric`: left and right are mirror images, so that
+    a place is told by how far it is from the middle.
     """
 
     path: Path = Path("volumes")
@@ -96,6 +119,7 @@ class Volumes(Data):
     axes: str | None = None
     spacing: tuple[float, float, float] | None = None
     nan: float | None = None
+    buckets: EachSize | None = None
     held_out: Whole | Slab = Whole()
     bad_limit: float = 0.0
     cache: Path | None = None
@@ -130,16 +154,30 @@ class Volumes(Data):
         return found
 
     def open(self, part: Part) -> Samples:
+        if self.crop is not None and self.buckets is not None:
+            raise ValueError(f"data.buckets: got {self.buckets} beside crops, expected whole volumes: --data.crop None")
         found = self.prepared(part)
-        grid = common(found, whole=self.crop is None)
-        kept = self._of_part(found, part)
-        size = self.crop or found[0].size
+        grid = common(found, whole=self.crop is None and self.buckets is None)
+        kept, every = self._of_part(found, part), self._by_size(found)
+        size = max(every, key=lambda size: len(every[size]))
         if self.crop is not None:
             self._check_room(kept, self.crop, part)
         view = replace(VolumeView(names=self.channels or None), affine=placed(found, size, self.crop is None), **grid)
         places = tuple(f"{axis} in {view.length}" for axis in ("|x|" if self.symmetric else "x", "y", "z"))
         facts = Facts(found[0].shape[1], size, numbers={"place": places} if self.crop else {}, view=view)
-        return VolumeSamples(kept, facts, self, part)
+        samples = together([VolumeSamples(some, replace(facts, size=size), self, part)
+                            for size, some in self._by_size(kept).items()])  # fmt: skip
+        if self.buckets is not None and part == "train":
+            _tell_sizes(samples, kept, self.buckets)
+        return samples
+
+    def _by_size(self, volumes: Sequence[Prepared]) -> dict[Size, list[Prepared]]:
+        """The volumes by the size of the samples that they become."""
+        found = dict[Size, list[Prepared]]()
+        for one in volumes:
+            size = self.crop or (self.buckets.of(one.size) if self.buckets else one.size)
+            found.setdefault(size, []).append(one)
+        return found
 
     def _of_part(self, found: Sequence[Prepared], part: Part) -> Sequence[Prepared]:
         """The volumes of one part: all of them where the parts are slabs."""
@@ -156,7 +194,7 @@ class Volumes(Data):
 
 @dataclass(frozen=True)
 class VolumeSamples:
-    """Whole volumes, or crops at places that follow from the sample's id."""
+    """Whole volumes of one size, or crops at places that follow from the sample's id."""
 
     volumes: Sequence[Prepared]
     facts: Facts
@@ -180,12 +218,18 @@ class VolumeSamples:
             one = self.volumes[which]
             array = mapped(one.file)[volume - int(ends[which])]
             start = self._start(array, volume, crop) if self.data.crop else (0, 0, 0)
-            x.append(_part(array, start, self.facts.size))
+            x.append(_part(array, start, self.facts.size) if self.data.buckets is None else self._filled(array))
             middle = [a + (n - 1) / 2 for a, n in zip(start, self.facts.size, strict=True)]
             x_mm, *rest = (one.affine @ [*middle, 1])[:3]
             places.append([abs(x_mm) if self.data.symmetric else x_mm, *rest])
         cond = {"place": torch.from_numpy(np.array(places, np.float32))} if self.data.crop else {}
         return Batch(torch.from_numpy(np.stack(x).astype(np.float32, copy=False)), cond, ids)
+
+    def _filled(self, array: Shaped[np.ndarray, "c i j k"]) -> Shaped[np.ndarray, "c *size"]:
+        """A whole volume, with what its bucket has after the end of its axes."""
+        assert self.data.buckets is not None, "else sizes are as they are"
+        beside = [(0, n - have) for n, have in zip(self.facts.size, array.shape[1:], strict=True)]
+        return np.pad(array, [(0, 0), *beside], constant_values=self.data.buckets.fill)
 
     def _start(self, array: Shaped[np.ndarray, "c i j k"], volume: int, crop: int) -> tuple[int, ...]:
         """Where a crop begins: the first of some random places that is inside, else the one with most in it."""
@@ -200,6 +244,13 @@ class VolumeSamples:
             if inside is None or full >= inside.share:
                 return start
         return best[1]
+
+
+def _tell_sizes(samples: Samples, volumes: Sequence[Prepared], buckets: EachSize) -> None:
+    """Say which sizes volumes have, and how much of a sample is none of them."""
+    most = max(1 - prod(one.size) / prod(buckets.of(one.size)) for one in volumes)
+    filled = f"; at most {most:.0%} of a sample is filled up with {buckets.fill:g}" if most else ""
+    print(f"{len(samples)} volumes by size: {shares(samples)}{filled}.", file=sys.stderr)
 
 
 def _region(size: Sequence[int], held_out: Whole | Slab, part: Part) -> Bounds:
