@@ -100,8 +100,9 @@ def test_places_are_kept_where_all_have_them(tmp_path: Path):
 def test_what_is_not_asked_for_or_makes_no_sense_is_refused(tmp_path: Path):
     root = folder_of(tmp_path / "in", 4)
     said = refused(data_of(root, buckets=None))
-    assert "volumes of different size: (8, 8, 8) in sub-00.nii.gz, (8, 12, 8) in sub-01.nii.gz" in said
-    assert "crops (--data.crop), or each size as a bucket (--data.buckets EachSize)" in said
+    assert said.startswith(
+        "data.crop, data.buckets: got volumes of different size: (8, 8, 8) in sub-00.nii.gz, (8, 12, "
+    )
     assert "data.buckets: got EachSize(multiple=4, fill=-7.0) beside crops, expected whole volumes" in refused(
         data_of(root, crop=(4, 4, 4))
     )

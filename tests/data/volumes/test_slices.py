@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from anydit.data import Bands, Inside, Moved, Slices, SliceView, Volumes, Whole
+from anydit.data import Bands, EachSize, Inside, Moved, Slices, SliceView, Volumes, Whole
 from anydit.data.volumes.slices import centered
 from anydit.recipes.slices import brain_slices
 from tests.data.volumes.scans import nifti, values
@@ -115,6 +115,7 @@ def test_copies_are_moved_a_little_and_always_alike(tmp_path: Path):
         (lambda: Slices(across=3), "across"),
         (lambda: Slices(size=(0, 4)), "size"),
         (lambda: Slices(volumes=Volumes(crop=(4, 4, 4))), "volumes.crop"),
+        (lambda: Slices(volumes=Volumes(buckets=EachSize())), "volumes.buckets"),
         (lambda: Bands(every=1), "every"),
         (lambda: Moved(by=0.6), "by"),
         (lambda: SliceView(across=5), "across"),
@@ -129,7 +130,7 @@ def test_slices_of_different_sizes_need_one(tmp_path: Path):
     nifti(tmp_path / "a.nii.gz", values(8, 10, 6))
     nifti(tmp_path / "b.nii.gz", values(9, 10, 4))
     data = Slices(volumes=Volumes(path=tmp_path), held_out=ALL)
-    with pytest.raises(ValueError, match=r"data\.crop"):
+    with pytest.raises(ValueError, match=r"data\.size"):
         data.open("train")
     assert len(replace(data, size=(8, 8)).open("train")) == 10
 

@@ -196,25 +196,25 @@ def mapped(file: Path) -> Shaped[np.ndarray, "volumes c i j k"]:
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def common(found: Sequence[Prepared], whole: bool) -> dict[str, Any]:
+def common(found: Sequence[Prepared], sizes: str | None) -> dict[str, Any]:
     """What all volumes have in common: code, unit, quantity, as a view has them.
 
     Raises:
-        ValueError: they lie on grids that one model should not see as one; `whole`: sizes count, too.
+        ValueError: they lie on grids that one model should not see as one; their sizes count, too, unless no field says
+            what becomes of different `sizes`.
     """
     first, kinds = found[0], {
         "channels": ("data.channels", lambda one: one.shape[1]),
         "axes to": ("data.axes", lambda one: axes_of(one.affine)),
         "unit": ("data.path", lambda one: one.unit),
-        "size": ("data.crop", lambda one: one.size if whole else None),
+        "size": (sizes, lambda one: one.size if sizes else None),
     }  # fmt: skip
     for what, (field, of) in kinds.items():
         for one in found:
             if of(one) != of(first):
-                crops = ", crops (--data.crop), or each size as a bucket (--data.buckets EachSize)"
                 raise ValueError(
                     f"{field}: got volumes of different {what}: {of(first)} in {first.name}, {of(one)} in {one.name}; "
-                    f"expected all to be alike{crops if what == 'size' else ''}"
+                    "expected all to be alike"
                 )
     for one in found:
         if not np.allclose(spacing_of(one.affine), spacing_of(first.affine), rtol=SAME):

@@ -119,10 +119,12 @@ class Slices(Data):
             raise ValueError(f"size: got {self.size}, expected at least 1 voxel")
         if self.volumes.crop is not None or self.volumes.inside is not None:
             raise ValueError("volumes.crop, volumes.inside: got a crop, expected None: slices are of whole volumes")
+        if self.volumes.buckets is not None:
+            raise ValueError("volumes.buckets: got some, expected None: data.size says what becomes of different sizes")
 
     def open(self, part: Part) -> Samples:
         found = self.volumes.prepared(part)
-        grid = common(found, whole=self.size is None)
+        grid = common(found, None if self.size else "data.size")
         kept = self.held_out.kept(found, part) if isinstance(self.held_out, Whole) else found
         places = [place for which, one in enumerate(kept) for place in self._of(which, one, part)]
         if not places:

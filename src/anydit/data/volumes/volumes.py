@@ -157,7 +157,7 @@ class Volumes(Data):
         if self.crop is not None and self.buckets is not None:
             raise ValueError(f"data.buckets: got {self.buckets} beside crops, expected whole volumes: --data.crop None")
         found = self.prepared(part)
-        grid = common(found, whole=self.crop is None and self.buckets is None)
+        grid = common(found, None if self.crop or self.buckets else "data.crop, data.buckets")
         kept, every = self._of_part(found, part), self._by_size(found)
         size = max(every, key=lambda size: len(every[size]))
         if self.crop is not None:
