@@ -35,6 +35,35 @@ def test_samples_are_on_the_data_s_scale_and_fit(how):
     assert found.residual.shape == (3, 2) and bool((found.residual < 3).all())
 
 
+class Saturated(deepinv.physics.Physics):
+    """A sensor whose answer levels off towards white."""
+
+    def A(self, x, **_):  # noqa: N802
+        return torch.tanh(2 * x)
+
+
+def test_dps_takes_operators_that_are_not_linear_and_nothing_else_does():
+    pipe, truth, operator = pipeline(), 0.2 + 0.6 * torch.rand(1, *IMAGE), Saturated()
+    y, some = operator.A(truth), {"samples": 2, "sigma": 0.1, "sampling": Sampling(steps=20)}
+    found = reconstruct(pipe, y, operator, {"label": 1}, how=DPS(), **some)
+    measured = checked(y.expand(2, -1, -1, -1), operator, 0.1, IMAGE, (0.0, 16.0), linear=False)
+    blind = measured.residual(pipe.sample(2, {"label": 1}, steps=20))
+    assert bool((found.residual[:, 0] < 0.7 * blind).all())
+    with pytest.raises(ValueError, match="physics: got Saturated, expected a linear operator"):
+        reconstruct(pipe, y, operator, {"label": 1}, how=Proximal(), **some)
+
+
+class Squares(deepinv.physics.Inpainting):
+    def A(self, x, **_):  # noqa: N802
+        return super().A(x).square()
+
+
+def test_an_operator_that_says_it_is_linear_and_is_not_is_found_out():
+    operator = Squares(IMAGE, torch.ones(1, 8, 8))
+    with pytest.raises(ValueError, match="got Squares, which is not linear"):
+        reconstruct(pipeline(), torch.rand(1, *IMAGE), operator, {"label": 1}, sigma=SIGMA)
+
+
 def test_a_sample_depends_on_its_seed_and_place_only():
     pipe, operator = pipeline(), physics()
     y = operator(torch.rand(2, *IMAGE))

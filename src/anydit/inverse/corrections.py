@@ -113,6 +113,11 @@ class Correction(ABC):
         """Whether its x0 is a draw, to which noise is added anew at each step."""
         return False
 
+    @property
+    def linear(self) -> bool:
+        """Whether the physics has to be."""
+        return True
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -169,11 +174,11 @@ class MomentMatching(Correction):
         e, measured = estimated(setting, denoiser, xt, t, cond), setting.measured
 
         def spread(v: Tensor) -> Tensor:
-            along = e.pull(measured.physics.A_adjoint(v))
+            along = e.pull(measured.linear.A_adjoint(v))
             return measured.sigma**2 * v + measured.physics.A(setting.seen(e.x0 + along) - e.seen)
 
         v = _conjugate_gradients(spread, measured.y - measured.physics.A(e.seen), self.iterations)
-        return Denoised(e.x0 + e.pull(measured.physics.A_adjoint(v)), e.variance)
+        return Denoised(e.x0 + e.pull(measured.linear.A_adjoint(v)), e.variance)
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
@@ -207,6 +212,10 @@ class DPS(Correction):
 
     def __post_init__(self) -> None:
         check_positive("scale", self.scale)
+
+    @property
+    def linear(self) -> bool:
+        return False
 
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         e, measured = estimated(setting, denoiser, xt, t, cond), setting.measured

@@ -15,12 +15,17 @@ FITS, HALVINGS = (1e-4, 1e8), 16
 
 
 @runtime_checkable
-class Physics(Protocol):
-    """What is asked of an operator; deepinv's `LinearPhysics` has all of it."""
+class AnyPhysics(Protocol):
+    """What is asked of any operator; all of deepinv's have it."""
 
     def A(self, x: Tensor, /) -> Tensor:  # noqa: N802
         """Measures `x`, without noise."""
         ...
+
+
+@runtime_checkable
+class Physics(AnyPhysics, Protocol):
+    """What is asked of a linear operator; deepinv's `LinearPhysics` has all of it."""
 
     def A_adjoint(self, y: Tensor, /) -> Tensor:  # noqa: N802
         """The transpose of `A`."""
@@ -39,9 +44,15 @@ class Measurement:
     """
 
     y: Float[Tensor, "b ..."]
-    physics: Physics
+    physics: AnyPhysics
     sigma: float
     bounds: tuple[float, float] | None = None
+
+    @property
+    def linear(self) -> Physics:
+        """The physics, which has to be linear."""
+        assert isinstance(self.physics, Physics), "checked before"
+        return self.physics
 
     def unit(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         """Samples on the data's own scale, as the physics has them."""
@@ -65,7 +76,7 @@ class Measurement:
         `variance`: of each of their values. `y`: in place of what was measured.
         """
         gamma = per_sample(variance / self.sigma**2, x)
-        return self.physics.prox_l2(x, self.y if y is None else y, gamma)
+        return self.linear.prox_l2(x, self.y if y is None else y, gamma)
 
     def fitted(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         """The nearest to samples on the data's own scale whose residual is 1; those that have less stay as they are.
@@ -96,18 +107,24 @@ class Measurement:
 
 
 def checked(
-    y: Tensor, physics: Physics, sigma: float | None, shape: tuple[int, ...], bounds: tuple[float, float] | None
+    y: Tensor,
+    physics: AnyPhysics,
+    sigma: float | None,
+    shape: tuple[int, ...],
+    bounds: tuple[float, float] | None,
+    linear: bool = True,
 ) -> Measurement:
     """A measurement of samples of `shape` (`[c, *space]`), refused where the physics or the noise contradict it.
 
-    `sigma`: None takes what the physics' own noise model says.
+    `sigma`: None takes what the physics' own noise model says. `linear`: whether the physics has to be.
 
     Raises:
         ValueError: noise of no size, another shape or kind of numbers than the physics measures, values that are not
-            finite, physics that is not linear or measures nothing.
+            finite, physics that measures nothing or is not linear but has to be.
     """
-    if not isinstance(physics, Physics):
-        raise ValueError(f"physics: got {type(physics).__name__}, expected a linear operator of deepinv's")
+    expected = "a linear operator of deepinv's; DPS takes others, too" if linear else "an operator of deepinv's"
+    if not isinstance(physics, Physics if linear else AnyPhysics):
+        raise ValueError(f"physics: got {type(physics).__name__}, expected {expected}")
     if sigma is None:
         told = getattr(getattr(physics, "noise_model", None), "sigma", None)
         if told is None:
@@ -123,6 +140,8 @@ def checked(
         raise ValueError(f"physics: got {error}, expected an operator on samples of shape {shape}") from error
     if not bool(sketch.abs().max() > 0):
         raise ValueError("physics: got an operator that measures nothing, as a mask without any place is")
+    if linear and not is_linear(physics, like, sketch):
+        raise ValueError(f"physics: got {type(physics).__name__}, which is not linear; expected {expected}")
     if y.is_complex() != sketch.is_complex():
         names = {True: "complex", False: "real"}
         raise ValueError(f"y: got {names[y.is_complex()]} numbers, expected {names[sketch.is_complex()]} ones")
@@ -132,3 +151,8 @@ def checked(
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise ValueError("y: got NaN or infinity, expected finite values")
     return Measurement(y, physics, sigma, bounds)
+
+
+def is_linear(physics: AnyPhysics, x: Float[Tensor, "b c *space"], y: Tensor) -> bool:
+    """Whether the physics, which makes `y` of `x`, makes minus three times that of minus three times `x`."""
+    return torch.allclose(physics.A(-3 * x), -3 * y, rtol=1e-3, atol=1e-3 * float(y.abs().max()))

@@ -14,7 +14,7 @@ from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.corrections import AnyCorrection, Corrected, MomentMatching, Setting, stretch
-from anydit.inverse.measurement import Physics, checked
+from anydit.inverse.measurement import AnyPhysics, Physics, checked
 from anydit.tensors import Denoiser, Tokens, changed
 
 
@@ -76,7 +76,7 @@ class Reconstruction:
 def reconstruct(
     pipeline: Pipeline,
     y: Tensor,
-    physics: Physics,
+    physics: AnyPhysics,
     cond: Mapping[str, Given] | None = None,
     *,
     how: AnyCorrection = MomentMatching(),  # noqa: B008 (frozen)
@@ -106,7 +106,7 @@ def reconstruct(
     width = stretch(pipeline.codec, bounds, (channels, *space), device)
     with torch.no_grad():
         shape = tuple(pipeline.codec.decode(torch.zeros(1, channels, *space, device=device)).shape[1:])
-    measured, n = checked(y.to(device), physics, sigma, shape, bounds), len(y)
+    measured, n = checked(y.to(device), physics, sigma, shape, bounds, how.linear), len(y)
     sampling = sampling or config.sampling
     if how.decoupled:
         sampling = replace(sampling, sampler=Renoise())
@@ -122,7 +122,7 @@ def reconstruct(
     x = corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch)
     calls = sampling.sampler.calls(sampling.steps)
     all_of_them = measured.rows(torch.arange(len(x), device=device) % n)
-    x = all_of_them.fitted(x.to(device))
+    x = all_of_them.fitted(x.to(device)) if isinstance(physics, Physics) else x.to(device)
     residual, x = all_of_them.residual(x), x.cpu()
     return Reconstruction(x.unflatten(0, (samples, n)), residual.unflatten(0, (samples, n)).cpu(), calls)
 
