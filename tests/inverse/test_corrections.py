@@ -76,7 +76,7 @@ def exact(normal: Normal, at: Setting, xt: Tensor, t: Tensor) -> tuple[Tensor, T
 @pytest.mark.parametrize("physics", [inpainting(), sensing()])
 @pytest.mark.parametrize(
     ("how", "width"),
-    [(Proximal(), WHITE), (PiGDM(), WHITE), (MomentMatching(40), WHITE), (MomentMatching(40), SMOOTH)],
+    [(Proximal(spread=1), WHITE), (PiGDM(), WHITE), (MomentMatching(40), WHITE), (MomentMatching(40), SMOOTH)],
 )
 def test_the_mean_of_normal_data_is_exact(path, physics, how, width):
     normal, at = Normal(path, covariance(width)), setting(path, physics, 3)
@@ -101,7 +101,7 @@ def test_times_differ_within_a_batch():
         def denoise(self, xt, t, cond):
             return Denoised(torch.cat([normal.denoise(x[None], s[None], cond).x0 for x, s in zip(xt, t, strict=True)]))
 
-    for how in (Proximal(), PiGDM(), DPS(), MomentMatching(40)):
+    for how in (Proximal(spread=1), PiGDM(), DPS(), MomentMatching(40)):
         got = Corrected(Each(Linear(), normal.c), how, at).denoise(xt, t, {}).x0
         expected = torch.stack([exact(normal, at, xt, t[i : i + 1])[0][i] for i in range(2)])
         torch.testing.assert_close(got.flatten(1), expected, atol=2e-3, rtol=2e-3)
@@ -113,13 +113,13 @@ def test_daps_draws_from_the_posterior_of_white_data():
     measured = at.measured.rows(torch.zeros(b, dtype=torch.long))
     many = Setting(at.path, at.codec, measured, at.stretch, torch.arange(b))
     xt, t = torch.randn(1, 1, SIDE, SIDE), torch.full((1,), 0.6)
-    draws = Corrected(normal, DAPS(), many).denoise(xt.expand(b, -1, -1, -1), t.expand(b), {}).x0.flatten(1)
+    draws = Corrected(normal, DAPS(spread=1), many).denoise(xt.expand(b, -1, -1, -1), t.expand(b), {}).x0.flatten(1)
     mean, cov = exact(normal, at, xt, t)
     torch.testing.assert_close(draws.mean(0), mean[0], atol=0.06, rtol=0)
     torch.testing.assert_close(draws.var(0), cov.diagonal(), atol=0.05, rtol=0.05)
 
 
-@pytest.mark.parametrize(("how", "width"), [(MomentMatching(20), SMOOTH), (DAPS(), WHITE)])
+@pytest.mark.parametrize(("how", "width"), [(MomentMatching(20), SMOOTH), (DAPS(spread=1), WHITE)])
 def test_samples_are_those_of_the_posterior(how, width):
     """From noise to data: mean and covariance are the exact ones given the measurement alone."""
     b, path = 3000, Linear()
@@ -135,3 +135,17 @@ def test_samples_are_those_of_the_posterior(how, width):
     mean, cov = exact(normal, at, torch.zeros(1, 1, SIDE, SIDE), torch.ones(1))
     torch.testing.assert_close(x.mean(0), mean[0], atol=0.08, rtol=0)
     torch.testing.assert_close(x.var(0), cov.diagonal(), atol=0.08, rtol=0.1)
+
+
+@pytest.mark.parametrize("how", [Proximal, DAPS])
+def test_the_less_the_denoiser_leaves_unknown_the_less_a_measurement_moves_it(how):
+    normal, at = Normal(Linear(), covariance(WHITE)), setting(Linear(), inpainting(), 3)
+    xt, t = torch.randn(3, 1, SIDE, SIDE), torch.full((3,), 0.6)
+    plain = normal.denoise(xt, t, {}).x0
+    moved = [
+        (Corrected(normal, how(spread=spread), at).denoise(xt, t, {}).x0 - plain).square().mean()
+        for spread in (1e-4, 0.2, 1.0)
+    ]
+    assert moved[0] < 0.05 * moved[1] < 0.05 * moved[2]
+    with pytest.raises(ValueError, match="spread"):
+        how(spread=0.0)

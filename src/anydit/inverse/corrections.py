@@ -21,6 +21,9 @@ from anydit.tensors import Cond, Denoised, Denoiser, Stream, changed, per_sample
 FAINT = 0.1
 """Below this alpha, xt tells so little of the data that its gradient is not asked: the prior's variance stands in."""
 
+NOT_WHITE = 0.2
+"""What a denoiser leaves unknown of images, as a share of what it would of white data; 1/7 in DiffPIR."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -137,12 +140,18 @@ class Proximal(Correction):
     """Puts the estimate right by what was measured, as if the data were normal about it: no gradient, one call a step.
 
     The estimate of DiffPIR (Zhu 2023, arXiv 2305.08995) and DDNM. Through a codec the corrected data are encoded anew,
-    as by the hard data consistency of ReSample (Song 2023, arXiv 2307.08123).
+    as by the hard data consistency of ReSample (Song 2023, arXiv 2307.08123). `spread`: what the denoiser leaves
+    unknown, as a share of what it would of white data.
     """
+
+    spread: float = NOT_WHITE
+
+    def __post_init__(self) -> None:
+        check_positive("spread", self.spread)
 
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         answer = denoiser.denoise(xt, t, cond)
-        right = setting.measured.closer(setting.seen(answer.x0), setting.variance(t))
+        right = setting.measured.closer(setting.seen(answer.x0), self.spread * setting.variance(t))
         return Denoised(setting.latents(right), answer.variance)
 
 
@@ -232,8 +241,13 @@ class DAPS(Correction):
     """Decoupled annealing (Zhang 2024, arXiv 2407.01521): draws data given xt and what was measured, then adds noise.
 
     Given xt, data are taken as normal about the denoiser's estimate; the draw solves for perturbed measurements, which
-    is exact for linear operators and needs no Langevin steps.
+    is exact for linear operators and needs no Langevin steps. `spread`: as in `Proximal`.
     """
+
+    spread: float = NOT_WHITE
+
+    def __post_init__(self) -> None:
+        check_positive("spread", self.spread)
 
     @property
     def decoupled(self) -> bool:
@@ -241,7 +255,7 @@ class DAPS(Correction):
 
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         answer, measured = denoiser.denoise(xt, t, cond), setting.measured
-        seen, variance = setting.seen(answer.x0), setting.variance(t)
+        seen, variance = setting.seen(answer.x0), self.spread * setting.variance(t)
         stream, key = Stream(setting.seed, "daps"), int(2**31 * float(t[0]))
         moved = seen + per_sample(variance.sqrt(), seen) * stream.normal(key, setting.rows, tuple(seen.shape[1:]))
         shape = (*measured.y.shape[1:], 2) if measured.y.is_complex() else tuple(measured.y.shape[1:])
