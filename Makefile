@@ -35,7 +35,7 @@ types: $(VENV)/dev.stamp ## the types, with pyright
 	$(bin)/pyright --warnings
 
 check: $(VENV)/dev.stamp ## the tests, with their coverage of branches
-	$(bin)/python -m pytest --cov --cov-report=term
+	$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 examples: $(VENV)/dev.stamp ## run each of examples/
 	set -e; for file in $(examples); do echo "$$file"; $(bin)/python "$$file"; done
