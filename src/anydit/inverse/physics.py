@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from anydit.inverse.eigen import Eigen
+
 ITERATIONS, TOLERANCE = 300, 1e-5
 """Of conjugate gradients, where an operator has no closed form: they end at either."""
 
@@ -19,7 +21,7 @@ RING = 1.5
 """How far from the middle simulated coils lie, in halves of the image."""
 
 
-class OfReal(deepinv.physics.LinearPhysics):
+class OfReal(Eigen):
     """MRI of images with one, real channel; measurements are as those of the `mri` that it wraps.
 
     `prox_l2` is exact for one coil: of a real image the spectrum at -k is the conjugate of that at k, so that what is
@@ -53,7 +55,7 @@ class OfReal(deepinv.physics.LinearPhysics):
         return torch.fft.ifftn(both / (1 + gamma * self.share), dim=self.axes).real
 
 
-class Projections(deepinv.physics.Tomography):
+class Projections(Eigen, deepinv.physics.Tomography):
     """Parallel projections of images that need not be square, `[n c detector view]`, in means over the longer side.
 
     A line through that many pixels of value 1 measures 1.
