@@ -27,6 +27,9 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("Train a recipe, or go on with a run.", "train digits"),
     "sample": Command("Draw samples from a run or an exported folder.", "sample runs/digits --label 3 -n 16"),
+    "reconstruct": Command(
+        "Reconstruct what was measured, with a run as the prior.", "reconstruct runs/digits --physics inpainting"
+    ),
     "evaluate": Command("Show how good a run's samples are, beside held-out real data.", "evaluate runs/digits"),
     "profile": Command("Show what a recipe or a run costs: FLOPs, memory, time.", "profile digits"),
     "convert": Command(
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """The page that `anydit --help` prints."""
-    rows = [f"  {name:10}{c.help}\n{'':12}anydit {c.example}" for name, c in COMMANDS.items()]
+    rows = [f"  {name:12}{c.help}\n{'':14}anydit {c.example}" for name, c in COMMANDS.items()]
     return "\n".join(
         [
             "anydit: any data, one Diffusion Transformer.\n",

@@ -9,7 +9,7 @@ from typing import Any, cast
 import deepinv
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Shaped
 from torch import Tensor
 
 from anydit.inverse.eigen import Eigen
@@ -80,6 +80,33 @@ class Projections(Eigen, deepinv.physics.Tomography):
     def _inside(self, x: Tensor) -> Tensor:
         top, left = ((self.img_width - n) // 2 for n in self.size)
         return x[:, :, top : top + self.size[0], left : left + self.size[1]]
+
+
+class Framed(Eigen):
+    """Physics of larger images, of which samples are the middle: there is nothing around them."""
+
+    def __init__(self, inner: deepinv.physics.LinearPhysics, size: tuple[int, ...], larger: tuple[int, ...]) -> None:
+        super().__init__(noise_model=cast("Any", inner.noise_model), implicit_backward_solver=False,
+                         max_iter=ITERATIONS, tol=TOLERANCE)  # fmt: skip
+        self.inner, self.size, self.larger = inner, size, larger
+
+    def A(self, x: Tensor, **_: object) -> Tensor:  # noqa: N802
+        return self.inner.A(middle(x, self.larger))
+
+    def A_adjoint(self, y: Tensor, **_: object) -> Tensor:  # noqa: N802
+        return middle(self.inner.A_adjoint(y), self.size)
+
+    def noise(self, x: Tensor, **_: object) -> Tensor:
+        return self.inner.noise(x)
+
+
+def middle(x: Shaped[Tensor, "b c *space"], size: tuple[int, ...]) -> Shaped[Tensor, "b c *size"]:
+    """As much of `x` about its middle, that of a Fourier transform, as `size` holds; 0 where it holds more."""
+    edges = list[int]()
+    for n, m in zip(x.shape[2:], size, strict=True):
+        before = m // 2 - n // 2
+        edges = [before, m - n - before, *edges]
+    return F.pad(x, edges)
 
 
 class BlockMeans(deepinv.physics.LinearPhysics):

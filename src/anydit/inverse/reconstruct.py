@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, prod
 
 import torch
 from jaxtyping import Float
@@ -12,9 +12,10 @@ from torch import Tensor
 from anydit.diffusion.samplers import Renoise
 from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
-from anydit.inference.pipeline import Pipeline
+from anydit.inference.pipeline import GRADIENT_COST, TOKENS_AT_ONCE, Pipeline
 from anydit.inverse.corrections import AnyCorrection, Corrected, MomentMatching, Setting, stretch
 from anydit.inverse.measurement import AnyPhysics, Physics, checked
+from anydit.model.tokens import grid_of
 from anydit.tensors import Denoiser, Tokens, changed
 
 
@@ -101,12 +102,9 @@ def reconstruct(
     if samples < 1:
         raise ValueError(f"samples: got {samples}, expected at least 1")
     config, device, bounds = pipeline.config, pipeline.device, pipeline.config.view.bounds
-    space = config.model.size or ()
-    channels = config.model.out_channels // (1 + config.model.learned_variance)
-    width = stretch(pipeline.codec, bounds, (channels, *space), device)
-    with torch.no_grad():
-        shape = tuple(pipeline.codec.decode(torch.zeros(1, channels, *space, device=device)).shape[1:])
-    measured, n = checked(y.to(device), physics, sigma, shape, bounds, how.linear), len(y)
+    width = stretch(pipeline.codec, bounds, _latents(pipeline), device)
+    measured, n = checked(y.to(device), physics, sigma, data_shape(pipeline), bounds, how.linear), len(y)
+    batch = gradients_at_once(pipeline) if batch is None else batch
     sampling = sampling or config.sampling
     if how.decoupled:
         sampling = replace(sampling, sampler=Renoise())
@@ -125,6 +123,23 @@ def reconstruct(
     x = all_of_them.fitted(x.to(device)) if isinstance(physics, Physics) else x.to(device)
     residual, x = all_of_them.residual(x), x.cpu()
     return Reconstruction(x.unflatten(0, (samples, n)), residual.unflatten(0, (samples, n)).cpu(), calls)
+
+
+def data_shape(pipeline: Pipeline) -> tuple[int, ...]:
+    """That of one of the model's samples, `(c, *space)`, as the physics measures them."""
+    with torch.no_grad():
+        return tuple(pipeline.codec.decode(torch.zeros(1, *_latents(pipeline), device=pipeline.device)).shape[1:])
+
+
+def gradients_at_once(pipeline: Pipeline) -> int:
+    """Of how many samples a gradient through the network is asked in one call, unless something else is said."""
+    config = pipeline.config.model
+    return max(1, TOKENS_AT_ONCE // GRADIENT_COST // prod(grid_of(config.size or (), config.patch)))
+
+
+def _latents(pipeline: Pipeline) -> tuple[int, ...]:
+    config = pipeline.config.model
+    return config.out_channels // (1 + config.learned_variance), *(config.size or ())
 
 
 def _each(value: Given, n: int, samples: int) -> Given:

@@ -1,0 +1,166 @@
+"""k-space as scanners give it: which of it is measured, what its coils see, how noisy and how bright it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import deepinv
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from anydit.inverse.operators import MRI
+from anydit.inverse.physics import Framed, middle, mri, random_columns
+
+CENTER = 12
+"""From coils' maps frequencies are left out that are farther than this from 0: coils are smooth."""
+
+BRIGHT = 0.995
+"""The part of an image that is at most white."""
+
+OUTER = 0.1
+"""The part of k-space at its edges, along each axis, in which there is nothing but noise."""
+
+
+@dataclass(frozen=True)
+class KSpace:
+    """Centred k-space of `n` slices or volumes, 0 where `mask` says that nothing was measured, and what is known of it.
+
+    `truth`: the image in the file, if any. `spacing`: from pixel to pixel along each axis in mm, if the file says it.
+    """
+
+    y: Complex[Tensor, "n coils *space"]
+    mask: Bool[Tensor, "*space"]
+    truth: Float[Tensor, "n 1 *smaller"] | None = None
+    spacing: tuple[float, ...] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything was measured."""
+        return bool(self.mask.all())
+
+
+def measured_of(y: Complex[Tensor, "n coils *space"]) -> Bool[Tensor, "*space"]:
+    """Where anything was measured: where k-space is 0 in all coils of all slices, nothing was.
+
+    Raises:
+        ValueError: that is everywhere.
+    """
+    mask = (y != 0).flatten(0, 1).any(0)
+    if not bool(mask.any()):
+        raise ValueError("k-space: got zeros alone, expected that something is measured")
+    columns = mask.flatten(0, -2).any(0)
+    return columns.expand(mask.shape) if bool(mask[..., columns].float().mean() > 0.9) else mask
+
+
+def images(y: Complex[Tensor, "n coils *space"]) -> Complex[Tensor, "n coils *space"]:
+    """The centred, orthonormal inverse transform."""
+    axes = tuple(range(2, y.ndim))
+    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(y, dim=axes), dim=axes, norm="ortho"), dim=axes)
+
+
+def spectra(x: Complex[Tensor, "n coils *space"]) -> Complex[Tensor, "n coils *space"]:
+    """The inverse of `images`."""
+    axes = tuple(range(2, x.ndim))
+    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, dim=axes), dim=axes, norm="ortho"), dim=axes)
+
+
+def together(y: Complex[Tensor, "n coils *space"]) -> Float[Tensor, "n 1 *space"]:
+    """The magnitude of the images of all coils together, by the root of their squares."""
+    return images(y).abs().square().sum(1, keepdim=True).sqrt()
+
+
+def narrowed(k: KSpace, size: Sequence[int]) -> KSpace:
+    """k-space of the middle of its images, along axes that are measured whole and are longer than `size`: exactly so.
+
+    Scanners read out more than the image along one axis; fastMRI's twice as much.
+
+    Raises:
+        ValueError: `size` is larger.
+    """
+    there = tuple(k.mask.shape)
+    if any(n < m for n, m in zip(there, size, strict=True)):
+        raise ValueError(f"k-space: got a size of {there}, expected at least the model's {tuple(size)}")
+    same = [bool((k.mask == k.mask.narrow(axis, 0, 1)).all()) for axis in range(len(there))]
+    inner = tuple(m if alike else n for n, m, alike in zip(there, size, same, strict=True))
+    if inner == there:
+        return k
+    mask = k.mask
+    for axis, n in enumerate(inner):
+        mask = mask.narrow(axis, 0, n) if n < mask.shape[axis] else mask
+    y = spectra(middle(images(k.y), inner)) * mask
+    return KSpace(y, mask, k.truth, k.spacing)
+
+
+def undersampled(k: KSpace, operator: MRI) -> KSpace:
+    """Whole k-space as the operator would have measured it."""
+    columns = random_columns(k.mask.shape[-1], operator.acceleration, operator.center, operator.seed)
+    return KSpace(k.y * columns, columns.expand(k.mask.shape), k.truth, k.spacing)
+
+
+def maps_of(k: KSpace) -> Complex[Tensor, "n coils *space"]:
+    """What each coil sees, with the phase of the image, from the middle of k-space, where all of it is measured.
+
+    Images of low resolution over their magnitude together (McKenzie 2002, self-calibrating SENSE): with them the image
+    is real, and is that of `together`. Nothing here is ESPIRiT, whose maps may be given instead.
+
+    Raises:
+        ValueError: k-space is not measured at frequency 0.
+    """
+    window = torch.ones(())
+    for axis, n in enumerate(k.mask.shape):
+        reach = _reach(k.mask, axis)
+        at = (torch.arange(n) - n // 2).abs() / (reach + 1)
+        line = torch.where(at < 1, 0.5 * (1 + torch.cos(torch.pi * at)), 0)
+        window = window * line.reshape(-1, *(1,) * (k.mask.ndim - 1 - axis))
+    low = images(k.y * window.to(k.y.device))
+    total = low.abs().square().sum(1, keepdim=True).sqrt()
+    alike = torch.full_like(low, low.shape[1] ** -0.5)
+    return torch.where(total > 1e-6 * total.max(), low / total.clamp(min=1e-30), alike)
+
+
+def _reach(mask: Bool[Tensor, "*space"], axis: int) -> int:
+    """How far from frequency 0, to both sides along an axis, everything is measured; at most `CENTER`."""
+    at = [n // 2 for n in mask.shape]
+    line = mask[tuple(slice(None) if i == axis else n for i, n in enumerate(at))]
+    zero = at[axis]
+    if not bool(line[zero]):
+        raise ValueError("mask: got one without the middle of k-space, expected the frequencies near 0 to be measured")
+    most = min(CENTER, zero, len(line) - 1 - zero)
+    return next((r for r in range(most) if not bool(line[zero - r - 1] and line[zero + r + 1])), most)
+
+
+def noise_of(k: KSpace) -> float:
+    """The deviation of the noise in real and imaginary parts, from the outermost frequencies that are measured.
+
+    The median of magnitudes there, as a normal distribution has it: what is left of the image makes it no smaller.
+    """
+    outer = torch.zeros_like(k.mask)
+    for axis, n in enumerate(k.mask.shape):
+        edge = max(1, round(OUTER * n / 2))
+        outer = outer | _at_edges(n, edge).reshape(-1, *(1,) * (k.mask.ndim - 1 - axis))
+    there = k.y[:, :, outer & k.mask if bool((outer & k.mask).any()) else k.mask]
+    return float(torch.view_as_real(there).abs().median()) / 0.6745
+
+
+def _at_edges(n: int, edge: int) -> Bool[Tensor, " n"]:
+    at = torch.arange(n)
+    return (at < edge) | (at >= n - edge)
+
+
+def brightness(k: KSpace) -> float:
+    """What counts as white in the images that k-space shows by itself."""
+    return float(together(k.y).flatten().quantile(BRIGHT)) if k.y[:, :1].numel() < 2**24 else float(together(k.y).max())
+
+
+def physics_of(
+    k: KSpace, maps: Complex[Tensor, "coils *space"] | None, shape: tuple[int, ...], noise: object
+) -> deepinv.physics.LinearPhysics:
+    """The physics of samples of `shape` that are the middle of what k-space shows."""
+    there = tuple(k.mask.shape)
+    inner = mri(k.mask, maps, shape[0], noise, k.y.device)
+    return inner if there == shape[1:] else Framed(inner, shape[1:], there)
+
+
+def parts(y: Complex[Tensor, "n coils *space"], one: bool) -> Float[Tensor, "n 2 ..."]:
+    """k-space as deepinv has it, with real and imaginary parts; `one`: without an axis of coils."""
+    return torch.view_as_real(y[:, 0] if one else y).movedim(-1, 1).contiguous()

@@ -1,0 +1,121 @@
+"""Reconstructs all that a task holds, beside what needs no model, and says how good each is."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anydit.codecs.quality import psnr, ssim
+from anydit.inference.conditions import Given
+from anydit.inference.config import Sampling
+from anydit.inference.pipeline import Pipeline
+from anydit.inverse.classical import least_variation, plainly
+from anydit.inverse.corrections import AnyCorrection
+from anydit.inverse.measurement import Measurement
+from anydit.inverse.reconstruct import gradients_at_once, reconstruct
+from anydit.inverse.task import Task
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one way of reconstructing found, `[n c *space]` on the data's own scale, and how far from the measurement.
+
+    `residual`: in deviations of the noise, of which 1 is what the noise explains.
+    """
+
+    name: str
+    x: Float[Tensor, "n c *space"]
+    residual: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """All ways, the model's last; how far samples differ, if there are several; how far each is off; what it cost."""
+
+    ways: tuple[Found, ...]
+    deviation: Float[Tensor, "n c *space"] | None
+    truth: Float[Tensor, "n c *space"] | None
+    residual: Float[Tensor, " samples"]
+    calls: int
+    seconds: float
+
+    @property
+    def mean(self) -> Float[Tensor, "n c *space"]:
+        """The model's best guess."""
+        return self.ways[-1].x
+
+    def quality(self, way: Found, bounds: tuple[float, float] | None) -> tuple[float, float | None] | None:
+        """PSNR in decibels and SSIM, if the truth is known; of data without bounds for the range of the truth."""
+        if self.truth is None:
+            return None
+        low, high = bounds or (float(self.truth.min()), float(self.truth.max()))
+        extent = max(high - low, 1e-12)
+        return psnr(way.x, self.truth, extent), ssim(way.x, self.truth, extent)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to draw: how what was measured is taken in, so many samples of each, by a sampler, from a seed."""
+
+    how: AnyCorrection
+    sampling: Sampling
+    samples: int = 8
+    seed: int = 0
+
+
+def solve(
+    pipeline: Pipeline, task: Task, way: Way, cond: Mapping[str, Given], progress: Callable[[int, int], None]
+) -> Solution:
+    """Reconstruct every measurement of a task; `progress` is told how many are done, and of how many.
+
+    Raises:
+        ValueError: as `anydit.inverse.reconstruct`.
+    """
+    at_once = max(1, gradients_at_once(pipeline) // max(1, way.samples))
+    parts = [(job, slice(i, i + at_once)) for job in task.jobs for i in range(0, len(job.y), at_once)]
+    ways, deviations, residuals = dict[str, list[Found]](), list[Tensor](), list[Tensor]()
+    done, total, start, calls = 0, sum(len(job.y) for job in task.jobs), time.monotonic(), 0
+    for index, (job, rows) in enumerate(parts):
+        measured = task.measured(job, pipeline, rows)
+        one = reconstruct(
+            pipeline, measured.y, job.physics, cond, how=way.how, samples=way.samples, sigma=task.sigma,
+            sampling=way.sampling, seed=way.seed + index,
+        )  # fmt: skip
+        for each in (*_without_model(measured), _found(f"mean of {way.samples}", one.mean, measured)):
+            ways.setdefault(each.name, []).append(each)
+        calls, done = one.calls, done + len(one.mean)
+        residuals.append(one.residual.flatten())
+        if way.samples > 1:
+            deviations.append(one.deviation)
+        progress(done, total)
+    return Solution(
+        tuple(Found(name, torch.cat([p.x for p in some]), torch.cat([p.residual for p in some]))
+              for name, some in ways.items()),
+        torch.cat(deviations) if deviations else None,
+        _truth(task),
+        torch.cat(residuals),
+        calls,
+        time.monotonic() - start,
+    )  # fmt: skip
+
+
+def _without_model(measured: Measurement) -> Iterator[Found]:
+    """What the measurement shows by itself and, of images and volumes, the least total variation."""
+    with torch.no_grad():
+        plain = plainly(measured)
+        yield _found("measurement", plain, measured)
+        if plain.ndim in (4, 5):
+            yield _found("total variation", least_variation(measured), measured)
+
+
+def _found(name: str, x: Tensor, measured: Measurement) -> Found:
+    with torch.no_grad():
+        return Found(name, x.cpu(), measured.residual(x.to(measured.y.device)).cpu())
+
+
+def _truth(task: Task) -> Float[Tensor, "n c *space"] | None:
+    known = [job.truth for job in task.jobs if job.truth is not None]
+    return torch.cat(known) if len(known) == len(task.jobs) else None

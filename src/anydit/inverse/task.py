@@ -1,0 +1,216 @@
+"""From what a file holds to measurements with their physics, on the model's scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import deepinv
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from anydit.codecs.normalize import Normalizer
+from anydit.inference.pipeline import Pipeline
+from anydit.inverse import kspace as ks
+from anydit.inverse.kspace import KSpace
+from anydit.inverse.measurement import Measurement, Physics, checked
+from anydit.inverse.operators import MRI, Inpainting, Operator, Sensors, check_complex
+from anydit.inverse.reconstruct import data_shape
+
+SIGMA = 0.02
+"""The noise's deviation where nothing is said: of 1 between the data's bounds, or of their own deviation."""
+
+LEAST, BEYOND, FAR = 0.1, 0.05, 10.0
+"""The part of the model's range that values fill at least; by which they may leave it; deviations from the mean."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Measurements `y[n ...]` by one physics, and of what on the data's own scale, if that is known."""
+
+    y: Tensor
+    physics: Physics
+    truth: Float[Tensor, "n c *space"] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Jobs, the noise's deviation on their scale, what a file's values are multiplied by to come to the model's scale.
+
+    `notes`: sentences on what was measured, found or assumed on the way.
+    """
+
+    jobs: Sequence[Job]
+    sigma: float
+    scale: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    def measured(self, job: Job, pipeline: Pipeline, rows: slice) -> Measurement:
+        """Some measurements of a job, checked."""
+        y = job.y[rows].to(pipeline.device)
+        return checked(y, job.physics, self.sigma, data_shape(pipeline), pipeline.config.view.bounds)
+
+
+def of_samples(
+    pipeline: Pipeline, x: Float[Tensor, "n c *space"], operator: Operator, sigma: float | None, scale: float | None
+) -> Task:
+    """Samples on a scale of their own, measured synthetically; `scale`: what they are multiplied by, None for 1.
+
+    Raises:
+        ValueError: another shape than the model's, or values that are not normalised as its data.
+    """
+    shape = data_shape(pipeline)
+    x = check_shape(x, shape) * (scale or 1.0)
+    check_values(pipeline, x, scale is not None)
+    sigma = _sigma(pipeline, sigma)
+    physics = operator.build(shape, sigma, pipeline.device)
+    low, high = pipeline.config.view.bounds or (0.0, 1.0)
+    assert isinstance(physics, deepinv.physics.LinearPhysics)
+    with torch.no_grad():
+        y = torch.cat([physics((one.to(pipeline.device) - low) / (high - low)) for one in x.split(1)])
+    note = f"measured synthetically, with noise of deviation {sigma:.3g}"
+    return Task([Job(y, physics, x)], sigma, scale or 1.0, (note,))
+
+
+def of_measurements(
+    pipeline: Pipeline, y: Float[Tensor, "n ..."], operator: Operator, sigma: float | None, scale: float | None
+) -> Task:
+    """What was measured, in the units of the data's own scale; of inpainting and sensors NaN where nothing was.
+
+    Raises:
+        ValueError: the operator makes measurements of another shape, the noise is not known, or nothing is unknown.
+    """
+    if sigma is None:
+        raise ValueError("sigma: got none, expected --sigma, the deviation of the noise in what was measured")
+    shape, device, y = data_shape(pipeline), pipeline.device, y * (scale or 1.0)
+    low, high = pipeline.config.view.bounds or (0.0, 1.0)
+    physics = operator.build(shape, sigma, device)
+    with torch.no_grad():
+        black = physics.A(torch.ones(1, *shape, device=device)).cpu()
+    if tuple(y.shape[1:]) != tuple(black.shape[1:]):
+        raise ValueError(
+            f"scan: got measurements of shape {tuple(y.shape)}, expected [n, {', '.join(map(str, black.shape[1:]))}], "
+            f"which {type(operator).__name__} makes of samples of {shape}"
+        )
+    if not isinstance(operator, Inpainting | Sensors):
+        return Task([Job((y - low * black) / (high - low), physics)], sigma, scale or 1.0)
+    jobs = list[Job]()
+    for one in y.split(1):
+        known = ~one.isnan()
+        if bool(known.all()) or not bool(known.any()):
+            raise ValueError("scan: got an array that is known everywhere or nowhere, expected NaN at what is unknown")
+        noise: Any = deepinv.physics.GaussianNoise(sigma)
+        here = deepinv.physics.Inpainting(
+            cast("Any", shape), known.float().to(device), noise_model=noise, device=device
+        )
+        jobs.append(Job(torch.where(known, (one - low) / (high - low), 0), here))
+    return Task(jobs, sigma, scale or 1.0)
+
+
+def of_kspace(
+    pipeline: Pipeline,
+    k: KSpace,
+    operator: Operator,
+    sigma: float | None,
+    scale: float | None,
+    maps: Complex[Tensor, "n coils *space"] | None = None,
+) -> Task:
+    """k-space of any scale; what is whole is undersampled as the operator says, and the whole is the truth.
+
+    `maps`: of coils; None takes those that the middle of k-space shows.
+
+    Raises:
+        ValueError: the operator is not MRI, the model's samples are neither real nor complex or larger than what
+            k-space shows, or maps are of another shape.
+    """
+    if not isinstance(operator, MRI):
+        raise ValueError(f"physics: got {type(operator).__name__} and complex k-space, expected mri")
+    shape = data_shape(pipeline)
+    check_complex(shape)
+    k, notes = ks.narrowed(k, shape[1:]), list[str]()
+    truth = k.truth if k.truth is not None and k.truth.shape[2:] == shape[1:] else None
+    if k.whole and operator.acceleration > 1:
+        truth = ks.middle(ks.together(k.y), shape[1:])
+        k = ks.undersampled(k, operator)
+        notes.append(f"k-space is whole: a share of {k.mask.float().mean():.3g} of it is used, the whole is the truth")
+    if maps is not None and maps.shape[1:] != k.y.shape[1:]:
+        raise ValueError(
+            f"coil-maps: got shape {tuple(maps.shape)}, expected [n, {', '.join(map(str, k.y.shape[1:]))}]"
+        )
+    alone = shape[0] == 2 and k.y.shape[1] == 1
+    maps = ks.maps_of(k) if maps is None and not alone else maps
+    low, high = pipeline.config.view.bounds or (0.0, 1.0)
+    if scale is None:
+        scale = _white(pipeline) / ks.brightness(k)
+        notes.append(f"scale {scale:.4g}, by which the brightest of what k-space shows is the model's white")
+    unit = scale / (high - low)
+    if sigma is None:
+        sigma = max(ks.noise_of(k) * unit, 1e-4)
+        notes.append(f"noise of deviation {sigma:.3g}, from the outermost frequencies")
+    noise, jobs = deepinv.physics.GaussianNoise(sigma), list[Job]()
+    for i in range(len(k.y)):
+        own = None if alone else maps[min(i, len(maps) - 1)] if maps is not None else None
+        physics = ks.physics_of(k, own, shape, noise).to(pipeline.device)
+        here = None if truth is None or shape[0] != 1 else low + scale * truth[i : i + 1]
+        jobs.append(Job(ks.parts(unit * k.y[i : i + 1], alone), physics, here))
+    return Task(jobs, sigma, scale, tuple(notes))
+
+
+def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"]:
+    """Samples `[n c *space]`, from such without `c`, where it is 1, or without `n`.
+
+    Raises:
+        ValueError: they are of another shape, or hold NaN or infinity.
+    """
+    given, axes = tuple(x.shape), len(shape)
+    if x.ndim in (axes - 1, axes) and shape[0] == 1 and x.shape[-axes + 1 :] == shape[1:] and x.shape != shape:
+        x = x.reshape(-1, *shape)
+    x = x[None] if x.ndim == axes else x
+    if x.ndim != axes + 1 or tuple(x.shape[2:]) != shape[1:]:
+        raise ValueError(f"scan: got shape {given}, expected [n, {', '.join(map(str, shape))}], as the model's samples")
+    if x.shape[1] != shape[0]:
+        raise ValueError(f"scan: got {x.shape[1]} channels, expected the model's {shape[0]}")
+    if not bool(x.isfinite().all()):
+        raise ValueError("scan: got NaN or infinity, expected finite values; --measured takes NaN as unknown")
+    return x.float()
+
+
+def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool) -> None:
+    """Refuse values that are not normalised as the data that the model was trained on, as the run's statistics tell.
+
+    `said`: the scale was given, and values that are all alike are meant so.
+
+    Raises:
+        ValueError: they leave the data's range or fill hardly any of it.
+    """
+    least, most, codec = float(x.min()), float(x.max()), pipeline.codec
+    more = "as the data that the model was trained on; --scale NUMBER multiplies what is given"
+    if (bounds := pipeline.config.view.bounds) is not None:
+        low, high = bounds
+        beyond = BEYOND * (high - low)
+        if least < low - beyond or most > high + beyond or (most - least < LEAST * (high - low) and not said):
+            got = f"scan: got values from {least:.4g} to {most:.4g}"
+            raise ValueError(f"{got}, expected ones that fill {low:g} to {high:g}, {more}")
+    elif isinstance(codec, Normalizer):
+        z = codec.encode(x)
+        mean, deviation = float(z.mean()), float(z.std())
+        if abs(mean) > FAR or deviation > FAR or (deviation < 1 / FAR and not said):
+            got = f"scan: got values of mean {float(x.mean()):.4g} and deviation {float(x.std()):.4g}"
+            shift, scale = (" ".join(f"{v:.4g}" for v in some) for some in (codec.shift, codec.scale))
+            raise ValueError(f"{got}, expected about {shift} and {scale} (of each channel), {more}")
+
+
+def _sigma(pipeline: Pipeline, sigma: float | None) -> float:
+    """The deviation that is given, else a part of the data's."""
+    if sigma is not None or pipeline.config.view.bounds is not None or not isinstance(pipeline.codec, Normalizer):
+        return SIGMA if sigma is None else sigma
+    return SIGMA * sum(pipeline.codec.scale) / len(pipeline.codec.scale)
+
+
+def _white(pipeline: Pipeline) -> float:
+    """How far from black to white the model's data are; without bounds twice their deviation above their mean."""
+    if (bounds := pipeline.config.view.bounds) is not None:
+        return bounds[1] - bounds[0]
+    if isinstance(codec := pipeline.codec, Normalizer):
+        return codec.shift[0] + 2 * codec.scale[0]
+    raise ValueError("scale: got none, and the run says nothing of its data's range; expected --scale NUMBER")

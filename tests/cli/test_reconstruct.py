@@ -1,0 +1,184 @@
+"""`anydit reconstruct`: from files to files, on their grid and their scale, and what it refuses."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anydit.cli import main, reconstruct
+from anydit.codecs import Normalize
+from anydit.data import Digits, SliceView
+from anydit.data.volumes.medical import read_dicom
+from anydit.inference.config import PipelineConfig, Sampling
+from anydit.inference.pipeline import Pipeline
+from anydit.model.dit import DiT, DiTConfig
+from tests.data.volumes.scans import AFFINE, dicom, nifti
+from tests.inverse.test_files import image, write_fastmri
+from tests.inverse.test_kspace import acquired
+
+QUICK = ["--samples", "2", "--steps", "3", "--how", "Proximal", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, with random weights, of axial slices of 16x16 at 2 mm with values from 0 to 200."""
+    folder = tmp_path_factory.mktemp("cli") / "slices"
+    affine = ((2.0, 0.0, 0.0, 0.0), (0.0, 1.5, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0))
+    view = SliceView(low=0, high=200, affine=affine, code=1, unit="mm")
+    model = DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), channels=1, size=(16, 16))
+    config = PipelineConfig(model=model, codec=Normalize.to_unit(0, 200), view=view, sampling=Sampling(steps=2))
+    Pipeline(config, DiT(model)).save(folder)
+    return folder
+
+
+def body(shape: tuple[int, ...] = (12, 7, 14)) -> np.ndarray:
+    """Bright in the middle."""
+    lines = [1 - np.linspace(-1, 1, n) ** 2 for n in shape]
+    return (200 * np.einsum("i,j,k->ijk", *lines)).astype(np.float32)
+
+
+def test_held_out_data_with_metrics(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out.npy"
+    words = ["--physics", "inpainting", "--known", "0.5", "-n", "3", "--cond", "label=3", "--out", str(out)]
+    assert main(["reconstruct", str(run), *words, *QUICK]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("residual", "PSNR", "SSIM", "total variation", "mean of 2", "3 calls of the network"):
+        assert expected in printed
+    assert np.load(out).shape == np.load(tmp_path / "out-deviation.npy").shape == (3, 1, 8, 8)
+    with Image.open(tmp_path / "out.png") as sheet:
+        assert sheet.width > 6 * 48 and sheet.height > 3 * 48, "six tiles in each of three rows"
+
+
+def test_a_picture_and_an_array_are_the_same_image(run: Path, tmp_path: Path):
+    x = Digits().open("held_out").read(torch.arange(1)).x[0, 0].numpy()
+    Image.fromarray((x * 255 / 16).round().astype(np.uint8)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", (x * 255 / 16).round() * 16 / 255)
+    for name in ("a.png", "a.npy"):
+        words = [str(run), str(tmp_path / name), "--physics", "super-resolution", "--factor", "2", *QUICK]
+        assert main(["reconstruct", *words, "--out", str(tmp_path / f"{name}.out.npy")]) == 0
+    first, second = (np.load(tmp_path / f"{name}.out.npy") for name in ("a.png", "a.npy"))
+    np.testing.assert_allclose(first, second, atol=1e-3)
+
+
+def test_a_scan_comes_back_on_its_own_grid(slices: Path, tmp_path: Path):
+    """Whole k-space and hardly any noise: what comes out is what went in, at the same places."""
+    scan, out = nifti(tmp_path / "scan.nii.gz", body()), tmp_path / "recon.nii.gz"
+    words = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001", "--slices", "2", "5"]
+    assert main(["reconstruct", str(slices), str(scan), *words, *QUICK, "--out", str(out)]) == 0
+    mean, deviation = nibabel.load(out), nibabel.load(tmp_path / "recon-deviation.nii.gz")
+    assert mean.shape == deviation.shape == (12, 4, 14), "slices follow each other along the scan's second axis"
+    expected = AFFINE.copy()
+    expected[:3, 3] += 2 * AFFINE[:3, 1]
+    assert np.allclose(mean.affine, expected) and np.allclose(deviation.affine, expected)
+    assert mean.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(np.asarray(mean.dataobj), body()[:, 2:6], atol=2)
+    assert (tmp_path / "recon.png").is_file()
+
+
+def test_dicom_in_and_out(slices: Path, tmp_path: Path):
+    stored = (body((10, 12, 5)) / 2 + 512).round()  # slope 2, intercept -1024
+    folder = dicom(tmp_path / "in", stored, (1, 0, 0), (0, 1, 0), (0, 0, 2))
+    words = ["--physics", "deblurring", "--width", "0.4", "--sigma", "0.001", *QUICK]
+    assert main(["reconstruct", str(slices), str(folder), *words, "--out", str(tmp_path / "out")]) == 0
+    before, after = (read_dicom(sorted((tmp_path / name).glob("*.dcm"))) for name in ("in", "out"))
+    assert np.allclose(before.affine, after.affine) and before.values.shape == after.values.shape
+    assert np.allclose(nibabel.load(tmp_path / "out-deviation.nii.gz").affine, before.affine)
+    assert main(["reconstruct", str(slices), str(folder), *words, "--out", str(tmp_path / "out.nii")]) == 0
+    assert np.allclose(nibabel.load(tmp_path / "out.nii").affine, before.affine)
+
+
+def test_fastmri_s_k_space(slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    k = acquired(coils=3, acceleration=1.0, noise=0.002)
+    file, out = write_fastmri(tmp_path / "file.h5", k.y.numpy()), tmp_path / "recon.nii.gz"
+    words = ["--physics", "mri", "--acceleration", "2", "--center", "0.3", "--slices", "1", *QUICK]
+    assert main(["reconstruct", str(slices), str(file), *words, "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "K-space is whole" in printed and "Noise of deviation" in printed and "PSNR" in printed
+    found = nibabel.load(out)
+    assert found.shape == (16, 16, 1) and np.allclose(found.header.get_zooms(), [2.0, 1.5, 4.5])
+    bright = 3e-5 * image(2, 32, 32)[1].max().item()
+    assert 0.2 * bright < np.asarray(found.dataobj).max() < 2 * bright, "in the numbers of the file"
+
+
+def test_real_and_imaginary_parts_a_mask_and_maps_of_a_person(slices: Path, tmp_path: Path):
+    k = acquired(coils=3, acceleration=1.0)
+    np.save(tmp_path / "k.npy", torch.view_as_real(k.y).movedim(-1, 1).numpy())
+    np.save(tmp_path / "mask.npy", np.arange(32) % 2 == 0)
+    np.save(tmp_path / "maps.npy", np.ones((3, 32, 32), np.complex64) / np.sqrt(3))
+    words = ["--mask", str(tmp_path / "mask.npy"), "--coil-maps", str(tmp_path / "maps.npy"), "--measured", *QUICK]
+    command = ["reconstruct", str(slices), str(tmp_path / "k.npy"), "--physics", "mri", *words]
+    code = main([*command, "--out", str(tmp_path / "out.npy")])
+    assert code == 2, "columns are framed, rows are cut: maps are of what is left"
+    np.save(tmp_path / "maps.npy", np.ones((3, 16, 32), np.complex64) / np.sqrt(3))
+    assert main([*command, "--out", str(tmp_path / "out.npy")]) == 0
+    assert np.load(tmp_path / "out.npy").shape == (2, 1, 16, 16)
+
+
+def test_a_sinogram(slices: Path, tmp_path: Path):
+    from anydit.inverse.operators import CT
+
+    x = torch.from_numpy(body((16, 16, 3))[None, None, ..., 1])
+    np.save(tmp_path / "s.npy", CT(views=40).build((1, 16, 16), 0.1).A(x).numpy())
+    words = ["--measured", "--physics", "ct", "--views", "40", "--sigma", "0.001", *QUICK]
+    out = tmp_path / "out.npy"
+    assert main(["reconstruct", str(slices), str(tmp_path / "s.npy"), *words, "--out", str(out)]) == 0
+    assert np.abs(np.load(out) - x.numpy()).mean() < 10
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "physics: got none, expected --physics with one of: mri, ct"),
+        (["--physics", "xray"], "physics: got 'xray', expected one of: mri"),
+        (["--physics", "mri", "--sigma", "0"], "sigma: got 0.0, expected a finite deviation above 0"),
+        (["--physics", "mri", "--sigma", "-1"], "sigma: got -1.0"),
+        (["--physics", "mri", "--views", "3"], "--views"),
+        (["--physics", "ct", "--views", "0"], "views: got 0"),
+        (["--physics", "mri", "--how", "Magic"], "expected one of"),
+        (["--physics", "mri", "--samples", "0"], "samples: got 0"),
+        (["--physics", "mri", "--scale", "0"], "scale: got 0.0"),
+        (["--physics", "mri", "--slices", "1", "2", "3"], "slices: got 3 numbers"),
+        (["--physics", "mri", "--cond", "lable=3"], "cond: got 'lable=3', expected NAME=VALUE with a name of: label"),
+        (["--physics", "mri", "--out", "x.bmp"], "out: got x.bmp, expected FILE.nii.gz"),
+    ],
+)
+def test_refused(words: list[str], named: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out.npy")]
+    code = main(["reconstruct", str(run), "--device", "cpu", *out, *words])
+    text = " ".join("".join(capsys.readouterr()).split())
+    assert (code, (tmp_path / "out.npy").exists()) == (2, False)
+    assert named in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("array", "words", "named"),
+    [
+        (np.ones((4, 4), np.float32), [], "scan: got shape (4, 4), expected [n, 1, 8, 8]"),
+        (np.ones((1, 3, 8, 8), np.float32), [], "scan: got 3 channels, expected the model's 1"),
+        (np.random.rand(8, 8), [], "expected ones that fill 0 to 16"),
+        (np.random.rand(8, 8) * 255, [], "expected ones that fill 0 to 16"),
+        (np.ones((8, 8), np.complex64), ["--physics", "ct"], "physics: got CT and complex k-space, expected mri"),
+        (np.ones((8, 8)), ["--measured"], "expected complex ones, or [n, 2, ...] with both parts"),
+        (np.zeros((8, 8), np.complex64), [], "k-space: got zeros alone"),
+        (np.ones((4, 8), np.complex64), [], "k-space: got a size of (4, 8), expected at least the model's (8, 8)"),
+    ],
+)
+def test_an_array_that_cannot_be(array, words, named, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    np.save(tmp_path / "a.npy", array)
+    physics = [] if "--physics" in words else ["--physics", "mri"]
+    code = main(["reconstruct", str(run), str(tmp_path / "a.npy"), *physics, *words, "--device", "cpu"])
+    text = " ".join("".join(capsys.readouterr()).split())
+    assert code == 2 and named in text and "Traceback" not in text
+
+
+def test_help_fits_a_screen_and_says_what_a_run_takes(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["reconstruct", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert len(page.splitlines()) <= 50 and "anydit reconstruct runs/digits --physics inpainting" in page
+    assert main(["reconstruct", str(run), "--physics", "ct", "--how", "DPS", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "--physics.views" in page and "--how.scale" in page
+    assert set(reconstruct.PHYSICS) == {"mri", "ct", "inpainting", "super-resolution", "deblurring", "sensors"}

@@ -1,0 +1,139 @@
+"""k-space: its coils, noise and scale, and that the physics of a task makes what was measured."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anydit.data import Images
+from anydit.inverse.classical import least_variation
+from anydit.inverse.kspace import KSpace, maps_of, narrowed, noise_of, spectra, together
+from anydit.inverse.operators import CT, MRI
+from anydit.inverse.physics import random_columns, ring
+from anydit.inverse.task import of_kspace
+from anydit.model.dit import DiT, DiTConfig
+from tests.inverse.test_adapter import pipeline
+from tests.inverse.test_files import image
+from tests.model.test_dit import randomised
+
+SCALE = 3e-5
+"""Scanners' numbers are small."""
+
+
+def of_size(h: int, w: int, channels: int = 1):
+    """A model of images 0 to 200."""
+    from anydit.inference.config import PipelineConfig
+    from anydit.inference.pipeline import Pipeline
+
+    model = DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), channels=channels, size=(h, w))
+    config = PipelineConfig(model=model, codec=pipeline().config.codec, view=Images(low=0, high=200))
+    return Pipeline(replace(config, codec=type(config.codec).to_unit(0, 200)), randomised(DiT(model)))
+
+
+def acquired(coils: int = 4, acceleration: float = 2.0, noise: float = 0.0, phase: float = 1.0) -> KSpace:
+    """k-space of `image` through coils, with a smooth phase, in a scanner's numbers."""
+    x, size = image(2, 32, 32), (32, 32)
+    slope = torch.linspace(-1, 1, 32)
+    turn = torch.polar(torch.ones(size), phase * (slope[:, None] + 0.5 * slope**2))
+    maps = ring(coils, size) if coils > 1 else torch.ones(1, *size, dtype=torch.complex64)
+    y = spectra(x[:, None] * turn * maps)
+    y = y + noise * torch.randn_like(y.real) + 1j * noise * torch.randn_like(y.real)
+    mask = random_columns(32, acceleration, 0.3, 0).expand(size)
+    return KSpace(SCALE * y * mask, mask)
+
+
+def test_maps_of_the_middle_are_those_of_the_coils_with_the_phase():
+    k = acquired(acceleration=1.0)
+    maps = maps_of(k)
+    torch.testing.assert_close(maps.abs().square().sum(1), torch.ones(2, 32, 32))
+    inside = image(2, 32, 32)[0] > 0.3
+    off = (maps[0].abs() - ring(4, (32, 32)).abs())[:, inside]
+    assert off.abs().mean() < 0.03
+    one = maps_of(acquired(coils=1, acceleration=1.0))[0, 0]
+    slope = torch.linspace(-1, 1, 32)
+    expected = torch.polar(torch.ones(32, 32), slope[:, None] + 0.5 * slope**2)
+    assert (one - expected).abs()[inside].mean() < 0.1
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_what_is_measured_is_what_the_physics_makes_of_the_image(coils):
+    """Of any scale, phase and coils: the image on the model's scale has the measurement's own k-space."""
+    pipe, k = of_size(32, 32), acquired(coils, 1.0)
+    task = of_kspace(pipe, replace_mask(k, 2.0), MRI(), 0.02, None)
+    white = SCALE * image(2, 32, 32).flatten().quantile(0.995)
+    assert task.scale * white == pytest.approx(200, rel=0.15), "the brightest is the model's white"
+    for i, job in enumerate(task.jobs):
+        x = task.scale * SCALE * image(2, 32, 32)[i][None, None] / 200
+        off = (job.physics.A(x) - job.y).norm() / job.y.norm()
+        assert off < 0.05, "up to what low resolution does not see of coils"
+
+
+def replace_mask(k: KSpace, acceleration: float) -> KSpace:
+    mask = random_columns(32, acceleration, 0.3, 0).expand(32, 32)
+    return KSpace(k.y * mask, mask)
+
+
+def test_readout_beyond_the_image_is_cut_exactly_and_columns_are_framed():
+    pipe, k = of_size(16, 24), acquired(1, 2.0, phase=0.0)
+    inner = narrowed(k, (16, 24))
+    assert inner.y.shape == (2, 1, 16, 32), "columns are not measured whole, and stay"
+    task = of_kspace(pipe, k, MRI(), 0.02, 200 / SCALE)
+    x = image(2, 32, 32)[0][None, None, 8:24, 4:28]
+    assert (task.jobs[0].physics.A(x) - task.jobs[0].y).norm() < 0.05 * task.jobs[0].y.norm()
+    assert task.jobs[0].physics.adjointness_test(torch.randn(3, 1, 16, 24)).item() < 1e-5
+
+
+def test_whole_k_space_is_undersampled_and_is_the_truth():
+    pipe, k = of_size(32, 32), acquired(4, 1.0)
+    task = of_kspace(pipe, k, MRI(acceleration=4), None, None)
+    assert any("whole" in note for note in task.notes)
+    job = task.jobs[0]
+    share = (job.y != 0).float().mean().item()
+    assert share == pytest.approx(0.25, abs=0.01)
+    assert job.truth is not None
+    torch.testing.assert_close(job.truth, task.scale * SCALE * image(2, 32, 32)[:1, None], atol=0.5, rtol=1e-3)
+    kept = of_kspace(pipe, k, MRI(acceleration=1), None, None).jobs[0]
+    assert bool((kept.y != 0).all()) and kept.truth is None
+
+
+def test_noise_is_found_at_the_edges():
+    assert noise_of(acquired(4, 2.0, noise=0.02)) == pytest.approx(0.02 * SCALE, rel=0.15)
+
+
+def test_total_variation_of_real_k_space_is_the_image():
+    pipe, k = of_size(32, 32), acquired(4, 2.0, noise=0.005)
+    task = of_kspace(pipe, k, MRI(), None, None)
+    x = least_variation(task.measured(task.jobs[0], pipe, slice(None)))
+    off = x / (task.scale * SCALE) - image(2, 32, 32)[:1, None]
+    assert off.square().mean().sqrt() < 0.02
+    assert math.isclose(float(together(spectra(image().to(torch.complex64)[:, None])).max()), 1.6, rel_tol=0.1)
+
+
+def test_complex_samples_need_no_phase():
+    pipe, k = of_size(32, 32, channels=2), acquired(1, 2.0)
+    task = of_kspace(pipe, k, MRI(), 0.02, None)
+    assert task.jobs[0].y.shape == (1, 2, 32, 32) and task.jobs[0].truth is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: of_kspace(of_size(32, 32), acquired(), CT(), None, None), "physics: got CT and complex k-space"),
+        (lambda: of_kspace(of_size(32, 32, 3), acquired(), MRI(), None, None), "channels: got 3"),
+        (lambda: of_kspace(of_size(48, 32), acquired(), MRI(), None, None), "expected at least the model's"),
+        (
+            lambda: of_kspace(
+                of_size(32, 32), acquired(), MRI(), None, None, torch.ones(1, 2, 32, 32).to(torch.cfloat)
+            ),
+            "coil-maps: got shape",
+        ),
+        (
+            lambda: maps_of(KSpace(acquired().y, (torch.arange(32) != 16).expand(32, 32))),
+            "mask: got one without the middle",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,83 @@
+"""From values to measurements on the model's scale, and what a model cannot take."""
+
+import pytest
+import torch
+
+from anydit.codecs import Normalize
+from anydit.data import ArrayView
+from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, SuperResolution
+from anydit.inverse.task import of_measurements, of_samples
+from tests.inverse.test_adapter import IMAGE, pipeline
+
+
+def images(n: int = 2) -> torch.Tensor:
+    """On the model's scale, from 0 to 16."""
+    return 16 * torch.rand(n, *IMAGE)
+
+
+@pytest.mark.parametrize("operator", [MRI(), CT(views=6), Inpainting(), SuperResolution(factor=2), Deblurring()])
+def test_samples_are_measured_between_black_and_white(operator):
+    pipe, x = pipeline(), images()
+    task = of_samples(pipe, x, operator, 1e-4, None)
+    (job,) = task.jobs
+    off = (job.physics.A(x / 16) - job.y).abs().max()
+    assert off < 6e-4 and job.truth is not None and torch.equal(job.truth, x)
+
+
+def test_a_scale_brings_samples_to_the_model_s():
+    task = of_samples(pipeline(), images() / 16, Inpainting(), None, 16.0)
+    assert task.jobs[0].truth is not None and task.jobs[0].truth.max() > 8 and task.scale == 16
+
+
+@pytest.mark.parametrize("operator", [CT(views=6), SuperResolution(factor=2), Deblurring()])
+def test_measurements_in_the_data_s_units_are_those_of_the_samples(operator):
+    """An affine scale commutes with what measures, also where black is not 0."""
+    pipe = pipeline(view=type(pipeline().config.view)(low=-4, high=12))
+    x = images() - 4
+    y = operator.build(IMAGE, 0.1).A(x)
+    (job,) = of_measurements(pipe, y, operator, 0.1, None).jobs
+    torch.testing.assert_close(job.physics.A((x + 4) / 16), job.y, atol=1e-4, rtol=1e-4)
+
+
+def test_of_known_values_each_sample_has_its_own_places():
+    x = images()
+    known = torch.rand(2, *IMAGE) < 0.5
+    task = of_measurements(pipeline(), torch.where(known, x, torch.nan), Inpainting(), 0.1, None)
+    for i, job in enumerate(task.jobs):
+        torch.testing.assert_close(job.y, torch.where(known, x / 16, 0)[i : i + 1])
+        torch.testing.assert_close(job.physics.A(x[i : i + 1] / 16), job.y)
+
+
+def unbounded():
+    """A model of fields with mean 5 and deviation 2."""
+    return pipeline(codec=Normalize((5.0,), (2.0,)), view=ArrayView())
+
+
+def test_without_bounds_the_noise_is_of_the_data_s_deviation():
+    task = of_samples(unbounded(), 5 + 2 * torch.randn(2, *IMAGE), Inpainting(), None, None)
+    assert task.sigma == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: of_samples(pipeline(), images()[:, :, :4], MRI(), 0.1, None), r"scan: got shape \(2, 1, 4, 8\), exp"),
+        (lambda: of_samples(pipeline(), images().expand(2, 3, 8, 8), MRI(), 0.1, None), "scan: got 3 channels"),
+        (lambda: of_samples(pipeline(), images() / 16, MRI(), 0.1, None), "scan: got values from .* fill 0 to 16"),
+        (lambda: of_samples(pipeline(), images() * 16, MRI(), 0.1, None), "scan: got values from .* fill 0 to 16"),
+        (lambda: of_samples(pipeline(), images() - 8, MRI(), 0.1, None), "scan: got values from -"),
+        (lambda: of_samples(pipeline(), images() * torch.nan, MRI(), 0.1, None), "scan: got NaN or infinity"),
+        (
+            lambda: of_samples(unbounded(), 400 * images(), MRI(), 0.1, None),
+            "values of mean .* about 5 and 2",
+        ),
+        (lambda: of_samples(unbounded(), images() / 99 + 5, MRI(), 0.1, None), "scan: got values of mean"),
+        (lambda: of_samples(pipeline(), images(), MRI(), 0.0, None), "sigma: got 0.0"),
+        (lambda: of_measurements(pipeline(), images(), CT(), None, None), "sigma: got none"),
+        (lambda: of_measurements(pipeline(), images(), CT(), 0.1, None), "scan: got measurements of shape"),
+        (lambda: of_measurements(pipeline(), images(), Inpainting(), 0.1, None), "known everywhere or nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
