@@ -26,7 +26,7 @@ WIDTHS = (44, 88, 176, 352)
 FOLD = 2
 """Blocks of so many pixels along each axis are channels to it, so that a step costs about what the recipe's does."""
 
-STEPS, LEARNING_RATE = 1200, 1e-3
+STEPS, LEARNING_RATE = 2400, 1e-3
 MASKS = 100
 """How many masks it sees: another one in each batch, over and over."""
 

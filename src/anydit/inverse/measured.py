@@ -12,7 +12,6 @@ from torch import Tensor
 from anydit.config import check_at_least, check_positive, config
 from anydit.data import Data, Digits, Part, Samples
 from anydit.data.base import Facts
-from anydit.inverse.classical import plainly
 from anydit.inverse.measurement import checked
 from anydit.inverse.operators import MRI, AnyOperator
 from anydit.tensors import Batch
@@ -80,6 +79,8 @@ class MeasuredSamples:
         return len(self.samples)
 
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
+        from anydit.inverse.classical import plainly  # imports deepinv, which recipes must not need to be listed
+
         batch, shown = self.samples.read(ids), list[Tensor]()
         low, high = self.how.bounds or (0.0, 1.0)
         for number, x in zip(ids.tolist(), batch.x.split(1), strict=True):

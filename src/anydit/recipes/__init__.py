@@ -17,7 +17,7 @@ from anydit.recipes.latent import fashion_codec, fashion_latent
 from anydit.recipes.molecules import molecules, small_molecules, small_molecules_gpu
 from anydit.recipes.pairs import emoji, pairs
 from anydit.recipes.series import series, weather, weather_forecast, weather_forecast_gpu, weather_gaps
-from anydit.recipes.slices import brain_slices, slices
+from anydit.recipes.slices import brain_slices, brain_slices_mri, slices
 from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next, moving_digits_text, video
 from anydit.recipes.volumes import volumes
 from anydit.train.base import Trainable
@@ -28,7 +28,7 @@ _ALL: tuple[Callable[[], AnyRecipe], ...] = (
     digits, fashion, fashion_gpu, fashion_codec, fashion_latent, pairs, emoji, images, shards, huggingface, arrays,
     video, moving_digits, moving_digits_text, moving_digits_next, moving_digits_gpu,
     audio, spoken_digits, spoken_digits_text, spoken_digits_wave, spoken_digits_gpu,
-    volumes, brain, brain_codec, brain_gpu, brain_latent, slices, brain_slices,
+    volumes, brain, brain_codec, brain_gpu, brain_latent, slices, brain_slices, brain_slices_mri,
     molecules, small_molecules, small_molecules_gpu,
     series, weather, weather_forecast, weather_forecast_gpu, weather_gaps,
     fields, flow, flow_fine, flow_forecast, flow_gpu,

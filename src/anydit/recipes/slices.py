@@ -1,5 +1,6 @@
 """Slices of volumes: what a prior of scans is trained on, for reconstruction."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from anydit.codecs import Normalize
@@ -7,6 +8,9 @@ from anydit.data import MNI152, Bands, Inside, Moved, Slices, SliceView, Volumes
 from anydit.diffusion.predictions import X0
 from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
+from anydit.inverse.measured import MEASURED, Measured
+from anydit.inverse.operators import MRI
+from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig
 from anydit.model.tokens import Rope
 from anydit.train.optim import AdamW, LinearDecay
@@ -29,18 +33,28 @@ def slices() -> Recipe:
 
 
 def brain_slices() -> Recipe:
-    """Axial slices of the MNI152 brain, T1, 80x96 at 2 mm; bands of them are held out.
+    """Axial slices of the MNI152 brain, T1, 40x48 at 4 mm; bands of them are held out.
 
     anydit train brain-slices
     """
-    volumes = MNI152(channels=("t1",), crop=None, inside=None, held_out=Whole(), axes="RAS", spacing=(2.0, 2.0, 1.0))
-    data = Slices(volumes=volumes, size=(80, 96), inside=Inside(above=10.0, share=0.1), held_out=Bands(),
-                  moved=Moved())  # fmt: skip
+    volumes = MNI152(channels=("t1",), crop=None, inside=None, held_out=Whole(), axes="RAS", spacing=(4.0, 4.0, 1.0))
+    data = Slices(volumes=volumes, size=(40, 48), inside=Inside(above=10.0, share=0.1), held_out=Bands(slices=8),
+                  moved=Moved(by=0.04, shift=0.02))  # fmt: skip
     return Recipe(
-        model=DiTConfig(width=192, depth=6, heads=6, patch=(8, 8), position=Rope()),
+        model=DiTConfig(width=128, depth=6, heads=4, patch=(4, 4), position=Rope()),
         prediction=X0(), codec=Normalize.to_unit(0, 255), sampling=Sampling(steps=25),
         view=SliceView(low=0, high=255), data=data,
-        train=TrainConfig(steps=2000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
-                          schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True, sample_every=500,
+        train=TrainConfig(steps=4000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
+                          schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True, sample_every=1000,
                           save_every=500),
     )  # fmt: skip
+
+
+def brain_slices_mri() -> Recipe:
+    """The same slices given their zero-filled images of MRI x4, with other masks each time: trained on pairs.
+
+    anydit train brain-slices-mri
+    """
+    prior = brain_slices()
+    pairs = Measured(data=prior.data, operator=MRI(acceleration=4), bounds=(0.0, 255.0), masks=100)
+    return replace(prior, data=pairs, model=replace(prior.model, conditions={MEASURED: Field(coded=True)}))
