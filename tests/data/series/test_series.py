@@ -58,6 +58,18 @@ def test_windows_are_rows_of_the_file_and_are_written_as_they_came(tmp_path: Pat
     assert view.picture(samples.read(torch.arange(4)).x).size[0] > 200
 
 
+def test_a_channel_named_seconds_is_not_lost(tmp_path: Path):
+    frame = table(when=pd.date_range("2024-02-28", periods=100, freq="15min")).rename(columns={"a": "seconds"})
+    samples = Series(path=written(tmp_path / "x.csv", frame), length=10, time="when", held_out=Last(0.0)).open("train")
+    view = samples.facts.view
+    assert isinstance(view, SeriesView)
+    (out,) = view.write(samples.read(torch.tensor([0])).x, tmp_path)
+    read = pd.read_csv(out)
+    assert list(read.columns) == ["time seconds", "seconds", "b"]
+    assert np.array_equal(read["time seconds"], np.arange(10) * 900)
+    assert np.array_equal(read[["seconds", "b"]], frame[["seconds", "b"]][:10])
+
+
 def test_columns_are_chosen(tmp_path: Path):
     path = written(tmp_path / "x.csv", table(name="text"))
     samples = Series(path=path, length=4, columns=("b",), held_out=Last(0.0)).open("train")

@@ -20,6 +20,8 @@ PANEL_PX = (200, 40)
 class SeriesView(View):
     """Tables of one row for each time, the column "seconds" first where the `step` is known; a panel for each channel.
 
+    Where a channel has that name, the column is "time seconds".
+
     `names`: of channels. `step`: seconds from row to row. `suffix`: .csv or .parquet. None takes them from the data.
     """
 
@@ -47,7 +49,10 @@ class SeriesView(View):
         for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
             columns = dict(zip(self._names(x), sample, strict=True))
             if self.step is not None:
-                columns = {"seconds": np.arange(sample.shape[1]) * self.step, **columns}
+                time = "seconds"
+                while time in columns:
+                    time = f"time {time}"
+                columns = {time: np.arange(sample.shape[1]) * self.step, **columns}
             _write(columns, path)
         return paths
 
