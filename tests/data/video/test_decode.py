@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +51,25 @@ def test_frames_are_those_that_are_shown_at_each_moment(tmp_path: Path):
         moments = np.arange(len(got)) / rate
         assert got == [max(i for i, start in enumerate(starts) if start <= t + 1e-9) for t in moments], rate
         assert len(got) == np.ceil(1.625 * rate), "as long as the video is"
+
+
+def test_h264_in_avi_whose_frames_come_in_another_order_than_they_are_shown(tmp_path: Path):
+    """Each frame is brighter than the one before."""
+    path, rng = tmp_path / "a.avi", np.random.default_rng(0)
+    base = rng.integers(0, 60, (64, 64, 3))
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=8)
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.options = "yuv420p", {"bf": "3", "preset": "slow"}
+        for i in range(40):
+            values = (np.roll(base, 3 * i, 1) + 4 * i).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path), format="avi") as container:
+        times = [frame.pts for frame in container.decode(video=0)]
+    assert times != sorted(times), "else this shows nothing"
+    got = read(path).mean((1, 2, 3))
+    assert len(got) == 40 and (np.diff(got) > 2).all()
 
 
 @pytest.mark.parametrize("rate", [4.0, 2.0, 16.0])

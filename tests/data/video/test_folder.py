@@ -63,14 +63,16 @@ def test_clips_follow_each_other_and_are_of_whole_videos_only(tmp_path: Path):
     assert data.sizes == [(8, 8, 8)]
 
 
-def test_classes_are_folders_of_files_or_of_folders_of_pictures(tmp_path: Path):
+def test_classes_are_folders_of_files_or_of_folders_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = tmp_path / "in"
     film(root / "walk" / "a.mp4")
     film(root / "walk" / "deeper" / "b.webm")
     pictures(root / "run" / "c", range(16))
     film(root / ".hidden" / "d.mp4")
     (root / "walk" / "cover.jpg").write_bytes(b"")
+    (root / "jump").mkdir()
     samples = data_of(root).open("train")
+    assert "Passed over folders without videos: jump." in capsys.readouterr().err
     assert samples.facts.classes == {"label": ("run", "walk")}
     assert samples.read(torch.arange(6)).tensor("label").tolist() == [0, 0, 1, 1, 1, 1]
     assert frames(samples, 1, 3, 5) == [list(range(8, 16))] * 3
@@ -94,7 +96,10 @@ def test_what_is_passed_over_is_counted(tmp_path: Path, capsys: pytest.CaptureFi
     (root / "notes.pdf").write_bytes(b"")
     (root / ".DS_Store").write_bytes(b"")
     data_of(root).open("train")
-    assert "Passed over 1 files that are not named like videos." in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("Passed over 1 files that are not named like videos.\n")
+    (root / "notes" / "deeper").mkdir(parents=True)
+    data_of(root).open("train")
+    assert "Passed over folders without videos: notes.\n" in capsys.readouterr().err
     data_of(root, held_out=0.9).open("held_out")
     assert not capsys.readouterr().err, "said once"
 

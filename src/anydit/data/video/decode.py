@@ -1,9 +1,11 @@
 """One video, a file or a folder of pictures, to 8-bit frames at a rate: what is shown at each moment."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,6 +35,9 @@ ALIKE = 1e-3
 
 MISSING = 0.1
 """The part of its length by which a file may end early; players do not look at it closer."""
+
+REORDERED = 16
+"""Frames by which the data of one may come after those of others that are shown later: H.264 has no more."""
 
 
 class Shown(NamedTuple):
@@ -121,9 +126,7 @@ class Decoding:
     def _frames(self, container: Any, stream: Any, usual: float) -> Iterator[Shown]:
         """The frames of a file. `usual`: seconds that one is shown, where the last does not say."""
         first, end, last = None, 0.0, -1.0
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                raise Unreadable("a frame that does not say when it is shown")
+        for frame in _timed(container.decode(stream), REORDERED if container.format.name == "avi" else 0):
             first = float(frame.time) if first is None else first
             seconds = float(frame.time) - first
             if frame.is_corrupt:
@@ -183,6 +186,22 @@ class Decoding:
             return decode(file, self.target)
         except Unreadable as error:
             raise Unreadable(f"{file.name}: {error}") from None
+
+
+def _timed(frames: Iterator[Any], ahead: int) -> Iterator[Any]:
+    """Frames as they are shown. In an AVI they say when their data come, of which each is within `ahead`."""
+    times, waiting = list[int](), deque[Any]()
+    for frame in frames:
+        if frame.pts is None:
+            raise Unreadable("a frame that does not say when it is shown")
+        heappush(times, frame.pts)
+        waiting.append(frame)
+        if len(waiting) > ahead:
+            waiting[0].pts = heappop(times)
+            yield waiting.popleft()
+    for frame, time in zip(waiting, sorted(times), strict=True):
+        frame.pts = time
+        yield frame
 
 
 def is_video(name: str) -> bool:

@@ -49,11 +49,15 @@ class Prepared(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is in a folder, by names relative to it; no `classes` where it is flat; `others`: files passed over."""
+    """What is in a folder, by names relative to it; no `classes` where it is flat.
+
+    Passed over are so many `others`, files, and `empty` folders in it, in which there is no video.
+    """
 
     videos: Sequence[str]
     classes: Sequence[str]
     others: int
+    empty: Sequence[str]
 
 
 def listing(root: Path) -> Listing:
@@ -64,10 +68,11 @@ def listing(root: Path) -> Listing:
     """
     if not root.is_dir():
         raise ValueError(f"data.path: got {root}, which is not a folder; expected one with videos")
-    videos, others = list[str](), 0
+    videos, others, top = list[str](), 0, list[str]()
     for at, folders, files in os.walk(root):
         here = Path(at).relative_to(root)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        top = top if here != Path() else [*folders]
         files = sorted(name for name in files if not name.startswith("."))
         films, pictures = list(filter(is_video, files)), set(filter(is_picture, files))
         if pictures and not films and not folders and here != Path():
@@ -86,7 +91,8 @@ def listing(root: Path) -> Listing:
             f"{', '.join(classes[:SHOWN])}; expected either one folder for each class, or videos only"
         )
     refuse_parts(root, classes)
-    return Listing(sorted(videos), classes, others)
+    filled = {name.partition("/")[0] for name in videos}
+    return Listing(sorted(videos), classes, others, [name for name in top if name not in filled])
 
 
 def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tuple[list[Prepared], Skipped]:

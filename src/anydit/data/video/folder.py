@@ -15,13 +15,14 @@ from torch import Tensor
 from anydit.config import check_fraction, check_positive, config
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
 from anydit.data.buckets import shares, together
+from anydit.data.folders import plain
 from anydit.data.images.aspects import Buckets
 from anydit.data.images.decode import Crop, Fit, Target
 from anydit.data.known import KNOWN
-from anydit.data.outside import Skipped, Unreadable, check_skipped, rows_of, told
+from anydit.data.outside import SHOWN, Skipped, Unreadable, check_skipped, rows_of, told
 from anydit.data.video.clips import First, Given, Stills, frames_in
 from anydit.data.video.decode import ALIKE, Decoding
-from anydit.data.video.files import Prepared, caption, listing, mapped, prepare
+from anydit.data.video.files import Listing, Prepared, caption, listing, mapped, prepare
 from anydit.data.video.view import Videos
 from anydit.tensors import Batch
 
@@ -90,7 +91,7 @@ class VideoFolder(Data):
         skipped = [*skipped, *unusable]
         check_skipped(skipped, len(found.videos), self.bad_limit, "videos")
         if part == "train":
-            _tell(found.others, skipped, len(found.videos))
+            _tell(found, skipped)
         labels = [found.classes.index(one.name.partition("/")[0]) for one in videos] if found.classes else []
         if missing := set(range(len(found.classes))) - set(labels):
             raise ValueError(
@@ -208,9 +209,12 @@ def _tell_sizes(samples: Samples, videos: Sequence[Prepared], fit: Fit) -> None:
     print(f"{len(samples)} clips of frames x height x width: {shares(samples)}; {cut}.", file=sys.stderr)
 
 
-def _tell(others: int, skipped: Skipped, count: int) -> None:
+def _tell(found: Listing, skipped: Skipped) -> None:
     """Say what was passed over."""
-    if others:
-        print(f"Passed over {others} files that are not named like videos.", file=sys.stderr)
+    if found.others:
+        print(f"Passed over {found.others} files that are not named like videos.", file=sys.stderr)
+    if found.empty:
+        names = ", ".join(map(plain, found.empty[:SHOWN])) + (", ..." if len(found.empty) > SHOWN else "")
+        print(f"Passed over folders without videos: {names}.", file=sys.stderr)
     if skipped:
-        print(told(skipped, count, "videos"), file=sys.stderr)
+        print(told(skipped, len(found.videos), "videos"), file=sys.stderr)
