@@ -1,6 +1,8 @@
 """Folders of videos: classes, captions, clips, held-out videos, what is skipped, and rates that are kept."""
 
+import os
 import shutil
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +16,10 @@ import torch
 from anydit.codecs import Normalize
 from anydit.config import from_json, to_json
 from anydit.data import KNOWN, Crop, Data, First, Pad, Part, Samples, VideoFolder, Videos
+from anydit.data.kept import INDEX, UNUSED_SECONDS
 from anydit.data.outside import OPEN
 from anydit.data.video.clips import Filmed, Stills
-from anydit.data.video.files import mapped
+from anydit.data.video.files import FRAMES, mapped
 from anydit.inference.config import PipelineConfig, exported
 from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig
@@ -230,12 +233,32 @@ def test_what_is_left_half_done_is_done_anew(tmp_path: Path):
     root = folder_of(tmp_path / "in", 1)
     data = data_of(root)
     before = data.open("train").read(torch.tensor([0])).x
-    (about,) = (tmp_path / "cache" / "videos").glob("*.json")
+    (about,) = (tmp_path / "cache" / "videos").glob(f"*/{INDEX}")
     about.unlink()
-    about.with_suffix(".npy").unlink()
-    about.with_suffix(".npy").write_bytes(b"half")
+    about.with_name(FRAMES).write_bytes(b"half")
     mapped.cache_clear()
     assert torch.equal(data.open("train").read(torch.tensor([0])).x, before)
+
+
+def test_videos_that_nobody_has_looked_at_for_long_are_removed_when_others_come(tmp_path: Path):
+    root, data = folder_of(tmp_path / "in", 2), data_of(tmp_path / "in")
+    before = data.open("train").read(torch.arange(4)).x
+    kept = {folder.name for folder in (tmp_path / "cache" / "videos").iterdir()}
+    assert len(kept) == 2
+
+    def age() -> None:
+        for path in [*(tmp_path / "cache" / "videos").rglob("*")]:
+            os.utime(path, (time.time() - UNUSED_SECONDS - 60,) * 2)
+
+    age()
+    data.open("train")  # it is of use
+    replace(data, fit=Pad()).open("train")
+    assert kept < {folder.name for folder in (tmp_path / "cache" / "videos").iterdir()}
+    age()
+    film(root / "2.mp4")
+    assert torch.equal(data.open("train").read(torch.arange(4)).x, before)
+    now = {folder.name for folder in (tmp_path / "cache" / "videos").iterdir()}
+    assert kept < now and len(now) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,7 @@
 """Volumes in folders: which files make a sample, crops, held-out parts, and files that come out as they went in."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import torch
 from anydit.codecs import Normalize
 from anydit.config import from_json
 from anydit.data import MNI152, Data, Inside, Part, Samples, Slab, Volumes, VolumeView, Whole
+from anydit.data.kept import UNUSED_SECONDS
+from anydit.data.volumes.files import VALUES
 from anydit.inference.config import PipelineConfig, exported
 from anydit.model.dit import DiTConfig
 from anydit.train.recipe import Recipe, resolved
@@ -196,14 +200,29 @@ def test_what_cannot_be_used_is_named_or_skipped_and_counted(tmp_path: Path, cap
 def test_a_file_that_changes_is_read_anew(tmp_path: Path):
     data = Volumes(path=folder_of(tmp_path / "in"), held_out=ALL, cache=tmp_path / "cache")
     before = read(data.open("train"), 0)
-    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "volumes").iterdir()}
-    assert len(kept) == 6
+    kept = {file: file.stat().st_ctime_ns for file in (tmp_path / "cache" / "volumes").glob(f"*/{VALUES}")}
+    assert len(kept) == 3
     assert np.array_equal(read(data.open("train"), 0), before)
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "read once"
+    assert {file: file.stat().st_ctime_ns for file in kept} == kept, "read once"
     nifti(tmp_path / "in" / "sub-0.nii.gz", values(8, 10, 6, seed=9))
     assert np.array_equal(read(data.open("train"), 0)[0, 0], values(8, 10, 6, seed=9))
     (tmp_path / "file").touch()
     assert "data.cache: got" in refused(replace(data, cache=tmp_path / "file"))
+
+
+def test_volumes_that_nobody_has_looked_at_for_long_are_removed_when_others_come(tmp_path: Path):
+    data = Volumes(path=folder_of(tmp_path / "in"), held_out=ALL, cache=tmp_path / "cache")
+    before = read(data.open("train"), 0, 1, 2)
+    replace(data, axes="RAS").open("train")
+    place = tmp_path / "cache" / "volumes"
+    assert len(list(place.iterdir())) == 6
+    for path in [*place.rglob("*")]:
+        os.utime(path, (time.time() - UNUSED_SECONDS - 60,) * 2)
+    assert np.array_equal(read(data.open("train"), 0, 1, 2), before)
+    assert len(list(place.iterdir())) == 6, "none was read"
+    nifti(tmp_path / "in" / "sub-3.nii.gz", values(8, 10, 6, seed=3))
+    assert np.array_equal(read(data.open("train"), 0, 1, 2), before)
+    assert len(list(place.iterdir())) == 4
 
 
 @pytest.mark.parametrize(

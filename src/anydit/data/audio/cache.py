@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anydit.config import Json, write_json
-from anydit.data.kept import INDEX, sweep
+from anydit.data.kept import INDEX, sweep, used
 from anydit.data.outside import Skipped, Unreadable, check_skipped
 
 SCHEMA = 1
@@ -68,8 +67,7 @@ def kept(
             ) from None
         found = _read(folder)
         assert found is not None
-    with suppress(OSError):  # a cache that may only be read stays as old as it is
-        os.utime(folder)  # when it was last of use
+    used(folder)
     check_skipped(found.skipped, len(names), bad_limit, "files")
     return found
 

@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from anydit.config import Json, to_json, write_json
 from anydit.data.base import cache_folder
 from anydit.data.images.decode import Fitted, Target, decode
-from anydit.data.kept import INDEX, sweep
+from anydit.data.kept import INDEX, sweep, used
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
 SCHEMA = 2
@@ -100,8 +100,7 @@ class Cache:
             self._write(folder, sources)
             found = _read(folder, len(self.target.sizes))
             assert found is not None
-        with suppress(OSError):  # a cache that may only be read stays as old as it is
-            os.utime(folder)  # when it was last of use
+        used(folder)
         check_skipped(found.skipped, len(sources.names), self.bad_limit, "images")
         return found
 

@@ -9,7 +9,6 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,8 +17,11 @@ from anydit.config import Json, to_json
 from anydit.data.folders import refuse_parts
 from anydit.data.images.aspects import Size
 from anydit.data.images.cache import progress_bar, write_header
+from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.data.outside import OPEN, SHOWN, Skipped, Unreadable
 from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
+
+FRAMES = "frames.npy"
 
 SCHEMA = 3
 """Of the mapped files and of how videos are decoded: another number makes all of them anew."""
@@ -98,21 +100,26 @@ def listing(root: Path) -> Listing:
 def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tuple[list[Prepared], Skipped]:
     """Every video as a mapped file in `folder`, decoded anew if it changed; and which cannot be used, and why.
 
+    When videos are decoded, those that have been of no use for long are removed.
+
     Raises:
         ValueError: the folder cannot be written.
     """
     files, skipped = dict[str, Path](), list[tuple[str, str]]()
     for name in names:
         try:
-            files[name] = folder / f"{_key(root / name, how)}.npy"
+            files[name] = folder / _key(root / name, how) / FRAMES
         except OSError as error:
             skipped.append((name, error.strerror or "cannot be read"))
+    for file in files.values():
+        used(file.parent)
     missing = [name for name, file in files.items() if not _about(file).is_file()]
     if missing:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "videos") as pool, progress_bar() as bar:
             task = bar.add_task("Decoding", total=len(missing))
             for _ in pool.map(lambda name: _decode(root / name, how, files[name]), missing):
                 bar.advance(task)
+        sweep(folder)
     kept = list[Prepared]()
     for name, file in files.items():
         said: Json = json.loads(_about(file).read_text(encoding="utf-8"))
@@ -161,47 +168,42 @@ def _key(path: Path, how: Decoding) -> str:
 
 def _about(file: Path) -> Path:
     """What is said of a mapped file: written last, it says that the frames are whole, or why there are none."""
-    return file.with_suffix(".json")
+    return file.with_name(INDEX)
 
 
 def _decode(path: Path, how: Decoding, file: Path) -> None:
     """Decode a video into `file`, which is whole or absent."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            said = _decoded(path, how, file)
-        except Unreadable as error:
-            said = {"unreadable": str(error)}
-        temporary = file.with_name(f".{uuid4().hex}.json")
-        temporary.write_text(json.dumps(said), encoding="utf-8")
-        temporary.replace(_about(file))
+        with filling(file.parent) as temporary:
+            try:
+                said = _decoded(path, how, temporary / FRAMES)
+            except Unreadable as error:
+                (temporary / FRAMES).unlink(missing_ok=True)
+                said = {"unreadable": str(error)}
+            (temporary / INDEX).write_text(json.dumps(said), encoding="utf-8")
     except OSError as error:
         raise ValueError(
-            f"data.cache: got {file.parent}, which cannot be written ({error.strerror or error}); "
+            f"data.cache: got {file.parent.parent}, which cannot be written ({error.strerror or error}); "
             "expected a folder with room, by --data.cache or ANYDIT_CACHE"
         ) from None
 
 
 def _decoded(path: Path, how: Decoding, file: Path) -> Json:
     """Write the frames; what there is to say of them."""
-    temporary, shape, frames, off = file.with_name(f".{uuid4().hex}.npy"), (), 0, 0.0
-    try:
-        with how.opened(path) as film, temporary.open("wb") as out:
-            for pixels, _, beside in film.picked():
-                if not frames:
-                    shape = pixels.shape
-                    write_header(out, (MOST_FRAMES, *shape))
-                if not frames % 256 and shutil.disk_usage(file.parent).free < 256 * pixels.nbytes:
-                    raise OSError(f"no room for {path.name}")
-                out.write(pixels.tobytes())
-                frames, off = frames + 1, max(off, beside)
+    shape, frames, off = (), 0, 0.0
+    with how.opened(path) as film, file.open("wb") as out:
+        for pixels, _, beside in film.picked():
             if not frames:
-                raise Unreadable("too short for a single frame")
-            out.seek(0)
-            write_header(out, (frames, *shape))
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+                shape = pixels.shape
+                write_header(out, (MOST_FRAMES, *shape))
+            if not frames % 256 and shutil.disk_usage(file.parent).free < 256 * pixels.nbytes:
+                raise OSError(f"no room for {path.name}")
+            out.write(pixels.tobytes())
+            frames, off = frames + 1, max(off, beside)
+        if not frames:
+            raise Unreadable("too short for a single frame")
+        out.seek(0)
+        write_header(out, (frames, *shape))
+        out.flush()
+        os.fsync(out.fileno())
     return {"frames": frames, "rate": film.rate, "size": shape[1:], "off": off}

@@ -10,11 +10,11 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.data.outside import OPEN, Unreadable, check_skipped, told
 from anydit.data.volumes.medical import (
     NIFTI,
@@ -29,7 +29,9 @@ from anydit.data.volumes.medical import (
 )
 from anydit.data.volumes.view import Affine
 
-SCHEMA = 2
+VALUES = "values.npy"
+
+SCHEMA = 3
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
 
 SAME = 0.01
@@ -137,57 +139,56 @@ class Reading:
 def prepare(reading: Reading, folder: Path, bad_limit: float) -> tuple[list[Prepared], str]:
     """Every volume as a mapped file in `folder`, where it is read anew if its files changed; and what was skipped.
 
+    When volumes are read, those that have been of no use for long are removed.
+
     Raises:
         ValueError: too many cannot be used, or the folder cannot be written.
     """
     sources = reading.sources()
+    places = {name: folder / _key(reading, source) for name, source in sources.items()}
+    missing = [name for name, place in places.items() if not (place / INDEX).is_file()]
 
     def one(name: str) -> Prepared | tuple[str, str]:
         try:
-            return _prepared(reading, name, sources[name], folder)
+            return _prepared(name, sources[name], places[name])
         except Unreadable as error:
             return name, str(error)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "volumes") as pool:
         found = list(pool.map(one, sources))
+    if missing and folder.is_dir():
+        sweep(folder)
     skipped = [each for each in found if not isinstance(each, Prepared)]
     check_skipped(skipped, len(found), bad_limit, "volumes")
     kept = [each for each in found if isinstance(each, Prepared)]
     return kept, told(skipped, len(found), "volumes") if skipped else ""
 
 
-def _prepared(reading: Reading, name: str, source: Source, folder: Path) -> Prepared:
-    """One sample's volumes, mapped; read now if they are not there, or their files are others than they were."""
+def _key(reading: Reading, source: Source) -> str:
+    """Of a sample's files as they are now, read so."""
     states = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in source.files]
     how = [SCHEMA, reading.channels, reading.frames, reading.axes, reading.spacing, reading.nan]
-    file = folder / f"{sha256(json.dumps([how, states]).encode()).hexdigest()[:32]}.npy"
-    about = file.with_suffix(".json")
-    if not about.is_file():
+    return sha256(json.dumps([how, states]).encode()).hexdigest()[:32]
+
+
+def _prepared(name: str, source: Source, folder: Path) -> Prepared:
+    """One sample's volumes, mapped in a folder of their own; read now if they are not there."""
+    if not (folder / INDEX).is_file():
         scan = source.read()
         grid = {"affine": scan.affine.tolist(), "code": scan.code, "unit": scan.unit, "quantity": scan.quantity}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(file, lambda temporary: np.save(temporary, scan.values))
-            # Written last, this says that the values are whole.
-            _write(about, lambda temporary: temporary.write_text(json.dumps(grid | {"shape": scan.values.shape})))
+            with filling(folder) as temporary:
+                np.save(temporary / VALUES, scan.values)
+                (temporary / INDEX).write_text(json.dumps(grid | {"shape": scan.values.shape}), encoding="utf-8")
         except OSError as error:
             raise ValueError(
-                f"data.cache: got {folder}, which cannot be written ({error.strerror or error}); "
+                f"data.cache: got {folder.parent}, which cannot be written ({error.strerror or error}); "
                 "expected a folder with room, by --data.cache or ANYDIT_CACHE"
             ) from None
-    grid: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+    used(folder)
+    grid: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     affine, shape = np.array(grid["affine"]), tuple(grid["shape"])
-    return Prepared(name, file, shape, affine, grid["code"], grid["unit"], grid["quantity"])
-
-
-def _write(file: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `file`, then rename, so that it is whole or absent."""
-    temporary = file.with_name(f".{uuid4().hex}{file.suffix}")
-    try:
-        write(temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return Prepared(name, folder / VALUES, shape, affine, grid["code"], grid["unit"], grid["quantity"])
 
 
 @lru_cache(maxsize=OPEN)
