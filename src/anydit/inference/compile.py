@@ -39,7 +39,13 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
     """
     if bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError(f"bf16: got True, but {torch.cuda.get_device_name(device)} has no bfloat16; set bf16 to False")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16 and not emulates_bf16(device))
+    half = product_dtype(device, bf16) == torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
+
+
+def product_dtype(device: torch.device, bf16: bool) -> torch.dtype:
+    """What products run in: bfloat16 where it is asked for and not emulated."""
+    return torch.bfloat16 if bf16 and not emulates_bf16(device) else torch.float32
 
 
 def emulates_bf16(device: torch.device) -> bool:

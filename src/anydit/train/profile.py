@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anydit.codecs import Normalize
-from anydit.inference.compile import autocast, compile_blocks, emulates_bf16
+from anydit.inference.compile import autocast, compile_blocks, product_dtype
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT
 from anydit.model.flops import TEXT_TOKENS, Cost, cost
@@ -69,7 +69,7 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
     kept = _kept_bytes(step, batch)
     if config.compile:
         compile_blocks(model)
-    dtype = torch.bfloat16 if config.bf16 and not emulates_bf16(device) else torch.float32
+    dtype = product_dtype(device, config.bf16)
     return Profile(
         cost=cost(recipe.model),
         batch=config.batch,
