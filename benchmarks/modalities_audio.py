@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from modality import Trained, page, trained
-from results import PAGES, table
+from results import picture, table
 from torch import Tensor
 
 from anydit.data import Samples
@@ -86,16 +86,10 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
         ["figure", "samples", "held-out", "held-out through the spectrogram", NOISE],
         [[title, figures[n].samples, figures[n].floor, back[n], noise[n]] for n, title in more.items()],
     )
-    shown = picture(done, "audio-gpu" if gpu else "audio")
-    return of_all, f"All figures of the spectrograms by class:\n\n{below}\n\n![words by class]({shown})"
-
-
-def picture(done: Trained, name: str) -> str:
-    """Three words of each class, as a file beside the page."""
     x = done.pipeline.sample(30, {"label": [i % 10 for i in range(30)]})
-    PAGES.mkdir(parents=True, exist_ok=True)
-    done.pipeline.config.view.picture(x, [str(i % 10) for i in range(30)], 10).save(PAGES / f"{name}.png")
-    return f"{name}.png"
+    sheet = done.pipeline.config.view.picture(x, [str(i % 10) for i in range(30)], 10)
+    shown = picture("audio-gpu" if gpu else "audio", sheet, "words by class")
+    return of_all, f"All figures of the spectrograms by class:\n\n{below}\n\n{shown}"
 
 
 def by_text(_: bool, runs: Path) -> tuple[list[list[object]], str]:

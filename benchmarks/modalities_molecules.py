@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from modality import page, trained
-from results import PAGES, table
+from results import picture, table
 from torch import Tensor
 
 from anydit.data.molecules.molecules import MoleculeSamples
@@ -57,11 +57,11 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     every = [[f.title, f.samples, f.floor, *(trivial[which][key].samples for which in trivial)]
              for key, f in report.items()]  # fmt: skip
     below = table(["figure", "samples", "held-out", "cloud of the same atoms", "nearest copy"], every)
-    picture = f"molecules{'-gpu' if gpu else ''}.png"
     shown = sets.real.tensor("composition")[:SHOWN]
     x = done.pipeline.sample(len(shown), {"composition": shown})
-    sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=10).save(PAGES / picture)
-    return of_all, f"{below}\n\nSamples, then held-out molecules of the same atoms:\n\n![molecules]({picture})"
+    sheet = sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=10)
+    beside = picture(f"molecules{'-gpu' if gpu else ''}", sheet, "molecules")
+    return of_all, f"{below}\n\nSamples, then held-out molecules of the same atoms:\n\n{beside}"
 
 
 if __name__ == "__main__":

@@ -3,17 +3,16 @@
 python benchmarks/modalities_video.py [--gpu] [--runs FOLDER]
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from modality import Trained, page, trained
-from results import PAGES, table
+from results import picture, table
 from torch import Tensor
 
-from anydit.data import MovingDigits, View
+from anydit.data import MovingDigits
 from anydit.data.sheet import side_by_side
 from anydit.evaluate.compare import Figure
 from anydit.evaluate.evaluate import evaluate
@@ -99,13 +98,6 @@ def _errors(x: Float[Tensor, "n c t h w"], truth: Float[Tensor, "n c t h w"]) ->
     return (x - truth).square().mean((0, 1, 3, 4)).sqrt()
 
 
-def _show(name: str, view: View, x: Float[Tensor, "n c t h w"], captions: Sequence[str] = ()) -> str:
-    """A picture beside the page, and how it is put there."""
-    PAGES.mkdir(parents=True, exist_ok=True)
-    view.picture(x, captions, 2).save(PAGES / f"{name}.png")
-    return f"![{name}]({name}.png)"
-
-
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities, and below it what is told of videos besides."""
     recipe, name = (moving_digits_gpu(), "moving-digits-gpu") if gpu else (moving_digits(), "moving-digits")
@@ -113,14 +105,15 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     data = "moving digits, {} x {} x {}".format(*done.recipe.data.space or ())
     found, figures = drawn(done, data)
     digits, view = [i % 10 for i in range(20)], done.pipeline.config.view
-    picture = _show("video-class", view, done.pipeline.sample(20, {"label": digits}), [str(d) for d in digits])
+    x = done.pipeline.sample(20, {"label": digits})
+    by_class = picture("video-class", view.picture(x, [str(d) for d in digits], 2), "video-class")
     if gpu:
-        return found, f"{figures}\n\n{picture}"
+        return found, f"{figures}\n\n{by_class}"
     row, leads, pair = ahead(trained(moving_digits_next(), runs / "moving-digits-next"), data)
-    side_by_side(view, pair[0], pair[1], columns=2).save(PAGES / "video-next.png")
     what = f"Each real video over one that goes on from its first frames, for {LONG_SECONDS:g} s."
-    below = f"{what}\n\n![real videos over ones that go on from their first frames](video-next.png)"
-    return [*found, row], "\n\n".join([figures, picture, leads, below])
+    below = picture("video-next", side_by_side(view, pair[0], pair[1], columns=2),
+                    "real videos over ones that go on from their first frames")  # fmt: skip
+    return [*found, row], "\n\n".join([figures, by_class, leads, what, below])
 
 
 if __name__ == "__main__":

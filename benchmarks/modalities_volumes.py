@@ -6,8 +6,8 @@ python benchmarks/modalities_volumes.py [--gpu] [--runs FOLDER]
 from pathlib import Path
 
 import torch
-from modality import Trained, page, trained
-from results import PAGES
+from modality import page, trained
+from results import picture
 from torch import Tensor
 
 from anydit.evaluate import distances
@@ -53,15 +53,9 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
         done.row("volume", data, title, report.figures[name].samples, report.figures[name].floor, other, which)
         for name, title, other in both
     ]
-    return of_all, f"{BELOW}\n\n![crops of a brain]({picture(done, sets, 'volumes-gpu' if gpu else 'volumes')})"
-
-
-def picture(done: Trained, sets: Sets, name: str) -> str:
-    """Samples, then held-out crops at the same places, as a file beside the page."""
     x = done.pipeline.sample(SHOWN, {"place": sets.real.tensor("place")[:SHOWN]})
-    PAGES.mkdir(parents=True, exist_ok=True)
-    sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=SHOWN // 2).save(PAGES / f"{name}.png")
-    return f"{name}.png"
+    sheet = sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=SHOWN // 2)
+    return of_all, f"{BELOW}\n\n{picture('volumes-gpu' if gpu else 'volumes', sheet, 'crops of a brain')}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ What it found is kept there too, so that the table over all modalities need not 
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from math import prod
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from results import publish, table
 
 from anydit.data.loader import Order, read_ahead
+from anydit.inference.compile import emulates_bf16
 from anydit.inference.pipeline import Pipeline
 from anydit.train.log import read
 from anydit.train.loop import LOG_FILE, train
@@ -73,24 +76,36 @@ def page(
     only: str | None = getattr(given, "only", None)
     name, rows = (name, rows) if only is None else (f"{name}-{only}", parts[only])
     of_all, below = found(name, rows, given.gpu, given.runs)
-    body = "\n\n".join(part for part in (table(HEAD, of_all), below) if part)
+    body = "\n\n".join(part for part in (table(HEAD, of_all), below, minutes()) if part)
     publish(f"{name}-gpu" if given.gpu else name, title, body)
+
+
+def minutes() -> str:
+    """A sentence on what the minutes are of, and how much is at work on the machine; nothing where it has a GPU."""
+    if torch.cuda.is_available():
+        return ""
+    threads, load = torch.get_num_threads(), os.getloadavg()[2]  # of the last quarter of an hour
+    what = "one thread" if threads == 1 else f"{threads} threads"
+    which = "without" if emulates_bf16(torch.device("cpu")) else "with"
+    busy = f"as this was written, {load:.1f} processes were at work on its {os.cpu_count()} cores"
+    return f"The minutes are of {what} on a machine {which} bfloat16; {busy}."
 
 
 def found(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """One modality's rows and what stands below, kept beside its runs."""
     of_all, below = rows(gpu, runs)
-    _kept(name, gpu, runs).write_text(json.dumps([of_all, below]), encoding="utf-8")
+    kept(name, gpu, runs).write_text(json.dumps([of_all, below]), encoding="utf-8")
     return of_all, below
 
 
 def once(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The same, or what was found before."""
-    file = _kept(name, gpu, runs)
+    file = kept(name, gpu, runs)
     return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else found(name, rows, gpu, runs)
 
 
-def _kept(name: str, gpu: bool, runs: Path) -> Path:
+def kept(name: str, gpu: bool, runs: Path) -> Path:
+    """Where that is."""
     return runs / f"{name}{'-gpu' if gpu else ''}.json"
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 
 PAGES = Path(__file__).parent.parent / "docs" / "results"
 
@@ -40,6 +41,13 @@ def publish(page: str, title: str, body: str) -> None:
     print(f"\n{title}\n\n{body}\n\n{note}")
     PAGES.mkdir(parents=True, exist_ok=True)
     (PAGES / f"{page}.md").write_text(f"# {title}\n\n{body}\n\n{note}\n", encoding="utf-8")
+
+
+def picture(name: str, sheet: Image, about: str) -> str:
+    """Save a picture beside the pages, and return how one of them shows it."""
+    PAGES.mkdir(parents=True, exist_ok=True)
+    sheet.save(PAGES / f"{name}.png")
+    return f"![{about}]({name}.png)"
 
 
 def _text(cell: object) -> str:
