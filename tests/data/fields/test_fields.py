@@ -1,5 +1,6 @@
 """Samples of fields: which they are, what is known of them, who is held out, and what is refused."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,51 @@ def test_states_are_as_far_apart_in_all_files(tmp_path: Path) -> None:
             out["time"][:] = step * np.arange(T)
     assert f"b.nc has 2 h from state to state, expected 0.5 as in {tmp_path}/a.nc" in refused(tmp_path, past=1)
     assert len(opened(tmp_path)) == 2 * N * T, "of single states it is all the same"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_land_has_the_value_that_is_said(tmp_path: Path, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kept:
+        monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    arrays, land = grids.netcdf(tmp_path / "a.nc"), np.zeros((X, Y), bool)
+    land[:2, 1:] = True
+    with netCDF4.Dataset(tmp_path / "a.nc", "a") as out:
+        for name in ("u", "v", "depth"):
+            out[name][:] = np.where(land, np.nan, arrays[name])
+    how: dict[str, Any] = {"variables": ("u", "v"), "given": ("depth",), "past": 1}
+    assert "--data.nan 0 puts 0 for NaN" in refused(tmp_path / "a.nc", **how)
+    samples = opened(tmp_path / "a.nc", nan=-4.0, **how)
+    batch = samples.read(torch.arange(len(samples)))
+    for x in (batch.x, batch.tensor("past"), batch.tensor("given"), samples.trajectory(0, 0, 3)):
+        assert (x[..., torch.from_numpy(land)] == -4).all()
+    sea = torch.from_numpy(~land)
+    assert np.array_equal(batch.x[0, 0][sea].numpy(), arrays["u"][0, 1][~land])
+    shutil.copy(tmp_path / "a.nc", tmp_path / "b.nc")
+    with netCDF4.Dataset(tmp_path / "b.nc", "a") as out:
+        out["u"][1, 2, 5, 0] = np.inf
+    assert "has NaN or infinity in state 2 of trajectory 1" in refused(tmp_path / "b.nc", nan=-4.0, **how)
+
+
+def test_files_whose_points_lie_elsewhere_are_refused_by_name(tmp_path: Path) -> None:
+    for name in "ab":
+        grids.netcdf(tmp_path / f"{name}.nc")
+    assert len(opened(tmp_path)) == 2 * N * T
+
+    def changed(name: str, place: int, by: float, unit: str = "km") -> None:
+        shutil.copy(tmp_path / "b.nc", tmp_path / "new")  # an open file is not written to
+        with netCDF4.Dataset(tmp_path / "new", "a") as out:
+            out[name][place] += by
+            out["x"].units = unit
+        (tmp_path / "new").replace(tmp_path / "b.nc")
+
+    changed("time", 0, -0.1)  # times are each file's own
+    changed("x", 3, 1e-4)  # rounding
+    assert len(opened(tmp_path)) == 2 * N * T
+    changed("y", 2, 0.5)
+    said = refused(tmp_path)
+    assert said == f"data.path: {tmp_path}/b.nc has point 2 of y at 3.5, expected 3 as in {tmp_path}/a.nc"
+    changed("y", 2, -0.5, "m")
+    assert f"{tmp_path}/b.nc has x in 'm', expected 'km' as in {tmp_path}/a.nc" in refused(tmp_path)
 
 
 def with_nan(file: Path) -> None:

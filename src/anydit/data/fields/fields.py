@@ -46,7 +46,8 @@ class Fields(Data):
     along each axis are the condition "coarse", on the whole grid.
 
     `held_out`: the share of trajectories kept from training, or of the time of a single one, where no folders `train`
-    and `valid` say it. `bad_limit`: the share of states that may hold NaN or infinity; those are left out and counted.
+    and `valid` say it. `nan`: what stands for NaN, as on land (None: refuse it). `bad_limit`: the share of states that
+    may hold NaN or infinity; those are left out and counted.
     """
 
     path: Path = Path()
@@ -60,6 +61,7 @@ class Fields(Data):
     stride: int = 1
     coarse: int = 0
     held_out: float = 0.1
+    nan: float | None = None
     bad_limit: float = 0.0
 
     def __post_init__(self) -> None:
@@ -165,16 +167,15 @@ class FieldSamples:
         """Refuse what is not finite, wherever it was not left out before."""
         good = np.isfinite(states).reshape(len(states), -1).all(1)
         if not good.all():
-            bad = int(np.argmin(good))
-            which, first = at[bad]
-            raise ValueError(_bad(self.sources[which], first + bad * stride, "; --data.bad-limit 0.01 leaves some out"))
+            which, first = at[bad := int(np.argmin(good))]
+            hint = "; --data.nan 0 puts 0 for NaN, --data.bad-limit 0.01 leaves some states out"
+            raise ValueError(_bad(self.sources[which], first + bad * stride, hint))
 
 
 def coarsened(x: Float[Tensor, "b c *space"], factor: int) -> Float[Tensor, "b c *space"]:
     """Means over blocks of `factor` points along each axis, at each of their points."""
     for axis in range(2, x.ndim):
-        blocks = x.unflatten(axis, (-1, factor)).mean(axis + 1)
-        x = blocks.repeat_interleave(factor, axis)
+        x = x.unflatten(axis, (-1, factor)).mean(axis + 1).repeat_interleave(factor, axis)
     return x
 
 
@@ -210,22 +211,21 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
         view=view(files[0][0], contents[0], first, data.stride, data.periodic),
     )
     together = torch.cat(numbers) if numbers else None
-    parts = _parts(data, sources, told, windows)
-    return FieldSamples(data, facts, tuple(sources), together, windows, parts)
+    return FieldSamples(data, facts, tuple(sources), together, windows, _parts(data, sources, told, windows))
 
 
 def _layouts(data: Fields, files: Sequence[Path], contents: Sequence[Contents]) -> list[tuple[Layout, Layout | None]]:
     """Each file's layout, and that of what is given."""
     found = list[tuple[Layout, Layout | None]]()
     for file, content in zip(files, contents, strict=True):
-        at, given = layout(file, content, data.variables, data.axes, "variables"), None
+        at, given = replace(layout(file, content, data.variables, data.axes, "variables"), nan=data.nan), None
         if found:
-            check_alike(at, file, found[0][0], files[0])
+            check_alike(at, file, content, found[0][0], files[0], contents[0])
         if data.given:
             given = layout(file, content, data.given, data.axes, "given")
             if not set(given.space) <= set(at.space):
                 raise ValueError(f"data.given: got axes {given.space} in {file}, expected some of {at.space}")
-            given = replace(given, space=at.space, size=at.size)
+            given = replace(given, space=at.space, size=at.size, nan=data.nan)
         found.append((at, given))
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anydit.data.fields.files import COMPONENT, KNOWN_AS, SAMPLE, TIME, Contents, Variable, kind, read
-from anydit.data.fields.view import Axis, FieldView
+from anydit.data.fields.view import EVEN, Axis, FieldView
 
 NOT_SPACE = (SAMPLE, TIME, COMPONENT)
 
@@ -24,11 +24,15 @@ LONGER = 0.1
 
 @dataclass(frozen=True)
 class Layout:
-    """The arrays that make the channels of a state, with every axis named, and the axes of space in order."""
+    """The arrays that make the channels of a state, with every axis named, and the axes of space in order.
+
+    `nan`: what stands for NaN; None leaves it.
+    """
 
     variables: tuple[Variable, ...]
     space: tuple[str, ...]
     size: tuple[int, ...]
+    nan: float | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -68,6 +72,7 @@ class Layout:
         # What does not vary along an axis of space, or in time, holds at every place of it, or always.
         space = tuple(n if axis in left else 1 for axis, n in zip(self.space, self.size, strict=True))
         values = values.reshape(count if TIME in left else 1, components, *space)
+        values = values if self.nan is None else np.where(np.isnan(values), np.float32(self.nan), values)
         return np.broadcast_to(values, (count, components, *self.size))
 
     def _components(self, variable: Variable) -> list[str]:
@@ -120,14 +125,28 @@ def layout(file: Path, contents: Contents, names: Sequence[str], axes: Sequence[
     return Layout(tuple(chosen), space, tuple(sizes[axis] for axis in space))
 
 
-def check_alike(at: Layout, file: Path, first: Layout, of: Path) -> None:
-    """Refuse a file of other channels, units or points than the first one `of` all has."""
+def check_alike(at: Layout, file: Path, content: Contents, first: Layout, of: Path, theirs: Contents) -> None:
+    """Refuse a file of other channels, units, points or places of these than the first one `of` all has.
+
+    Places are compared along axes of space of which both files say them.
+    """
     if (at.channels, at.space, at.size) != (first.channels, first.space, first.size):
         got, expected = (f"{', '.join(x.channels)} on {x.size} points" for x in (at, first))
         raise ValueError(f"data.path: {file} has {got}, expected {expected} as in {of}")
     for name, unit, expected in zip(at.channels, at.units, first.units, strict=True):
         if unit != expected:
             raise ValueError(f"data.path: {file} has {name} in {unit!r}, expected {expected!r} as in {of}")
+    for axis, points in zip(at.space, at.size, strict=True):
+        here, there = (c.variables.get(axis) for c in (content, theirs))
+        if here is None or there is None or not here.shape == there.shape == (points,):
+            continue
+        if here.unit != there.unit:
+            raise ValueError(f"data.path: {file} has {axis} in {here.unit!r}, expected {there.unit!r} as in {of}")
+        a, b = read(file, here, dtype=np.float64), read(of, there, dtype=np.float64)
+        off = np.abs(a - b)
+        if off.max() > EVEN * np.abs(np.diff(b)).mean() if points > 1 else off.max() > 0:
+            i = int(off.argmax())
+            raise ValueError(f"data.path: {file} has point {i} of {axis} at {a[i]:g}, expected {b[i]:g} as in {of}")
 
 
 def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: Sequence[str]) -> FieldView:
