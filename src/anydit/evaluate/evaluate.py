@@ -90,7 +90,7 @@ def evaluate(
     """
     how, clock = sampling or pipeline.config.sampling, Clock()
     pipeline.config.check(how)  # before any work
-    sets = opened(pipeline, data, samples)
+    sets = replace(opened(pipeline, data, samples), progress=progress)
     _try(features, sets)
     if not sets.view.placed:
         return _of_its_own(pipeline, sets, how, data, seed, progress)

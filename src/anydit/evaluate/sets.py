@@ -39,7 +39,8 @@ class Sets:
 
     `label`: by which samples are judged; `asked`: whether the pipeline is conditioned on it; `told`: on a text. Where a
     sample does not exist it is NaN; `filler`: what the data have there in each channel, None if all exist whole. All of
-    them are of one size; `notes`: what must be said of that where the data have others, too.
+    them are of one size; `notes`: what must be said of that where the data have others, too. `progress`: told of what
+    takes long.
     """
 
     train: Samples
@@ -52,6 +53,7 @@ class Sets:
     view: View
     filler: Tensor | None = None
     notes: tuple[str, ...] = ()
+    progress: Progress = lambda stage, done: None
 
     @property
     def count(self) -> int:

@@ -128,6 +128,23 @@ def test_all_frames_show_one_class_and_the_right_one(labelled: VideoFolder, monk
     assert list(free) == ["identity"], "no class is asked for"
 
 
+def test_the_classifier_of_frames_says_how_far_it_is_and_is_kept(
+    labelled: VideoFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(classifier, "LEAST_SEEN", 200)
+    monkeypatch.setattr(classifier, "EPOCHS", 1)
+    monkeypatch.setenv("ANYDIT_CACHE", str(tmp_path))
+    pipe, stages = pipeline_of(labelled, {"label": Label()}), list[tuple[str, float]]()
+    pipe = Pipeline(replace(pipe.config, view=replace(pipe.config.view, high=1.0)))
+    for kept in (False, True):
+        stages.clear()
+        report = evaluate(pipe, labelled, samples=20, progress=lambda stage, done: stages.append((stage, done)))
+        assert "identity" in report.figures
+        told = [done for stage, done in stages if stage == "classifier of frames"]
+        assert told == [] if kept else told[-1] == 1.0 and len(told) > 3
+    assert len(list((tmp_path / "classifiers").iterdir())) == 2, "of clips, and of frames"
+
+
 def test_any_folder_of_videos_has_the_figures_that_need_no_digits(tmp_path: Path):
     rng = np.random.default_rng(0)
     for i in range(60):

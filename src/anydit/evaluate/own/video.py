@@ -1,6 +1,7 @@
 """Videos: single frames, changes from frame to frame, whether all frames show the same, motion, and what comes next."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import sqrt
 
 import torch
@@ -88,7 +89,8 @@ def identity(x: Float[Tensor, "n c t h w"], sets: Sets) -> dict[str, Figure]:
     assert sets.label is not None
     assert isinstance(sets.held, Filmed)
     stills = sets.held.stills
-    judge = classifier.trained(stills, stills.open("train"), sets.label, CPU)
+    progress = partial(sets.progress, "classifier of frames")
+    judge = classifier.trained(stills, stills.open("train"), sets.label, CPU, progress)
     drawn, held = seen(judge, x), seen(judge, sets.real.x)
     same = [_share((each == each[:, :1]).all(1)) for each in (drawn, held)]
     figures = {
