@@ -185,6 +185,21 @@ def test_no_damaged_slice_is_left_out_silently(tmp_path: Path, left: int):
     assert read_dicom(*series_in(tmp_path).values()).values.shape[4] == 5
 
 
+def test_what_begins_like_dicom_counts_whatever_its_name(tmp_path: Path):
+    dicom(tmp_path / "a", np.zeros((4, 4, 5)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
+    (tmp_path / "a" / "README").write_bytes(b"garbage" * 40)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes").write_bytes(b"D")
+    assert list(series_in(tmp_path)) == ["a"]
+    read_dicom(series_in(tmp_path)["a"])
+    (tmp_path / "a" / "IM0001").write_bytes(bytes(128) + b"DICM" + b"garbage" * 40)
+    with pytest.raises(Unreadable, match=r"^1 of 6 slices without ImagePositionPatient, .*: IM0001$"):
+        read_dicom(series_in(tmp_path)["a"])
+    (tmp_path / "a" / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(range(256)))
+    with pytest.raises(Unreadable, match="IM0001"):
+        read_dicom(series_in(tmp_path)["a"])
+
+
 def test_of_few_slices_the_gap_is_named(tmp_path: Path):
     folder = dicom(tmp_path / "a", np.zeros((4, 4, 4)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
     third = next(file for file in folder.iterdir() if pydicom.dcmread(file).ImagePositionPatient[2] == 7)

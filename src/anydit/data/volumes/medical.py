@@ -16,8 +16,8 @@ from anydit.data.outside import Unreadable
 NIFTI = (".nii", ".nii.gz")
 """Names of NIfTI files, in lower case."""
 
-DICOM = (".dcm", ".ima")
-"""Names of DICOM files, in lower case, where they have any."""
+DICOM, MAGIC = (".dcm", ".ima"), b"DICM"
+"""Names of DICOM files, in lower case, where they have any; and what stands in them after 128 bytes."""
 
 MOST_VALUES = 2**30
 """No larger file is read: a small one that is gzipped can hold far more."""
@@ -87,8 +87,7 @@ def read_nifti(path: Path, frames: bool = False) -> Scan:
         _unreadable(error)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing_of(affine)):
         raise Unreadable(f"the affine {affine.tolist()}, which gives voxels no place; expected one of full rank")
-    order = (3, 0, 1, 2)
-    moved = np.ascontiguousarray(values.transpose(order))
+    moved = np.ascontiguousarray(values.transpose(3, 0, 1, 2))
     return Scan(moved[:, None] if frames else moved[None], affine, code, unit)
 
 
@@ -126,23 +125,25 @@ def read_dicom(files: Sequence[Path]) -> Scan:
 def series_in(folder: Path) -> dict[str, list[Path]]:
     """The DICOM files at any depth in a folder, by series: the folder's name (and where it holds several, the UID).
 
-    What is named like DICOM but tells of no series is in all of its folder: whose slice it was nobody knows.
+    What is named like DICOM, or begins like it, but tells of no series is in all of its folder: whose slice it was
+    nobody knows. What neither is named nor begins so is no DICOM file, and passed over.
     """
     pydicom = _pydicom()
     found, lost = dict[tuple[Path, str], list[Path]](), list[Path]()
     for file in sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")):
         if file.name.upper() == "DICOMDIR" or not _may_be_dicom(file):
             continue
-        head, named = cast("Any", {}), file.suffix.lower() in DICOM
+        head = cast("Any", {})
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
         except Exception:  # a damaged file makes pydicom raise nearly anything
-            if not named:
-                continue
+            with file.open("rb") as opened:
+                if file.suffix.lower() not in DICOM and opened.read(132)[128:] != MAGIC:
+                    continue
         uid = str(head.get("SeriesInstanceUID", ""))
-        (lost if named and not uid else found.setdefault((file.parent, uid), [])).append(file)
+        (found.setdefault((file.parent, uid), []) if uid else lost).append(file)
     for file in lost:
         for key in [key for key in found if key[0] == file.parent] or [(file.parent, "")]:
             found.setdefault(key, []).append(file)
@@ -164,9 +165,8 @@ def turned(scan: Scan, axes: str) -> Scan:
     orientations = _nibabel().orientations
     now, then = orientations.io_orientation(scan.affine), orientations.axcodes2ornt(axes)
     how = orientations.ornt_transform(now, then)
-    shape = scan.values.shape[2:]
     values = orientations.apply_orientation(np.moveaxis(scan.values, (0, 1), (-2, -1)), how)
-    affine = scan.affine @ orientations.inv_ornt_aff(how, shape)
+    affine = scan.affine @ orientations.inv_ornt_aff(how, scan.values.shape[2:])
     return replace(scan, values=np.ascontiguousarray(np.moveaxis(values, (-2, -1), (0, 1))), affine=affine)
 
 
