@@ -8,7 +8,17 @@ from torch import Tensor
 from anydit.codecs.normalize import Normalizer
 from anydit.diffusion.paths import Cosine, Linear, Path
 from anydit.diffusion.samplers import Heun, Renoise
-from anydit.inverse.corrections import DAPS, DPS, Corrected, MomentMatching, PiGDM, Proximal, Setting, stretch
+from anydit.inverse.corrections import (
+    DAPS,
+    DPS,
+    Corrected,
+    MomentMatching,
+    PiGDM,
+    Proximal,
+    Setting,
+    _conjugate_gradients,  # pyright: ignore[reportPrivateUsage]
+    stretch,
+)
 from anydit.inverse.measurement import checked
 from anydit.tensors import Denoised
 
@@ -149,3 +159,14 @@ def test_the_less_the_denoiser_leaves_unknown_the_less_a_measurement_moves_it(ho
     assert moved[0] < 0.05 * moved[1] < 0.05 * moved[2]
     with pytest.raises(ValueError, match="spread"):
         how(spread=0.0)
+
+
+def test_steps_that_lead_away_are_not_taken():
+    """Of a matrix that is not symmetric, as a network's covariance is not, no answer is worse than none."""
+    turned = torch.eye(N) + 3 * torch.triu(torch.randn(N, N, generator=torch.Generator().manual_seed(6)), 1)
+    b = torch.randn(8, N, generator=torch.Generator().manual_seed(7))
+    left = [b.norm(dim=1)]
+    for iterations in (1, 2, 3, 10):
+        v = _conjugate_gradients(lambda v: v @ turned.T, b, iterations)
+        left.append((b - v @ turned.T).norm(dim=1))
+        assert bool((left[-1] <= left[-2] + 1e-4).all())

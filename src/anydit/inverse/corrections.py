@@ -191,9 +191,13 @@ class MomentMatching(Correction):
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """Solve product(v) = b for each sample by itself, from 0, until what is left is rounding."""
+    """Solve product(v) = b for each sample by itself, from 0, until what is left is rounding.
+
+    A network's covariance is not quite symmetric, and steps can lead away: of all of them the best is taken.
+    """
     v, rest, along = torch.zeros_like(b), b, b
-    size = whole = _dot(b, b)
+    size = whole = least = _dot(b, b)
+    best = v
     for _ in range(iterations):
         image = product(along)
         curved = _dot(along, image)
@@ -201,8 +205,9 @@ def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, iterati
         step = per_sample(torch.where(going, size / curved, 0), b)
         v, rest = v + step * along, rest - step * image
         size, before = _dot(rest, rest), size
+        best, least = torch.where(per_sample(size < least, b), v, best), torch.minimum(size, least)
         along = rest + per_sample(torch.where(going, size / before, 0), b) * along
-    return v
+    return best
 
 
 def _dot(a: Tensor, b: Tensor) -> Float[Tensor, " b"]:
