@@ -16,8 +16,8 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.dit import DiT, DiTConfig
 from tests.data.volumes.scans import AFFINE, dicom, nifti
-from tests.inverse.test_files import image, write_fastmri
-from tests.inverse.test_kspace import acquired
+from tests.inverse.scan.test_files import image, write_fastmri
+from tests.inverse.scan.test_kspace import acquired
 
 QUICK = ["--samples", "2", "--steps", "3", "--how", "Proximal", "--device", "cpu"]
 

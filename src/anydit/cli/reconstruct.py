@@ -21,9 +21,9 @@ from anydit.config import config, from_json, overridden
 from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
-from anydit.inverse import comparison
 from anydit.inverse.corrections import AnyCorrection, MomentMatching
 from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpainting, Sensors, SuperResolution
+from anydit.inverse.scan import comparison
 from anydit.model.conditioning import Field, Label, Numbers, Text
 from anydit.train.recipe import Recipe
 from anydit.weights import RUN_FILE, read_config
@@ -66,9 +66,9 @@ def run(argv: list[str]) -> int:
 
 def _reconstruct(known: argparse.Namespace, asked: Asked) -> None:
     """Read, solve, print and write."""
-    from anydit.inverse.solve import Way, solve
-    from anydit.inverse.source import Source, opened
-    from anydit.inverse.written import check_out, write
+    from anydit.inverse.scan.solve import Way, solve
+    from anydit.inverse.scan.source import Source, opened
+    from anydit.inverse.scan.written import check_out, write
 
     pipeline = load(known.run, known.device)
     view, cond = pipeline.config.view, _conditions(pipeline.config, known.cond or [])

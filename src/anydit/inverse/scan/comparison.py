@@ -7,7 +7,7 @@ from rich.table import Table
 from torch import Tensor
 
 from anydit.data import View
-from anydit.inverse.solve import Solution
+from anydit.inverse.scan.solve import Solution
 
 MOST_ROWS = 6
 """Samples on a sheet."""

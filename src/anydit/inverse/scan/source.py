@@ -11,14 +11,14 @@ from torch import Tensor
 
 from anydit.data.outside import Unreadable
 from anydit.inference.pipeline import Pipeline
-from anydit.inverse import files
-from anydit.inverse.files import Array, Picture, Series
-from anydit.inverse.kspace import KSpace
 from anydit.inverse.operators import MRI, Operator
 from anydit.inverse.reconstruct import data_shape
-from anydit.inverse.scans import Grid, cut
-from anydit.inverse.task import Task, of_kspace, of_measurements, of_samples
-from anydit.inverse.written import Origin
+from anydit.inverse.scan import files
+from anydit.inverse.scan.files import Array, Picture, Series
+from anydit.inverse.scan.grid import Grid, cut
+from anydit.inverse.scan.kspace import KSpace
+from anydit.inverse.scan.task import Task, of_kspace, of_measurements, of_samples
+from anydit.inverse.scan.written import Origin
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from anydit.data import Images, SliceView, VolumeView
 from anydit.data.volumes.medical import Scan, axes_of, read_dicom
-from anydit.inverse.scans import Grid, cut, write_dicom, write_nifti
+from anydit.inverse.scan.grid import Grid, cut, write_dicom, write_nifti
 from tests.data.volumes.scans import AFFINE, dicom
 
 RAS = ((2.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0))

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from anydit.codecs.normalize import Normalizer
 from anydit.inference.pipeline import Pipeline
-from anydit.inverse import kspace as ks
-from anydit.inverse.kspace import KSpace
 from anydit.inverse.measurement import Measurement, Physics, checked
 from anydit.inverse.operators import MRI, Inpainting, Operator, Sensors, check_complex
 from anydit.inverse.reconstruct import data_shape
+from anydit.inverse.scan import kspace as ks
+from anydit.inverse.scan.kspace import KSpace
 
 SIGMA = 0.02
 """The noise's deviation where nothing is said: of 1 between the data's bounds, or of their own deviation."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anydit.inverse.files import Array, Picture, Series, fastmri, kspace, read
-from anydit.inverse.kspace import KSpace, spectra, together
+from anydit.inverse.scan.files import Array, Picture, Series, fastmri, kspace, read
+from anydit.inverse.scan.kspace import KSpace, spectra, together
 from tests.data.volumes.scans import AFFINE, dicom, nifti, values
 
 HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding><encodedSpace>

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anydit.data.outside import Unreadable
 from anydit.data.volumes.medical import DICOM, NIFTI, Scan, read_dicom, read_nifti, series_in
-from anydit.inverse.kspace import KSpace, measured_of
+from anydit.inverse.scan.kspace import KSpace, measured_of
 
 PICTURES, HDF5, NUMPY = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"), (".h5", ".hdf5"), ".npy"
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from anydit.data import SliceView, View, VolumeView
 from anydit.data.volumes.medical import NIFTI, Scan
-from anydit.inverse.files import Series
-from anydit.inverse.scans import Grid, write_dicom, write_nifti
-from anydit.inverse.solve import Solution
+from anydit.inverse.scan.files import Series
+from anydit.inverse.scan.grid import Grid, write_dicom, write_nifti
+from anydit.inverse.scan.solve import Solution
 
 NUMPY, PICTURE = ".npy", ".png"
 KINDS = (*NIFTI, NUMPY, PICTURE)

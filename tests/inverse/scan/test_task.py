@@ -6,7 +6,7 @@ import torch
 from anydit.codecs import Normalize
 from anydit.data import ArrayView
 from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, SuperResolution
-from anydit.inverse.task import of_measurements, of_samples
+from anydit.inverse.scan.task import of_measurements, of_samples
 from tests.inverse.test_adapter import IMAGE, pipeline
 
 

@@ -16,7 +16,7 @@ from anydit.inverse.classical import least_variation, plainly
 from anydit.inverse.corrections import AnyCorrection
 from anydit.inverse.measurement import Measurement
 from anydit.inverse.reconstruct import gradients_at_once, reconstruct
-from anydit.inverse.task import Task
+from anydit.inverse.scan.task import Task
 
 
 @dataclass(frozen=True)
