@@ -36,15 +36,15 @@ def sheet(view: View, solution: Solution) -> Image.Image:
     n = len(solution.mean)
     rows = torch.linspace(0, n - 1, min(n, MOST_ROWS)).round().long().unique()
     black, span = _scale(view, solution)
-    tiles, captions = list[Tensor](), list[str]()
+    tiles, captions = list[Tensor](), list[list[str]]()
 
-    def add(x: Tensor, caption: str) -> None:
+    def add(x: Tensor, *caption: str) -> None:
         tiles.append(x[rows])
-        captions.append(caption)
+        captions.append([*caption] * (len(rows) // len(caption)))
 
     for way in solution.ways:
-        quality = solution.quality(way, view.bounds)
-        add(way.x, f"{way.name}, {quality[0]:.1f} dB" if quality else way.name)
+        each = [solution.quality(way, view.bounds, slice(i, i + 1)) for i in rows.tolist()]
+        add(way.x, *(f"{way.name}: {quality[0]:.1f} dB" if quality else way.name for quality in each))
     truth, mean = solution.truth, solution.mean
     spreads = {"error": None if truth is None else (mean - truth).abs(), "deviation": solution.deviation}
     if truth is not None:
@@ -54,7 +54,8 @@ def sheet(view: View, solution: Solution) -> Image.Image:
         if x is not None:
             add(black + times * x, f"{name} x {times:g}")
     together = torch.stack(tiles, dim=1).flatten(0, 1)
-    return view.picture(together, captions * len(rows), columns=len(tiles))
+    named = [caption for row in zip(*captions, strict=True) for caption in row]
+    return view.picture(together, named, columns=len(tiles))
 
 
 def _scale(view: View, solution: Solution) -> tuple[float, float]:

@@ -47,13 +47,15 @@ class Solution:
         """The model's best guess."""
         return self.ways[-1].x
 
-    def quality(self, way: Found, bounds: tuple[float, float] | None) -> tuple[float, float | None] | None:
+    def quality(
+        self, way: Found, bounds: tuple[float, float] | None, rows: slice = slice(None)
+    ) -> tuple[float, float | None] | None:
         """PSNR in decibels and SSIM, if the truth is known; of data without bounds for the range of the truth."""
         if self.truth is None:
             return None
         low, high = bounds or (float(self.truth.min()), float(self.truth.max()))
         extent = max(high - low, 1e-12)
-        return psnr(way.x, self.truth, extent), ssim(way.x, self.truth, extent)
+        return psnr(way.x[rows], self.truth[rows], extent), ssim(way.x[rows], self.truth[rows], extent)
 
 
 @dataclass(frozen=True)
