@@ -21,7 +21,7 @@ from anydit.recipes.slices import brain_slices
 from anydit.train.recipe import Recipe
 
 WIDTHS = (44, 88, 176, 352)
-"""Channels of the U-Net: with these it has about as many parameters as the recipe's network."""
+"""Channels of the U-Net: with these it has 4 million parameters, twice those of the recipe's network."""
 
 FOLD = 2
 """Blocks of so many pixels along each axis are channels to it, so that a step costs about what the recipe's does."""
