@@ -67,8 +67,8 @@ DPS_WEIGHTS = (20.0, 80.0, 300.0)
 
 ABOUT = """\
 Slices are of one template, the MNI152 brain at 4 mm: training saw bands of it 24 mm wide, and what is reconstructed
-lies in the middle of the 8 mm between. The prior ({prior:.1f} M parameters) trained for {minutes:.0f} minutes of one thread
-beside other work, the U-Net ({unet:.1f} M, {steps} batches of 16) for longer. Noise has a deviation of {sigma:g} of white.
+lies in the middle of the 8 mm between. The prior ({prior:.1f} M parameters) trained for {minutes:.0f} minutes of one
+thread beside other work, the U-Net ({unet:.1f} M, {steps} batches of 16) for longer. Noise: {sigma:g} of white.
 Calls are of the network, those for all samples of a mean together; moment matching takes {gradients} gradients more
 for each. Total variation and deepinv's DPS have the weight that comes nearest to the truth; their seconds are of all
 that were tried. The residual of a mean is not that of its samples, which have 1."""

@@ -36,7 +36,7 @@ HEAD = ["problem", "method", "error", "spectrum", "residual", "calls", "seconds"
 Nyquist's wavenumber, beside that of the true states."""
 
 ABOUT = f"""\
-A whole turbulent flow (32x32, two velocities) from points, or from means over blocks, with noise of {100 * NOISE:g} % of its
+A whole turbulent flow (32x32, two velocities) from points, or means over blocks, with noise of {100 * NOISE:g} % of its
 deviation: {COUNT} states of trajectories that no model saw. Errors are root mean squares in deviations of the velocity;
 spectrum: the largest relative error of the energy up to half of Nyquist's wavenumber. Modes (POD) are all of the
 training states, each weighted by its energy: what is best of all that is linear. Below, how often the truth lies in
