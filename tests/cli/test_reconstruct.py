@@ -78,6 +78,26 @@ def test_a_scan_comes_back_on_its_own_grid(slices: Path, tmp_path: Path):
     assert (tmp_path / "recon.png").is_file()
 
 
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_some_slices_into_a_folder_keep_their_places(slices: Path, tmp_path: Path, kind: str):
+    """No series can be made of some slices of one, and no scan loses where it lies."""
+    if kind == "nifti":
+        scan = nifti(tmp_path / "scan.nii.gz", body())
+    else:
+        stored = (body((14, 12, 7)) / 2 + 512).round()
+        scan = dicom(tmp_path / "in", stored, [1, 0, 0], [0, 1, 0], [0, 0, 3.0])
+    words = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001", "--slices", "2", "3"]
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(slices), str(scan), *words, *QUICK, "--scale", "1", "--out", str(out)]) == 0
+    mean, deviation = (nibabel.load(out / f"{name}.nii.gz") for name in ("mean", "deviation"))
+    whole = nibabel.load(scan).affine if kind == "nifti" else read_dicom([*scan.iterdir()]).affine
+    across = 1 if kind == "nifti" else 2
+    expected = whole.copy()
+    expected[:3, 3] += 2 * whole[:3, across]
+    assert np.allclose(mean.affine, expected) and np.allclose(deviation.affine, expected)
+    assert mean.shape[across] == 2 and (out / "comparison.png").is_file()
+
+
 def test_dicom_in_and_out(slices: Path, tmp_path: Path):
     stored = (body((10, 12, 5)) / 2 + 512).round()  # slope 2, intercept -1024
     folder = dicom(tmp_path / "in", stored, (1, 0, 0), (0, 1, 0), (0, 0, 2))

@@ -78,6 +78,10 @@ def write(solution: Solution, view: View, origin: Origin, picture: object, out: 
     if out.name.lower().endswith(PICTURE):
         return [sheet]
     mean, deviation = solution.mean, solution.deviation
+    if folder and origin.series is not None and not _is_dicom(origin):
+        files = _one(origin, view, mean, out / f"mean{NIFTI[1]}", False)
+        spread = [] if deviation is None else _one(origin, view, deviation, out / f"deviation{NIFTI[1]}", True)
+        return [*files, *spread, sheet]
     if folder and not _is_dicom(origin):
         files = view.write(mean, out, "mean")
         spread = [] if deviation is None else _arrays(deviation, out / f"deviation{NUMPY}")
