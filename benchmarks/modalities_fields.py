@@ -4,7 +4,8 @@
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
-otherwise, which nothing can beat. Figures are of trajectories that no model saw.
+otherwise, which nothing can beat: in the spectrum, too, that is how far apart so few states are by chance. Figures are
+of trajectories that no model saw.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +31,12 @@ from anydit.train.recipe import Recipe
 
 LEADS, STARTS, MEMBERS = 20, 32, 4
 """States ahead, forecasts that begin at different times, and members of each ensemble."""
+
+ABOUT = (
+    f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity.\n"
+    "Spectrum: the largest error of the energy at a wavenumber up to half of Nyquist's, as a share; the solver's is\n"
+    f"what chance makes of {STARTS} starts."
+)
 
 
 def deterministic(recipe: Recipe) -> Recipe:
@@ -99,16 +106,17 @@ def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
     deviations = at.scale.flatten()
     ours = forecast(done.pipeline, at.past, at.truth, deviations, MEMBERS)
     theirs = forecast(other.pipeline, at.past, at.truth, deviations, 1)
-    best = crps(solved(data, at) / at.scale, at.truth / at.scale).transpose(0, 1).flatten(1).mean(1).tolist()
+    solver = solved(data, at)
+    best = crps(solver / at.scale, at.truth / at.scale).transpose(0, 1).flatten(1).mean(1).tolist()
     rows: list[list[object]] = []
     for i in range(LEADS):
-        states = (ours.members[:, :, i].flatten(0, 1), theirs.members[0, :, i], at.truth[:, i])
-        energy = [spectrum(some, axes_of(view, 2), deviations) for some in states]
-        worst = [float((e.energy / energy[2].energy - 1)[: e.half].abs().max()) for e in energy[:2]]
+        states = [some[:, :, i].flatten(0, 1) for some in (at.truth[None], ours.members, solver, theirs.members)]
+        truth, *others = [spectrum(some, axes_of(view, 2), deviations) for some in states]
+        worst = [float((e.energy / truth.energy - 1)[: e.half].abs().max()) for e in others]
         errors = [ours.crps[i], best[i], theirs.crps[i], ours.persistence[i]]
         rows.append([i + 1, *errors, ours.spread[i] / ours.error[i], *worst])
     head = ["states ahead", "CRPS", "solver's", "deterministic", "persistence", "spread / error", "spectrum",
-            "deterministic's"]  # fmt: skip
+            "solver's spectrum", "deterministic's"]  # fmt: skip
     row = _row(
         done,
         f"CRPS, mean of {LEADS} states ahead",
@@ -136,8 +144,7 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     done = trained(recipe, runs / name)
     other = trained(deterministic(recipe), runs / f"{name}-deterministic")
     row, leads = forecasts(done, other)
-    note = f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity:"
-    return [row], f"{note}\n\n{leads}"
+    return [row], f"{ABOUT}\n\n{leads}"
 
 
 def _row(done: Trained, figure: str, samples: float, held_out: object, trivial: float, which: str) -> list[object]:
