@@ -71,7 +71,8 @@ lies in the middle of the 8 mm between. The prior ({prior:.1f} M parameters) tra
 thread beside other work, the U-Net ({unet:.1f} M, {steps} batches of 16) for longer. Noise: {sigma:g} of white.
 Calls are of the network, those for all samples of a mean together; moment matching takes {gradients} gradients more
 for each. Total variation and deepinv's DPS have the weight that comes nearest to the truth; their seconds are of all
-that were tried. The residual of a mean is not that of its samples, which have 1."""
+that were tried. Those of DiffPIR on CT and coils have in them eigenvectors that are found once, for all, in about 3 s.
+The residual of a mean is not that of its samples, which have 1."""
 
 FOUND = tuple[Tensor, int]
 """Images on the data's own scale, and the network calls that each took."""

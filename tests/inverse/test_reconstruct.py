@@ -90,6 +90,23 @@ def test_what_does_not_fit_is_moved_as_little_as_makes_it_fit(operator):
         assert bool((measured.rows(torch.arange(3)).residual(along) > 1).all()), "a shorter way does not fit"
 
 
+def test_what_cannot_fit_is_left_as_it_is():
+    """Two measurements of each pixel that contradict each other by more than their noise: no image fits both."""
+
+    class Twice(deepinv.physics.LinearPhysics):
+        def A(self, x, **_):  # noqa: N802
+            return torch.cat([x, x], dim=1)
+
+        def A_adjoint(self, y, **_):  # noqa: N802
+            return y[:, :1] + y[:, 1:]
+
+    truth = torch.rand(2, *IMAGE)
+    y = torch.cat([truth, truth + 10 * SIGMA], dim=1)
+    measured = checked(y, Twice(), SIGMA, IMAGE, None)
+    guess = truth + 8 * SIGMA
+    assert torch.equal(measured.fitted(guess), guess)
+
+
 @pytest.mark.parametrize("how", [Proximal(), PiGDM(), MomentMatching(2)])
 def test_samples_of_latents_fit_through_a_codec_that_loses_something(how, tmp_path: Path):
     train(tiny_codec(steps=30), tmp_path / "codec", "cpu", lambda _: None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anydit.tensors import per_sample
 
-FITS, HALVINGS = (1e-4, 1e8), 16
+FITS, HALVINGS = (1e-4, 1e6), 16
 """How wide samples may be about what they are made to fit from, as squares in those of the noise; how exactly."""
 
 
@@ -82,9 +82,12 @@ class Measurement:
         """The nearest to samples on the data's own scale whose residual is 1; those that have less stay as they are.
 
         Noise explains a residual of 1: what fits better than that follows the noise (Morozov's discrepancy principle).
+        So do those that cannot fit however far they move: there the physics is not quite that of the measurement.
         """
         least, most = (torch.full((len(x),), log(v * self.sigma**2), device=x.device) for v in FITS)
         unit, off = self.unit(x), self.residual(x) > 1
+        if bool(off.any()):
+            off &= self.residual(self.own(self.closer(unit, most.exp()))) <= 1
         if not bool(off.any()):
             return x
         for _ in range(HALVINGS):

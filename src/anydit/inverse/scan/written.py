@@ -38,7 +38,8 @@ class Origin:
         black = 0.0 if spread else self.black
         values = (x - black) / self.scale
         if self.series is not None and self.grid is not None:
-            low = 0.0 if spread else ((view.bounds or (0.0, 0.0))[0] - black) / self.scale
+            air = float(self.series.scan.values.min()) if view.bounds is None else view.bounds[0] / self.scale
+            low = 0.0 if spread else air
             return self.grid.back(values, self.series.scan, low)
         own = view if isinstance(view, VolumeView) else VolumeView()
         array = values.numpy()
