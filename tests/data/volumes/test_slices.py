@@ -139,7 +139,7 @@ def test_the_brains_held_out_slices_are_of_other_places():
     data = brain_slices().data
     assert isinstance(data, Slices)
     train, held_out = replace(data, moved=None).open("train"), data.open("held_out")
-    assert train.facts.size == held_out.facts.size == (80, 96)
+    assert train.facts.size == held_out.facts.size == (40, 48)
     a, b = (s.read(torch.arange(len(s))).x for s in (train, held_out))
-    assert (len(a), len(b)) == (88, 36)
+    assert (len(a), len(b)) == (94, 32)
     assert torch.cdist(a.flatten(1), b.flatten(1)).min() > 0
