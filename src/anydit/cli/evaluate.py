@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from anydit.cli._data import data_of
 from anydit.codecs import load as load_codec
 from anydit.config import TYPE, from_json, overridden
 from anydit.data import Data
@@ -24,7 +25,6 @@ from anydit.inference.device import find_device
 from anydit.inference.pipeline import load
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
-from anydit.train.recipe import Recipe
 from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
 
 
@@ -134,11 +134,7 @@ def _data(folder: Path, recipe: str | None) -> Data:
             f"recipe: got none, and {folder} is an exported folder, which does not know its data; "
             "expected --recipe NAME (anydit recipes lists them)"
         )
-    content = read_config(folder / RUN_FILE)
-    try:
-        return from_json(Recipe, content).data
-    except ValueError as error:
-        raise ValueError(f"{error}; where its data is a class of your own, say --recipe FILE.py:FUNCTION") from None
+    return data_of(folder)
 
 
 def _pictures(folder: Path) -> dict[str, Image.Image]:

@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from anydit.cli._data import data_of
 from anydit.cli._fields import asks_for_help, page, without_help
-from anydit.config import config, from_json, overridden
+from anydit.config import config, overridden
 from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
@@ -25,8 +26,7 @@ from anydit.inverse.corrections import AnyCorrection, MomentMatching
 from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpainting, Sensors, SuperResolution
 from anydit.inverse.scan import comparison
 from anydit.model.conditioning import Field, Label, Numbers, Text
-from anydit.train.recipe import Recipe
-from anydit.weights import RUN_FILE, read_config
+from anydit.weights import RUN_FILE
 
 PHYSICS: dict[str, AnyOperator] = {
     "mri": MRI(),
@@ -128,7 +128,7 @@ def _held_out(folder: Path, n: int) -> torch.Tensor:
     """Some of the run's own samples that it was not trained on."""
     if not (folder / RUN_FILE).is_file():
         raise ValueError(f"scan: got none, and {folder} is no run, which has data of its own; expected a file")
-    samples = from_json(Recipe, read_config(folder / RUN_FILE)).data.open("held_out")
+    samples = data_of(folder).open("held_out")
     ids = torch.linspace(0, len(samples) - 1, min(n, len(samples))).round().long()
     return samples.read(ids).x
 

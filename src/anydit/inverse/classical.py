@@ -34,22 +34,25 @@ def least_variation(
 
     Of several weights, each sample has that whose residual is nearest to 1: it leaves what the noise explains.
     """
-    found = list[Tensor]()
-    for weight in weights:
-        found.append(measured.own(_primal_dual(measured, weight * measured.sigma, iterations)))
+    physics, like = measured.linear, measured.linear.A_adjoint(measured.y[:1])
+    assert isinstance(physics, LinearPhysics)
+    size = float(physics.compute_sqnorm(torch.ones_like(like), verbose=False))
+    found = [measured.own(_primal_dual(measured, weight * measured.sigma, size, iterations)) for weight in weights]
     off = torch.stack([(measured.residual(x) - 1).abs() for x in found])
     best = torch.stack(found)
     return best[off.argmin(0), torch.arange(best.shape[1], device=best.device)]
 
 
-def _primal_dual(measured: Measurement, weight: float, iterations: int) -> Float[Tensor, "b c *space"]:
-    """Least |A x - y|^2 / 2 + weight |grad x|, by Chambolle and Pock's algorithm (2011) with a dual for each part."""
+def _primal_dual(measured: Measurement, weight: float, size: float, iterations: int) -> Float[Tensor, "b c *space"]:
+    """Least |A x - y|^2 / 2 + weight |grad x|, by Chambolle and Pock's algorithm (2011) with a dual for each part.
+
+    `size`: the square of the largest singular value of A.
+    """
     physics, y = measured.linear, measured.y
     x = physics.A_adjoint(y)
     z, u, v = x, torch.zeros_like(y), torch.zeros_like(TVDenoiser.nabla(x))
-    assert isinstance(physics, LinearPhysics)
     along = 0.5 / BALANCE
-    on_y = BALANCE / float(physics.compute_sqnorm(torch.ones_like(x[:1]), verbose=False))
+    on_y = BALANCE / size
     on_slope = BALANCE / (4 * (x.ndim - 2))
     for _ in range(iterations):
         u = (u + on_y * (physics.A(z) - y)) / (1 + on_y)

@@ -12,7 +12,7 @@ from torch import Tensor
 from anydit.config import check_at_least, check_positive, config
 from anydit.data import Data, Digits, Part, Samples
 from anydit.data.base import Facts
-from anydit.inverse.measurement import checked
+from anydit.inverse.measurement import Measurement
 from anydit.inverse.operators import MRI, AnyOperator
 from anydit.tensors import Batch
 
@@ -87,6 +87,5 @@ class MeasuredSamples:
             physics = self.physics[number % len(self.physics)]
             physics.noise_model.rng_manual_seed(number)
             y = physics((x - low) / (high - low))
-            measured = checked(y, physics, self.how.sigma, tuple(x.shape[1:]), self.how.bounds)
-            shown.append(plainly(measured))
+            shown.append(plainly(Measurement(y, physics, self.how.sigma, self.how.bounds)))
         return replace(batch, cond={**batch.cond, MEASURED: torch.cat(shown)})
