@@ -14,7 +14,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from anydit.cli._data import data_of
 from anydit.codecs import load as load_codec
 from anydit.config import TYPE, from_json, overridden
 from anydit.data import Data
@@ -23,7 +22,7 @@ from anydit.evaluate.evaluate import Report, evaluate, evaluate_codec
 from anydit.evaluate.pretrained import KINDS, named
 from anydit.inference.device import find_device
 from anydit.inference.pipeline import load
-from anydit.recipes import find
+from anydit.recipes import data_of, find
 from anydit.train.codec import CodecRecipe
 from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
 

@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from anydit.cli._data import data_of
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import config, overridden
 from anydit.inference.conditions import Given
@@ -26,6 +25,7 @@ from anydit.inverse.corrections import AnyCorrection, MomentMatching
 from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpainting, Sensors, SuperResolution
 from anydit.inverse.scan import comparison
 from anydit.model.conditioning import Field, Label, Numbers, Text
+from anydit.recipes import data_of
 from anydit.weights import RUN_FILE
 
 PHYSICS: dict[str, AnyOperator] = {

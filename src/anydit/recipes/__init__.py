@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
+from anydit.config import from_json
+from anydit.data import Data
 from anydit.recipes.arrays import arrays
 from anydit.recipes.audio import audio, spoken_digits, spoken_digits_gpu, spoken_digits_text, spoken_digits_wave
 from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
@@ -21,6 +23,8 @@ from anydit.recipes.slices import brain_slices, brain_slices_mri, slices
 from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next, moving_digits_text, video
 from anydit.recipes.volumes import volumes
 from anydit.train.base import Trainable
+from anydit.train.recipe import Recipe
+from anydit.weights import RUN_FILE, read_config
 
 AnyRecipe = Trainable[Any]
 
@@ -51,6 +55,19 @@ def find(name: str) -> Callable[[], AnyRecipe]:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}, or FILE.py:FUNCTION{hint}")
     return RECIPES[name]
+
+
+def data_of(run: Path) -> Data:
+    """The data that a run's recipe names: every kind that a recipe here has is known.
+
+    Raises:
+        ValueError: the recipe is not there, or its data is of a kind that is not known.
+    """
+    content = read_config(run / RUN_FILE)
+    try:
+        return from_json(Recipe, content).data
+    except ValueError as error:
+        raise ValueError(f"{error}; where its data is a class of your own, say --recipe FILE.py:FUNCTION") from None
 
 
 def _from_file(file: Path, function: str) -> Callable[[], AnyRecipe]:

@@ -16,6 +16,7 @@ from anydit.data.base import Bucketed, Part, Samples
 from anydit.data.buckets import by_bucket, by_size
 from anydit.data.loader import order_of, read_ahead
 from anydit.data.video.clips import Filmed, Stills
+from tests.data.loading import goes_on
 from tests.data.video.films import film, pictures, which
 
 SHAPES = ((16, 16), (16, 32), (32, 16))
@@ -79,11 +80,7 @@ def test_the_loader_never_mixes_and_goes_on_as_it_was(tmp_path: Path):
         counts[tuple(batch.x.shape[2:])] += 1
     assert all(counts.values())
     batches.close()  # type: ignore[attr-defined]
-    later = read_ahead(samples, order_of(samples, 4, 0), 7)
-    for batch in first[7:12]:
-        again = next(later)
-        assert torch.equal(again.ids, batch.ids) and torch.equal(again.x, batch.x)
-    later.close()  # type: ignore[attr-defined]
+    goes_on(samples, order_of(samples, 4, 0), 7, first[7:12])
 
 
 def test_what_is_told_and_stills_of_several_sizes(tmp_path: Path):
