@@ -123,18 +123,37 @@ def test_fastmri_s_k_space(slices: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert 0.2 * bright < np.asarray(found.dataobj).max() < 2 * bright, "in the numbers of the file"
 
 
-def test_real_and_imaginary_parts_a_mask_and_maps_of_a_person(slices: Path, tmp_path: Path):
+def test_real_and_imaginary_parts_a_mask_and_maps_of_a_person(
+    slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     k = acquired(coils=3, acceleration=1.0)
     np.save(tmp_path / "k.npy", torch.view_as_real(k.y).movedim(-1, 1).numpy())
     np.save(tmp_path / "mask.npy", np.arange(32) % 2 == 0)
-    np.save(tmp_path / "maps.npy", np.ones((3, 32, 32), np.complex64) / np.sqrt(3))
     words = ["--mask", str(tmp_path / "mask.npy"), "--coil-maps", str(tmp_path / "maps.npy"), "--measured", *QUICK]
     command = ["reconstruct", str(slices), str(tmp_path / "k.npy"), "--physics", "mri", *words]
-    code = main([*command, "--out", str(tmp_path / "out.npy")])
-    assert code == 2, "columns are framed, rows are cut: maps are of what is left"
     np.save(tmp_path / "maps.npy", np.ones((3, 16, 32), np.complex64) / np.sqrt(3))
+    assert main([*command, "--out", str(tmp_path / "out.npy")]) == 2
+    assert "expected [2, 3, 32, 32], or 1 for all slices" in " ".join("".join(capsys.readouterr()).split())
+    np.save(tmp_path / "maps.npy", np.ones((3, 32, 32), np.complex64) / np.sqrt(3))
     assert main([*command, "--out", str(tmp_path / "out.npy")]) == 0
     assert np.load(tmp_path / "out.npy").shape == (2, 1, 16, 16)
+
+
+def test_into_a_folder_what_is_written_is_on_the_scale_of_what_came_in(slices: Path, tmp_path: Path):
+    """Of hardly any noise and all of k-space, an array comes out as it went in, and k-space in its own numbers."""
+    x = body((16, 16, 3))[None, None, ..., 1]
+    np.save(tmp_path / "x.npy", x / 50)
+    words = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001", *QUICK]
+    command = ["reconstruct", str(slices), str(tmp_path / "x.npy"), "--scale", "50", *words]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "mean.npy"), x / 50, atol=0.04)
+    assert np.load(tmp_path / "out" / "deviation.npy").max() < 0.1
+    file = write_fastmri(tmp_path / "file.h5", acquired(coils=1, acceleration=1.0).y.numpy())
+    assert main(["reconstruct", str(slices), str(file), *words, "--out", str(tmp_path / "k")]) == 0
+    found = nibabel.load(tmp_path / "k" / "mean.nii.gz")
+    assert np.allclose(found.header.get_zooms(), [2.0, 1.5, 4.5])
+    bright = 3e-5 * image(2, 32, 32)[1].max().item()
+    assert 0.2 * bright < np.asarray(found.dataobj).max() < 2 * bright
 
 
 def test_a_sinogram(slices: Path, tmp_path: Path):

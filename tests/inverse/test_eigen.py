@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from anydit.inverse import eigen
-from anydit.inverse.operators import CT, MRI, Operator
+from anydit.inverse.operators import CT, MRI, Operator, SuperResolution
 
 
 @pytest.mark.parametrize("operator", [CT(views=9), MRI(acceleration=2, center=0.25, coils=3)])
@@ -24,6 +24,24 @@ def test_larger_images_take_conjugate_gradients_and_come_to_the_same(monkeypatch
     exact = physics.prox_l2(z, y, gamma)
     monkeypatch.setattr(eigen, "MOST_VALUES", 1)
     torch.testing.assert_close(physics.prox_l2(z, y, gamma), exact, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [CT(views=9), MRI(acceleration=2, center=0.25), MRI(acceleration=2, center=0.25, coils=3), SuperResolution(2)],
+)
+@pytest.mark.parametrize("most", [1, 4096])
+def test_steps_take_what_deepinv_s_own_take(operator: Operator, most: int, monkeypatch: pytest.MonkeyPatch):
+    """A number, or one for each image in any shape; and of what is near a number, or nothing."""
+    monkeypatch.setattr(eigen, "MOST_VALUES", most)
+    physics, z = operator.build((1, 12, 10), 0.01), torch.full((3, 1, 12, 10), 0.5)
+    y = physics.A(torch.rand(3, 1, 12, 10))
+    expected = physics.prox_l2(z, y, torch.full((3, 1, 1, 1), 2.0))
+    for gamma in (2.0, torch.tensor(2.0), torch.full((3,), 2.0)):
+        torch.testing.assert_close(physics.prox_l2(z, y, gamma), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(physics.prox_l2(0.5, y, 2.0), expected, atol=1e-4, rtol=1e-4)
+    zero = physics.prox_l2(torch.zeros_like(z), y, 2.0)
+    torch.testing.assert_close(physics.prox_l2(None, y, 2.0), zero, atol=1e-4, rtol=1e-4)
 
 
 def test_the_eigenvectors_are_found_once():

@@ -151,7 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     add("scan", type=Path, nargs="?", help="NIfTI, DICOM, image, array, fastMRI's .h5 (the run's held-out data)")
     add("--physics", metavar="NAME", help=f"{', '.join(PHYSICS)}")
     add("--measured", action="store_true", help="the file holds a measurement; else an image that is to be measured")
-    add("--sigma", type=float, help="the noise's deviation, where black is 0 and white is 1 (0.02; of k-space found)")
+    add(
+        "--sigma",
+        type=float,
+        help="the noise's deviation, of 1 from black to white; without these in the data's unit (found, or 0.02)",
+    )
     add("--samples", type=int, default=8, help="drawn of each: their mean is the result, their deviation its doubt (8)")
     add("--slices", type=int, nargs="+", metavar="N", help="first and last slice of a volume, or one (all)")
     add("-n", type=int, default=4, help="how many of the held-out data, where no file is given (4)")

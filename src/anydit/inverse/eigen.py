@@ -22,17 +22,16 @@ class Eigen(deepinv.physics.LinearPhysics):
 
     modes: tuple[tuple[int, ...], Tensor, Tensor] | None = None
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: Tensor, *_: object, **__: object) -> Tensor:
-        shape = tuple(z.shape[1:])
+    def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
+        shape = tuple((from_y := self.A_adjoint(y)).shape[1:])
+        z, gamma = proximal(z, gamma, from_y)
         if prod(shape) > MOST_VALUES:
             return super().prox_l2(z, y, gamma)
         if self.modes is None or self.modes[0] != shape or self.modes[1].device != z.device:
             self.modes = (shape, *self._eigen(shape, z.device))
         _, size, vectors = self.modes
-        gamma = torch.as_tensor(gamma, device=z.device)
-        weights = gamma.reshape(-1, 1) if gamma.ndim else gamma
-        both = (z + gamma * self.A_adjoint(y)).flatten(1)
-        return ((both @ vectors) / (1 + weights * size) @ vectors.T).reshape(z.shape)
+        both = (z + gamma * from_y).flatten(1)
+        return ((both @ vectors) / (1 + gamma.flatten(1) * size) @ vectors.T).reshape(z.shape)
 
     def _eigen(self, shape: tuple[int, ...], device: torch.device) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
         """Eigenvalues and eigenvectors of the transpose of A times A."""
@@ -45,3 +44,16 @@ class Eigen(deepinv.physics.LinearPhysics):
             gram = torch.cat(columns).double()
             size, vectors = torch.linalg.eigh((gram + gram.T) / 2)
         return size.clamp(min=0).float(), vectors.float()
+
+
+def proximal(
+    z: Tensor | float | None, gamma: Tensor | float, like: Float[Tensor, "b c *space"]
+) -> tuple[Float[Tensor, "b c *space"], Tensor]:
+    """Arguments of a proximal step as deepinv takes them: images, and `gamma` as `[b 1 *1]`, one number for each.
+
+    `z`: a number is an image of it, None one of zeros. `gamma`: a number, or one for each image in any shape.
+    """
+    if not isinstance(z, Tensor):
+        z = torch.full_like(like, z or 0.0)
+    gamma = torch.as_tensor(gamma, dtype=z.dtype, device=z.device)
+    return z, gamma.reshape(-1, *(1,) * (z.ndim - 1)).expand(len(z), *(1,) * (z.ndim - 1))

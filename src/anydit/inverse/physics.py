@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float, Shaped
 from torch import Tensor
 
-from anydit.inverse.eigen import Eigen
+from anydit.inverse.eigen import Eigen, proximal
 
 ITERATIONS, TOLERANCE = 300, 1e-5
 """Of conjugate gradients, where an operator has no closed form: they end at either."""
@@ -48,10 +48,11 @@ class OfReal(Eigen):
     def noise(self, x: Tensor, **_: object) -> Tensor:
         return self.mri.noise(x)
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: Tensor, *_: object, **__: object) -> Tensor:
+    def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
         if not isinstance(self.mri, deepinv.physics.MRI):
             return super().prox_l2(z, y, gamma)
-        both = torch.fft.fftn(gamma * self.A_adjoint(y) + z, dim=self.axes)
+        z, gamma = proximal(z, gamma, from_y := self.A_adjoint(y))
+        both = torch.fft.fftn(gamma * from_y + z, dim=self.axes)
         return torch.fft.ifftn(both / (1 + gamma * self.share), dim=self.axes).real
 
 
@@ -126,7 +127,8 @@ class BlockMeans(deepinv.physics.LinearPhysics):
             y = y.repeat_interleave(self.factor, axis) / self.factor
         return y
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: Tensor, *_: object, **__: object) -> Tensor:
+    def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
+        z, gamma = proximal(z, gamma, self.A_adjoint(y))
         one = self.factor ** (2 - z.ndim)  # A times its transpose
         return z + gamma / (1 + gamma * one) * self.A_adjoint(y - self.A(z))
 

@@ -10,7 +10,7 @@ from anydit.data import Images
 from anydit.inverse.classical import least_variation
 from anydit.inverse.operators import CT, MRI
 from anydit.inverse.physics import random_columns, ring
-from anydit.inverse.scan.kspace import KSpace, maps_of, narrowed, noise_of, spectra, together
+from anydit.inverse.scan.kspace import KSpace, brightness, maps_of, narrowed, noise_of, spectra, together
 from anydit.inverse.scan.task import of_kspace
 from anydit.model.dit import DiT, DiTConfig
 from tests.inverse.scan.test_files import image
@@ -95,6 +95,56 @@ def test_whole_k_space_is_undersampled_and_is_the_truth():
     torch.testing.assert_close(job.truth, task.scale * SCALE * image(2, 32, 32)[:1, None], atol=0.5, rtol=1e-3)
     kept = of_kspace(pipe, k, MRI(acceleration=1), None, None).jobs[0]
     assert bool((kept.y != 0).all()) and kept.truth is None
+
+
+def test_zeros_at_the_edges_are_no_undersampling():
+    """Scanners pad k-space: it is whole, is undersampled as asked, and a mask with holes is not."""
+    k = acquired(4, 1.0)
+    padded = KSpace(k.y * padding(4), padding(4).expand(32, 32))
+    assert padded.whole and not acquired(4, 2.0).whole
+    assert not KSpace(k.y * padding(8), padding(8).expand(32, 32)).whole, "half of it is not padding"
+    task = of_kspace(of_size(32, 32), padded, MRI(acceleration=2, center=0.3), None, None)
+    assert any("is whole" in note for note in task.notes) and task.jobs[0].truth is not None
+    assert (task.jobs[0].y != 0).float().mean().item() < 0.5
+    task = of_kspace(of_size(32, 32), acquired(4, 2.0), MRI(acceleration=8), None, None)
+    assert any("the acceleration has no part in it" in note for note in task.notes)
+
+
+def padding(edge: int) -> torch.Tensor:
+    """Columns that are measured, but for so many at each side."""
+    at = torch.arange(32)
+    return (at >= edge) & (at < 32 - edge)
+
+
+def test_maps_of_a_person_get_the_image_s_phase():
+    """Maps have no phase of the image's own; a model of real samples needs it, of one for all slices as of each."""
+    pipe, k = of_size(32, 32), acquired(4, 2.0, phase=1.5)
+    for maps in (ring(4, (32, 32))[None], ring(4, (32, 32)).expand(2, -1, -1, -1)):
+        task = of_kspace(pipe, k, MRI(), 0.02, 200 / SCALE, maps)
+        for i, job in enumerate(task.jobs):
+            off = job.physics.A(image(2, 32, 32)[i][None, None]) - job.y
+            assert off.norm() < 0.1 * job.y.norm()
+    alone = of_kspace(of_size(32, 32, channels=2), acquired(1, 2.0), MRI(), 0.02, 200 / SCALE,
+                      torch.ones(1, 1, 32, 32, dtype=torch.cfloat))  # fmt: skip
+    assert alone.jobs[0].y.shape == (1, 2, 1, 32, 32), "maps of a single coil are used, too"
+
+
+def test_of_complex_samples_no_signal_is_0_wherever_black_is():
+    """Both parts of data from -100 to 100 are 0 where there is no signal, which is the middle of the physics' scale."""
+    pipe, k = of_size(32, 32, channels=2), acquired(1, 2.0)
+    pipe.config = replace(pipe.config, view=Images(low=-100, high=100))
+    task = of_kspace(pipe, k, MRI(), None, None)
+    assert task.black == 0 and task.scale * SCALE * image(2, 32, 32).quantile(0.995) == pytest.approx(100, rel=0.2)
+    slope = torch.linspace(-1, 1, 32)
+    turn = torch.polar(torch.ones(32, 32), slope[:, None] + 0.5 * slope**2)
+    for i, job in enumerate(task.jobs):
+        x = task.scale * SCALE * torch.view_as_real(image(2, 32, 32)[i] * turn).movedim(-1, 0)[None]
+        torch.testing.assert_close(job.physics.A((x + 100) / 200), job.y, atol=1e-3, rtol=1e-3)
+
+
+def test_white_is_the_same_however_many_slices_there_are():
+    k = acquired(1, 1.0)
+    assert brightness(KSpace(k.y.repeat(40, 1, 1, 1), k.mask)) == pytest.approx(brightness(k), rel=1e-3)
 
 
 def test_noise_is_found_at_the_edges():

@@ -48,6 +48,14 @@ def test_of_known_values_each_sample_has_its_own_places():
         torch.testing.assert_close(job.physics.A(x[i : i + 1] / 16), job.y)
 
 
+def test_what_was_measured_may_be_dark_where_it_is_said_so_and_noisy():
+    pipe, x = pipeline(), torch.full((2, *IMAGE), 8.0)
+    y = CT(views=6).build(IMAGE, 0.1).A(x) / 100
+    assert of_measurements(pipe, y, CT(views=6), 0.1, 1.0).sigma == 0.1
+    noisy = images() + 8 * torch.randn(2, *IMAGE)
+    assert len(of_measurements(pipe, torch.where(noisy > 9, noisy, torch.nan), Inpainting(), 0.5, None).jobs) == 2
+
+
 def unbounded():
     """A model of fields with mean 5 and deviation 2."""
     return pipeline(codec=Normalize((5.0,), (2.0,)), view=ArrayView())
@@ -75,6 +83,18 @@ def test_without_bounds_the_noise_is_of_the_data_s_deviation():
         (lambda: of_samples(pipeline(), images(), MRI(), 0.0, None), "sigma: got 0.0"),
         (lambda: of_measurements(pipeline(), images(), CT(), None, None), "sigma: got none"),
         (lambda: of_measurements(pipeline(), images(), CT(), 0.1, None), "scan: got measurements of shape"),
+        (
+            lambda: of_measurements(pipeline(), CT(views=6).build(IMAGE, 0.1).A(images()) * 9, CT(views=6), 0.01, None),
+            "scan: got values from .* fill 0 to 16",
+        ),
+        (
+            lambda: of_measurements(pipeline(), images()[..., :4, :4] / 16, SuperResolution(factor=2), 0.01, None),
+            "scan: got values from .* fill 0 to 16",
+        ),
+        (
+            lambda: of_measurements(unbounded(), 400 * images()[..., :4, :4], SuperResolution(factor=2), 0.01, None),
+            "scan: got values of mean .* about 5 and 2",
+        ),
         (lambda: of_measurements(pipeline(), images(), Inpainting(), 0.1, None), "known everywhere or nowhere"),
     ],
 )

@@ -17,6 +17,9 @@ CENTER = 12
 BRIGHT = 0.995
 """The part of an image that is at most white."""
 
+PADDED = 0.3
+"""The part of an axis, at its two ends together, that is zero-padding at most; more is not measured."""
+
 OUTER = 0.1
 """The part of k-space at its edges, along each axis, in which there is nothing but noise."""
 
@@ -35,8 +38,16 @@ class KSpace:
 
     @property
     def whole(self) -> bool:
-        """Whether everything was measured."""
-        return bool(self.mask.all())
+        """Whether everything was measured, but for the zeros that scanners pad k-space with at its edges."""
+        inner = self.mask
+        for axis, n in enumerate(self.mask.shape):
+            others = tuple(other for other in range(self.mask.ndim) if other != axis)
+            there = self.mask.any(others).nonzero()[:, 0] if others else self.mask.nonzero()[:, 0]
+            first, length = int(there[0]), int(there[-1] - there[0]) + 1
+            if length < (1 - PADDED) * n:
+                return False
+            inner = inner.narrow(axis, first, length)
+        return bool(inner.all())
 
 
 def measured_of(y: Complex[Tensor, "n coils *space"]) -> Bool[Tensor, "*space"]:
@@ -94,7 +105,8 @@ def narrowed(k: KSpace, size: Sequence[int]) -> KSpace:
 def undersampled(k: KSpace, operator: MRI) -> KSpace:
     """Whole k-space as the operator would have measured it."""
     columns = random_columns(k.mask.shape[-1], operator.acceleration, operator.center, operator.seed)
-    return KSpace(k.y * columns, columns.expand(k.mask.shape), k.truth, k.spacing)
+    mask = k.mask & columns
+    return KSpace(k.y * mask, mask, k.truth, k.spacing)
 
 
 def maps_of(k: KSpace) -> Complex[Tensor, "n coils *space"]:
@@ -106,16 +118,31 @@ def maps_of(k: KSpace) -> Complex[Tensor, "n coils *space"]:
     Raises:
         ValueError: k-space is not measured at frequency 0.
     """
+    low = _coarse(k)
+    total = low.abs().square().sum(1, keepdim=True).sqrt()
+    alike = torch.full_like(low, low.shape[1] ** -0.5)
+    return torch.where(total > 1e-6 * total.max(), low / total.clamp(min=1e-30), alike)
+
+
+def phased(maps: Complex[Tensor, "m coils *space"], k: KSpace) -> Complex[Tensor, "n coils *space"]:
+    """Maps of coils with the phase of the image: with them the image is real. One for all, or one for each.
+
+    Raises:
+        ValueError: k-space is not measured at frequency 0.
+    """
+    low = (maps.conj() * _coarse(k)).sum(1, keepdim=True)
+    return maps * torch.polar(torch.ones_like(low.abs()), low.angle())
+
+
+def _coarse(k: KSpace) -> Complex[Tensor, "n coils *space"]:
+    """Images of low resolution, of the middle of k-space alone, where all of it is measured."""
     window = torch.ones(())
     for axis, n in enumerate(k.mask.shape):
         reach = _reach(k.mask, axis)
         at = (torch.arange(n) - n // 2).abs() / (reach + 1)
         line = torch.where(at < 1, 0.5 * (1 + torch.cos(torch.pi * at)), 0)
         window = window * line.reshape(-1, *(1,) * (k.mask.ndim - 1 - axis))
-    low = images(k.y * window.to(k.y.device))
-    total = low.abs().square().sum(1, keepdim=True).sqrt()
-    alike = torch.full_like(low, low.shape[1] ** -0.5)
-    return torch.where(total > 1e-6 * total.max(), low / total.clamp(min=1e-30), alike)
+    return images(k.y * window.to(k.y.device))
 
 
 def _reach(mask: Bool[Tensor, "*space"], axis: int) -> int:
@@ -149,7 +176,8 @@ def _at_edges(n: int, edge: int) -> Bool[Tensor, " n"]:
 
 def brightness(k: KSpace) -> float:
     """What counts as white in the images that k-space shows by itself."""
-    return float(together(k.y).flatten().quantile(BRIGHT)) if k.y[:, :1].numel() < 2**24 else float(together(k.y).max())
+    values = together(k.y).flatten()
+    return float(values.kthvalue(max(1, round(BRIGHT * len(values)))).values)
 
 
 def physics_of(

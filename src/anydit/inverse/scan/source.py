@@ -1,7 +1,7 @@
 """A file and what a person says of it, to a task and to where its results go."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ def opened(
     """
     shape = data_shape(pipeline)
     if samples is not None:
-        return of_samples(pipeline, samples, operator, source.sigma, source.scale), Origin()
+        return of_samples(pipeline, samples, operator, source.sigma, source.scale), Origin(native=True)
     assert source.path is not None
     given = files.read(source.path, len(shape) - 1)
     if isinstance(given, Array) and source.measured and isinstance(operator, MRI):
@@ -81,7 +81,7 @@ def opened(
     if source.slices is not None:
         x = x[_rows(source, len(x))]
     task = of_samples(pipeline, x, operator, source.sigma, source.scale)
-    return task, Origin(scale=task.scale)
+    return task, Origin(scale=task.scale, native=isinstance(given, Picture))
 
 
 def _scan(
@@ -102,7 +102,7 @@ def _scan(
         raise ValueError(f"scan: got {source.path}: {error}") from None
     task = of_samples(pipeline, x, operator, source.sigma, source.scale)
     if told := grid.told(scan):
-        task = Task(task.jobs, task.sigma, task.scale, (*task.notes, told))
+        task = replace(task, notes=(*task.notes, told))
     kept = given.files if source.slices is None else ()
     return task, Origin(Series(scan, kept), grid, scale=task.scale)
 
@@ -123,8 +123,7 @@ def _kspace(pipeline: Pipeline, source: Source, operator: Operator, k: KSpace) -
         maps = maps[rows] if len(maps) == len(k.y) else maps
     k = KSpace(k.y[rows], k.mask, truth, k.spacing)
     task = of_kspace(pipeline, k, operator, source.sigma, source.scale, maps)
-    low = (pipeline.config.view.bounds or (0.0, 1.0))[0]
-    return task, Origin(spacing=k.spacing, scale=task.scale, black=low)
+    return task, Origin(spacing=k.spacing, scale=task.scale, black=task.black)
 
 
 def _rows(source: Source, count: int) -> slice:

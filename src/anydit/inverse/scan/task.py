@@ -20,6 +20,9 @@ from anydit.inverse.scan.kspace import KSpace
 SIGMA = 0.02
 """The noise's deviation where nothing is said: of 1 between the data's bounds, or of their own deviation."""
 
+LEAST_NOISE = 1e-4
+"""The deviation that noise found in k-space has at least, of 1 between black and white."""
+
 LEAST, BEYOND, FAR = 0.1, 0.05, 10.0
 """The part of the model's range that values fill at least; by which they may leave it; deviations from the mean."""
 
@@ -35,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """Jobs, the noise's deviation on their scale, what a file's values are multiplied by to come to the model's scale.
+    """Jobs, the noise's deviation on their scale, and how a file's values come to the model's: `black + scale` times.
 
     `notes`: sentences on what was measured, found or assumed on the way.
     """
@@ -43,6 +46,7 @@ class Task:
     jobs: Sequence[Job]
     sigma: float
     scale: float = 1.0
+    black: float = 0.0
     notes: tuple[str, ...] = ()
 
     def measured(self, job: Job, pipeline: Pipeline, rows: slice) -> Measurement:
@@ -69,7 +73,7 @@ def of_samples(
     with torch.no_grad():
         y = torch.cat([physics((one.to(pipeline.device) - low) / (high - low)) for one in x.split(1)])
     note = f"measured synthetically, with noise of deviation {sigma:.3g}"
-    return Task([Job(y, physics, x)], sigma, scale or 1.0, (note,))
+    return Task([Job(y, physics, x)], sigma, scale or 1.0, notes=(note,))
 
 
 def of_measurements(
@@ -92,7 +96,10 @@ def of_measurements(
             f"scan: got measurements of shape {tuple(y.shape)}, expected [n, {', '.join(map(str, black.shape[1:]))}], "
             f"which {type(operator).__name__} makes of samples of {shape}"
         )
-    if not isinstance(operator, Inpainting | Sensors):
+    places = isinstance(operator, Inpainting | Sensors)
+    means = y if places else torch.where(black > black.max() / 2, y / black, torch.nan)
+    check_values(pipeline, means, scale is not None, noise=2 * sigma * (high - low))
+    if not places:
         return Task([Job((y - low * black) / (high - low), physics)], sigma, scale or 1.0)
     jobs = list[Job]()
     for one in y.split(1):
@@ -127,33 +134,46 @@ def of_kspace(
         raise ValueError(f"physics: got {type(operator).__name__} and complex k-space, expected mri")
     shape = data_shape(pipeline)
     check_complex(shape)
+    if maps is not None and (maps.shape[1:] != k.y.shape[1:] or len(maps) not in (1, len(k.y))):
+        expected = f"[{len(k.y)}, {', '.join(map(str, k.y.shape[1:]))}], or 1 for all slices, as k-space is"
+        raise ValueError(f"coil-maps: got shape {tuple(maps.shape)}, expected {expected}")
     k, notes = ks.narrowed(k, shape[1:]), list[str]()
     truth = k.truth if k.truth is not None and k.truth.shape[2:] == shape[1:] else None
     if k.whole and operator.acceleration > 1:
         truth = ks.middle(ks.together(k.y), shape[1:])
         k = ks.undersampled(k, operator)
-        notes.append(f"k-space is whole: a share of {k.mask.float().mean():.3g} of it is used, the whole is the truth")
-    if maps is not None and maps.shape[1:] != k.y.shape[1:]:
-        raise ValueError(
-            f"coil-maps: got shape {tuple(maps.shape)}, expected [n, {', '.join(map(str, k.y.shape[1:]))}]"
-        )
-    alone = shape[0] == 2 and k.y.shape[1] == 1
-    maps = ks.maps_of(k) if maps is None and not alone else maps
+        notes.append(f"k-space is whole: a share of {_measured(k):.3g} of it is used, the whole is the truth")
+    elif not k.whole:
+        notes.append(f"a share of {_measured(k):.3g} of k-space was measured; the acceleration has no part in it")
+    alone = maps is None and shape[0] == 2 and k.y.shape[1] == 1
+    if maps is not None:
+        maps = ks.middle(maps, tuple(k.mask.shape))
+        maps = ks.phased(maps, k) if shape[0] == 1 else maps
+    elif not alone:
+        maps = ks.maps_of(k)
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
+    black = low if shape[0] == 1 else 0.0
+    white = _white(pipeline, black)
     if scale is None:
-        scale = _white(pipeline) / ks.brightness(k)
+        scale = white / ks.brightness(k)
         notes.append(f"scale {scale:.4g}, by which the brightest of what k-space shows is the model's white")
     unit = scale / (high - low)
     if sigma is None:
-        sigma = max(ks.noise_of(k) * unit, 1e-4)
+        sigma = max(ks.noise_of(k) * unit, LEAST_NOISE * white / (high - low))
         notes.append(f"noise of deviation {sigma:.3g}, from the outermost frequencies")
     noise, jobs = deepinv.physics.GaussianNoise(sigma), list[Job]()
     for i in range(len(k.y)):
-        own = None if alone else maps[min(i, len(maps) - 1)] if maps is not None else None
+        own = None if maps is None else maps[min(i, len(maps) - 1)]
         physics = ks.physics_of(k, own, shape, noise).to(pipeline.device)
-        here = None if truth is None or shape[0] != 1 else low + scale * truth[i : i + 1]
-        jobs.append(Job(ks.parts(unit * k.y[i : i + 1], alone), physics, here))
-    return Task(jobs, sigma, scale, tuple(notes))
+        y = ks.parts(unit * k.y[i : i + 1], alone)
+        if black != low:
+            y = y + physics.A(torch.full((1, *shape), (black - low) / (high - low), device=pipeline.device)).cpu()
+        jobs.append(Job(y, physics, None if truth is None or shape[0] != 1 else black + scale * truth[i : i + 1]))
+    return Task(jobs, sigma, scale, black, tuple(notes))
+
+
+def _measured(k: KSpace) -> float:
+    return float(k.mask.float().mean())
 
 
 def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"]:
@@ -175,27 +195,32 @@ def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"
     return x.float()
 
 
-def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool) -> None:
+def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool, noise: float = 0.0) -> None:
     """Refuse values that are not normalised as the data that the model was trained on, as the run's statistics tell.
 
-    `said`: the scale was given, and values that are all alike are meant so.
+    `said`: the scale was given, and values that are all alike are meant so. `noise`: its deviation in them. NaN is
+    passed over.
 
     Raises:
         ValueError: they leave the data's range or fill hardly any of it.
     """
-    least, most, codec = float(x.min()), float(x.max()), pipeline.codec
+    known, codec = x[~x.isnan()], pipeline.codec
+    if not known.numel():
+        return
+    least, most = float(known.min()), float(known.max())
     more = "as the data that the model was trained on; --scale NUMBER multiplies what is given"
     if (bounds := pipeline.config.view.bounds) is not None:
         low, high = bounds
-        beyond = BEYOND * (high - low)
+        beyond = BEYOND * (high - low) + 4 * noise
         if least < low - beyond or most > high + beyond or (most - least < LEAST * (high - low) and not said):
             got = f"scan: got values from {least:.4g} to {most:.4g}"
             raise ValueError(f"{got}, expected ones that fill {low:g} to {high:g}, {more}")
     elif isinstance(codec, Normalizer):
         z = codec.encode(x)
+        z = z[~z.isnan()]
         mean, deviation = float(z.mean()), float(z.std())
         if abs(mean) > FAR or deviation > FAR or (deviation < 1 / FAR and not said):
-            got = f"scan: got values of mean {float(x.mean()):.4g} and deviation {float(x.std()):.4g}"
+            got = f"scan: got values of mean {float(known.mean()):.4g} and deviation {float(known.std()):.4g}"
             shift, scale = (" ".join(f"{v:.4g}" for v in some) for some in (codec.shift, codec.scale))
             raise ValueError(f"{got}, expected about {shift} and {scale} (of each channel), {more}")
 
@@ -207,10 +232,10 @@ def _sigma(pipeline: Pipeline, sigma: float | None) -> float:
     return SIGMA * sum(pipeline.codec.scale) / len(pipeline.codec.scale)
 
 
-def _white(pipeline: Pipeline) -> float:
+def _white(pipeline: Pipeline, black: float) -> float:
     """How far from black to white the model's data are; without bounds twice their deviation above their mean."""
     if (bounds := pipeline.config.view.bounds) is not None:
-        return bounds[1] - bounds[0]
+        return bounds[1] - black
     if isinstance(codec := pipeline.codec, Normalizer):
         return codec.shift[0] + 2 * codec.scale[0]
     raise ValueError("scale: got none, and the run says nothing of its data's range; expected --scale NUMBER")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
 from anydit.data import SliceView, View, VolumeView
@@ -21,7 +22,8 @@ KINDS = (*NIFTI, NUMPY, PICTURE)
 class Origin:
     """Where measurements come from: a scan and how it came to the model's grid, or a spacing alone; and the scale.
 
-    `scale`, `black`: the model's values are `black + scale` times those of the file.
+    `scale`, `black`: the model's values are `black + scale` times those of the file. `native`: there is no file, or one
+    as the model's view writes them.
     """
 
     series: Series | None = None
@@ -29,6 +31,12 @@ class Origin:
     spacing: tuple[float, ...] | None = None
     scale: float = 1.0
     black: float = 0.0
+    native: bool = False
+
+    @property
+    def dicom(self) -> bool:
+        """Whether results are DICOM slices beside those that came in."""
+        return self.series is not None and bool(self.series.files)
 
     def scan(self, x: Float[Tensor, "n c *space"], view: View, spread: bool = False) -> Scan:
         """Samples on the scan's own grid, or where there is none, one slice after the other.
@@ -64,51 +72,39 @@ def check_out(out: Path, axes: int) -> None:
         raise ValueError(f"out: got {out} for samples with {axes} axes, expected {NUMPY}, {PICTURE} or a folder")
 
 
-def write(solution: Solution, view: View, origin: Origin, picture: object, out: Path) -> list[Path]:
-    """The best guess, the samples' deviation beside it (`NAME-deviation`), and the comparison; returns the files."""
-    from PIL import Image
+def write(solution: Solution, view: View, origin: Origin, picture: Image, out: Path) -> list[Path]:
+    """The best guess, how far samples differ, and the comparison; returns the files.
 
-    assert isinstance(picture, Image.Image)
+    Beside `NAME.nii.gz` stand `NAME-deviation.nii.gz` and `NAME.png`, and beside a folder of DICOM slices; in any other
+    folder are `mean`, `deviation` and `comparison.png`.
+    """
     folder = out.is_dir() or not out.suffix
     stem = next((out.name[: -len(end)] for end in KINDS[::-1] if out.name.lower().endswith(end)), out.name)
-    beside = out.parent if not folder or _is_dicom(origin) else out
-    beside.mkdir(parents=True, exist_ok=True)
-    named = stem if beside == out.parent else "comparison"
-    sheet = beside / f"{named}{PICTURE}"
+    within = folder and not origin.dicom
+    sheet = out / f"comparison{PICTURE}" if within else out.parent / f"{stem}{PICTURE}"
+    sheet.parent.mkdir(parents=True, exist_ok=True)
     picture.save(sheet)
     if out.name.lower().endswith(PICTURE):
         return [sheet]
-    mean, deviation = solution.mean, solution.deviation
-    if folder and origin.series is not None and not _is_dicom(origin):
-        files = _one(origin, view, mean, out / f"mean{NIFTI[1]}", False)
-        spread = [] if deviation is None else _one(origin, view, deviation, out / f"deviation{NIFTI[1]}", True)
-        return [*files, *spread, sheet]
-    if folder and not _is_dicom(origin):
-        files = view.write(mean, out, "mean")
-        spread = [] if deviation is None else _arrays(deviation, out / f"deviation{NUMPY}")
-        return [*files, *spread, sheet]
-    if folder:
+    placed = origin.series is not None or origin.spacing is not None
+    end = out.name[len(stem) :] if not folder else NIFTI[1] if placed else NUMPY
+    if within and origin.native:
+        files = view.write(solution.mean, out, "mean")
+    elif folder and origin.dicom:
         assert origin.series is not None
-        files = write_dicom(origin.scan(mean, view), origin.series.files, out, "reconstruction")
-        end = NIFTI[1]
+        files = write_dicom(origin.scan(solution.mean, view), origin.series.files, out, "reconstruction")
     else:
-        end = out.name[len(stem) :]
-        files = _one(origin, view, mean, out, False)
-    spread = [] if deviation is None else _one(origin, view, deviation, beside / f"{stem}-deviation{end}", True)
-    return [*files, *spread, sheet]
+        files = [_one(origin, view, solution.mean, out / f"mean{end}" if within else out, spread=False)]
+    if solution.deviation is not None:
+        at = out / f"deviation{end}" if within else out.parent / f"{stem}-deviation{end}"
+        files = [*files, _one(origin, view, solution.deviation, at, spread=True)]
+    return [*files, sheet]
 
 
-def _one(origin: Origin, view: View, x: Float[Tensor, "n c *space"], path: Path, spread: bool) -> list[Path]:
+def _one(origin: Origin, view: View, x: Float[Tensor, "n c *space"], path: Path, *, spread: bool) -> Path:
+    """A file of samples on the scale of what came in; `spread`: of differences."""
     if path.suffix.lower() == NUMPY:
-        return _arrays((x - (0.0 if spread else origin.black)) / origin.scale, path)
-    write_nifti(origin.scan(x, view, spread), path, "deviation of samples" if spread else "")
-    return [path]
-
-
-def _arrays(x: Float[Tensor, "n c *space"], path: Path) -> list[Path]:
-    np.save(path, x.numpy())
-    return [path]
-
-
-def _is_dicom(origin: Origin) -> bool:
-    return origin.series is not None and bool(origin.series.files)
+        np.save(path, ((x - (0.0 if spread else origin.black)) / origin.scale).numpy())
+    else:
+        write_nifti(origin.scan(x, view, spread), path, "deviation of samples" if spread else "")
+    return path
