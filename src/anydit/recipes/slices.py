@@ -5,7 +5,7 @@ from pathlib import Path
 
 from anydit.codecs import Normalize
 from anydit.data import MNI152, Bands, Inside, Moved, Slices, SliceView, Volumes, Whole
-from anydit.diffusion.predictions import X0
+from anydit.diffusion.predictions import V
 from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
 from anydit.inverse.measured import MEASURED, Measured
@@ -24,7 +24,7 @@ def slices() -> Recipe:
     """
     return Recipe(
         model=DiTConfig(width=384, depth=12, heads=6, patch=(8, 8), position=Rope()),
-        prediction=X0(),
+        prediction=V(),  # whose error falls with the noise, down to that of what was measured
         view=SliceView(),
         data=Slices(volumes=Volumes(path=Path("volumes")), size=(256, 256)),
         train=TrainConfig(steps=20_000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=3e-4),
@@ -39,12 +39,12 @@ def brain_slices() -> Recipe:
     """
     volumes = MNI152(channels=("t1",), crop=None, inside=None, held_out=Whole(), axes="RAS", spacing=(4.0, 4.0, 1.0))
     data = Slices(volumes=volumes, size=(40, 48), inside=Inside(above=10.0, share=0.1), held_out=Bands(slices=8),
-                  moved=Moved(by=0.04, shift=0.02))  # fmt: skip
+                  moved=Moved(copies=512, by=0.07, shift=0.03, mirrored=0))  # fmt: skip
     return Recipe(
         model=DiTConfig(width=128, depth=6, heads=4, patch=(4, 4), position=Rope()),
-        prediction=X0(), codec=Normalize.to_unit(0, 255), sampling=Sampling(steps=25),
+        prediction=V(), codec=Normalize.to_unit(0, 255), sampling=Sampling(steps=25),
         view=SliceView(low=0, high=255), data=data,
-        train=TrainConfig(steps=4000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
+        train=TrainConfig(steps=8000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True, sample_every=1000,
                           save_every=500),
     )  # fmt: skip

@@ -109,6 +109,17 @@ def test_copies_are_moved_a_little_and_always_alike(tmp_path: Path):
     assert len(replace(data, moved=Moved(), held_out=Bands(slices=1, every=2)).open("train")) == 64
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_half_of_the_copies_are_mirrored_along_an_axis(tmp_path: Path, axis: int):
+    data = slices_of(tmp_path, 1)
+    plain = data.open("train").read(torch.tensor([0])).x[0]
+    moved = replace(data, moved=Moved(copies=64, by=0, shift=0, mirrored=axis)).open("train")
+    x = moved.read(torch.arange(0, len(moved), 6)).x
+    as_it_was = [torch.allclose(one, plain, atol=1e-3) for one in x]
+    reversed_ = [torch.allclose(one, plain.flip(1 + axis), atol=1e-3) for one in x]
+    assert all(a != b for a, b in zip(as_it_was, reversed_, strict=True)) and 16 < sum(reversed_) < 48
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -118,6 +129,7 @@ def test_copies_are_moved_a_little_and_always_alike(tmp_path: Path):
         (lambda: Slices(volumes=Volumes(buckets=EachSize())), "volumes.buckets"),
         (lambda: Bands(every=1), "every"),
         (lambda: Moved(by=0.6), "by"),
+        (lambda: Moved(mirrored=2), "mirrored"),
         (lambda: SliceView(across=5), "across"),
     ],
 )

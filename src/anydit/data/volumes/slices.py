@@ -73,15 +73,19 @@ class Moved:
     """Take `copies` of each slice to train on, each turned, stretched, sheared and shifted by chance.
 
     `by`: how far the entries of the matrix that does so are from those of the identity, at most; `shift`: of the size.
+    `mirrored`: the axis of a slice along which half of the copies are reversed, as from left to right.
     """
 
     copies: int = 64
     by: float = 0.1
     shift: float = 0.04
+    mirrored: int | None = None
 
     def __post_init__(self) -> None:
         if self.copies < 1 or not 0 <= self.by < 0.5 or not 0 <= self.shift < 0.5:
             raise ValueError(f"copies, by, shift: got {self}, expected from 1 on, and two numbers from 0 to below 0.5")
+        if self.mirrored not in (None, 0, 1):
+            raise ValueError(f"mirrored: got {self.mirrored}, expected an axis of a slice, 0 or 1, or None")
 
     def __call__(self, x: Float[Tensor, "b c h w"], ids: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         """Slices moved as copies `ids` of them are; values stay within the range of each."""
@@ -90,6 +94,10 @@ class Moved:
         high, wide = x.shape[2:]
         square = torch.tensor([[1.0, high / wide], [wide / high, 1.0]])  # of both axes in the same unit
         theta = torch.cat([torch.eye(2) + by * square, shift], dim=2)
+        if self.mirrored is not None:
+            signs = torch.ones(len(x), 2)
+            signs[:, 1 - self.mirrored] = 1 - 2 * (Stream(0, "mirrored").uniform(0, ids) < 0.5).float()
+            theta = signs[:, :, None] * theta  # grid_sample counts axes from the last
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         out = F.grid_sample(x, grid, "bicubic", "border", align_corners=False)
         low, top = (edge(x.flatten(1), 1)[:, None, None, None] for edge in (torch.amin, torch.amax))
