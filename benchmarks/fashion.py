@@ -26,7 +26,8 @@ from anydit.inference.device import find_device
 from anydit.recipes import find
 from anydit.train.ema import EMA
 from anydit.train.log import read
-from anydit.train.loop import LOG_FILE, train
+from anydit.train.loop import train
+from anydit.train.run import LOG_FILE
 
 STEPS = 25
 BATCH = {"cpu": 64, "cuda": 256}

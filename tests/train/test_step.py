@@ -263,7 +263,7 @@ def test_the_gradients_of_two_processes_add_up_to_that_of_the_whole_batch():
         order = Order(8, 8, seed=0, rank=rank, world=world)
         step.positions = order.positions
         share = Batch(batch.x[order.positions], {k: v[order.positions] for k, v in batch.cond.items()}, batch.ids)
-        step._backward(share, torch.arange(len(share.x)), 3)
+        step._backward(share, torch.arange(len(share.x)), 3, last=True)
         return torch.cat([p.grad.flatten() for p in step.model.parameters() if p.grad is not None])
 
     whole, (first, second) = gradient(1, 0), (gradient(2, rank) for rank in (0, 1))

@@ -49,7 +49,8 @@ import sys
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from anydit.train.loop import Run, train
+from anydit.train.loop import train
+from anydit.train.run import Run
 from tests.train import tiny
 from anydit.cli.train import run
 {before}

@@ -105,5 +105,6 @@ def _guarded(name: str, argv: list[str]) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"anydit: error: {sentence}", file=sys.stderr)
+    which = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    print(f"anydit: error{which}: {sentence}", file=sys.stderr)
     return code

@@ -3,9 +3,11 @@
 anydit train digits --train.steps 500
 anydit train images --data.path ~/photos --data.size 48 64
 anydit train images --data.path ~/photos --data.size 32 32 --init models/dit-xl
+torchrun --nproc-per-node 2 -m anydit train digits
 """
 
 import argparse
+import os
 from inspect import getdoc
 from pathlib import Path
 
@@ -53,10 +55,13 @@ def run(argv: list[str]) -> int:
     if asks_for_help(rest):
         print(f"{getdoc(make) or known.recipe}\n\n{HELP}\n\n{LEGEND}\n\n{page(recipe)}")
         return 0
+    first = os.environ.get("RANK", "0") == "0"
     try:
         train(recipe, out, known.device, start=start)
     except Interrupted as stopped:
-        print(f"Stopped and saved after step {stopped.step}. Run the same command again to go on.")
+        if first:
+            print(f"Stopped and saved after step {stopped.step}. Run the same command again to go on.")
         return EXIT_INTERRUPTED
-    print(f"Look at {out}/{recipe.picture}, then: anydit evaluate {out}")
+    if first:
+        print(f"Look at {out}/{recipe.picture}, then: anydit evaluate {out}")
     return 0

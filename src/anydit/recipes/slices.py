@@ -1,12 +1,14 @@
 """Slices of volumes: what a prior of scans is trained on, for reconstruction."""
 
 from dataclasses import replace
+from math import log
 from pathlib import Path
 
 from anydit.codecs import Normalize
 from anydit.data import MNI152, Bands, Inside, Moved, Slices, SliceView, Volumes, Whole
+from anydit.diffusion.multistep import SDE
 from anydit.diffusion.predictions import V
-from anydit.diffusion.times import LogitNormal
+from anydit.diffusion.times import LogitNormal, LogSNR
 from anydit.inference.config import Sampling
 from anydit.inverse.measured import MEASURED, Measured
 from anydit.inverse.operators import MRI
@@ -42,7 +44,9 @@ def brain_slices() -> Recipe:
                   moved=Moved(copies=512, by=0.07, shift=0.03, mirrored=0))  # fmt: skip
     return Recipe(
         model=DiTConfig(width=128, depth=6, heads=4, patch=(4, 4), position=Rope()),
-        prediction=V(), codec=Normalize.to_unit(0, 255), sampling=Sampling(steps=25),
+        prediction=V(), codec=Normalize.to_unit(0, 255),
+        # From where something of an image shows to below the noise of a good scan; fresh noise forgets early errors.
+        sampling=Sampling(sampler=SDE(), steps=25, grid=LogSNR(low=log(1 / 20), high=log(1 / 0.01))),
         view=SliceView(low=0, high=255), data=data,
         train=TrainConfig(steps=8000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True, sample_every=1000,

@@ -13,6 +13,7 @@ from anydit.config import Json
 from anydit.data import Data, Samples
 from anydit.data.loader import AnyOrder
 from anydit.train.config import LoopConfig
+from anydit.train.parallel import ALONE, Processes
 from anydit.train.start import Beginning, Start
 from anydit.train.step import Step
 
@@ -107,6 +108,15 @@ class Trainable(ABC, Generic[T]):
 
     @abstractmethod
     def begin(
-        self, samples: Samples, out: Path, device: torch.device, note: Note, start: Start | None = None
+        self,
+        samples: Samples,
+        out: Path,
+        device: torch.device,
+        note: Note,
+        start: Start | None = None,
+        processes: Processes = ALONE,
     ) -> Work[T]:
-        """The work of a resolved recipe, before its first step. `out`: the run's folder, with what was begun there."""
+        """The work of a resolved recipe, before its first step.
+
+        `out`: the run's folder, with what was begun there. `processes`: those that share it.
+        """

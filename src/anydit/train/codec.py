@@ -24,6 +24,7 @@ from anydit.tensors import Batch, Stream
 from anydit.train.base import Note, Trainable, Work
 from anydit.train.config import LoopConfig
 from anydit.train.critic import Critic, CriticConfig
+from anydit.train.parallel import ALONE, Processes
 from anydit.train.recipe import surveyed
 from anydit.train.start import Start
 from anydit.train.step import LOSS, Outcome, Step, Terms
@@ -103,9 +104,15 @@ class CodecRecipe(Trainable[Autoencoder]):
         return replace(self, codec=codec, view=self.view.like(facts))
 
     def begin(
-        self, samples: Samples, out: Path, device: torch.device, note: Note, start: Start | None = None
+        self,
+        samples: Samples,
+        out: Path,
+        device: torch.device,
+        note: Note,
+        start: Start | None = None,
+        processes: Processes = ALONE,
     ) -> Work[Autoencoder]:
-        return CodecWork(self, samples, device, note)
+        return CodecWork(self, samples, device, note, processes)
 
 
 class CodecStep(Step[Autoencoder]):
@@ -118,11 +125,14 @@ class CodecStep(Step[Autoencoder]):
         positions: Int[Tensor, " b"],
         shape: tuple[int, ...],
         bounds: tuple[float, float] | None,
+        processes: Processes = ALONE,
     ) -> None:
-        super().__init__(model, config, positions)
+        super().__init__(model, config, positions, processes)
         self.config = config
         device = self.positions.device
         self.sight = None if config.perceptual is None else config.perceptual.build(model.units, bounds, device)
+        if config.critic is not None and processes.world > 1:
+            raise ValueError(f"train.critic: got one for {processes.world} processes, expected None, or one process")
         self.critic = None if config.critic is None else Critic(config.critic, shape, config.seed, device)
 
     def __call__(self, batch: Batch, step: int) -> Outcome:
@@ -167,15 +177,17 @@ class CodecWork(Work[Autoencoder]):
     Of data of several sizes they are of the size that most have.
     """
 
-    def __init__(self, recipe: CodecRecipe, samples: Samples, device: torch.device, note: Note) -> None:
+    def __init__(
+        self, recipe: CodecRecipe, samples: Samples, device: torch.device, note: Note, processes: Processes = ALONE
+    ) -> None:
         self.recipe, self.samples, self.device = recipe, samples, device
         train = recipe.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             model = recipe.codec.untrained().to(device)
-        self.order = order_of(samples, train.batch, train.seed)
+        self.order = order_of(samples, train.batch, train.seed, processes.rank, processes.world)
         shape = (samples.facts.channels, *samples.facts.size)
-        self.step = CodecStep(model, train, self.order.positions, shape, recipe.view.bounds)
+        self.step = CodecStep(model, train, self.order.positions, shape, recipe.view.bounds, processes)
         try:
             self.held = fullest(recipe.data.open("held_out"))
         except ValueError as error:

@@ -1,6 +1,6 @@
 """How to train: what the loop reads, and what training a diffusion model adds to it."""
 
-from anydit.config import check_at_least, config
+from anydit.config import check_at_least, check_positive, config
 from anydit.diffusion.losses import AnyWeight, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Uniform
 from anydit.train.latents import AnyLatents, Live
@@ -15,6 +15,7 @@ class LoopConfig:
     `steps`: in all. `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient.
     `ema_decay`: of the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where a
     processor has it. `max_skipped`: how many steps in a row may be not finite. `keep`: how many checkpoints to keep.
+    `timeout`: seconds that a process waits for another, where several train together.
     """
 
     steps: int = 10_000
@@ -32,6 +33,7 @@ class LoopConfig:
     save_every: int = 1000
     keep: int = 2
     max_skipped: int = 20
+    timeout: float = 600.0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -42,6 +44,7 @@ class LoopConfig:
             raise ValueError(f"train.accumulate: got {self.accumulate}, expected a divisor of train.batch {self.batch}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay: got {self.ema_decay}, expected at least 0 and below 1")
+        check_positive("train.timeout", self.timeout)
         if not self.clip > 0:
             raise ValueError(f"train.clip: got {self.clip}, expected a number above 0 (inf for no clipping)")
 
@@ -78,6 +81,7 @@ class TrainConfig(LoopConfig):
 RESUMABLE = (
     "train.steps.",
     "train.max_skipped.",
+    "train.timeout.",
     "train.keep.",
     "train.workers.",
     "train.tensorboard.",

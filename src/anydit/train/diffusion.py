@@ -24,6 +24,7 @@ from anydit.train.config import TrainConfig
 from anydit.train.fit import KEPT
 from anydit.train.latents import Encoding
 from anydit.train.lora import adapt, share, trained
+from anydit.train.parallel import ALONE, Processes
 from anydit.train.start import INIT_FILE, Start, report, take_over, write_start
 from anydit.train.step import TrainStep
 from anydit.train.texts import Told, standardise, tables
@@ -50,6 +51,7 @@ class DiffusionWork(Work[Pipeline]):
         device: torch.device,
         note: Note,
         start: Start | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         codec, model = _codec(config.codec, out).to(device), DiT(config.model, train.seed)
         self.config, self.train, self.note, self.start = config, train, note, start
@@ -67,8 +69,8 @@ class DiffusionWork(Work[Pipeline]):
         if start is None:
             standardise(model, self.samples)
         model.to(device)
-        self.order = order_of(self.samples, train.batch, train.seed)
-        self.step = TrainStep(model, encoder, objective, train, self.order.positions)
+        self.order = order_of(self.samples, train.batch, train.seed, processes.rank, processes.world)
+        self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
         if train.compile:
             compile_blocks(model)

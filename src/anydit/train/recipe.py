@@ -26,6 +26,7 @@ from anydit.tensors import Batch, Tokens, existing
 from anydit.train.base import Note, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.diffusion import DiffusionWork
+from anydit.train.parallel import ALONE, Processes
 from anydit.train.start import Beginning, Start
 
 __all__ = ["RESUMABLE", "Recipe", "TrainConfig", "resolved", "surveyed"]
@@ -86,9 +87,15 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(recipe, samples, note, device)
 
     def begin(
-        self, samples: Samples, out: Path, device: torch.device, note: Note, start: Start | None = None
+        self,
+        samples: Samples,
+        out: Path,
+        device: torch.device,
+        note: Note,
+        start: Start | None = None,
+        processes: Processes = ALONE,
     ) -> Work[Pipeline]:
-        return DiffusionWork(self, self.objective, self.train, samples, out, device, note, start)
+        return DiffusionWork(self, self.objective, self.train, samples, out, device, note, start, processes)
 
 
 R = TypeVar("R", bound=PipelineConfig)

@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, cast
+from functools import cached_property
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from anydit.codecs import Codec
 from anydit.codecs.base import coarser, encoded_groups
@@ -19,6 +22,7 @@ from anydit.model.dit import DiT, coded_fields
 from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.ema import EMA
+from anydit.train.parallel import ALONE, Processes
 from anydit.weights import load_strictly
 
 M = TypeVar("M", bound=nn.Module)
@@ -48,19 +52,27 @@ class Step(ABC, Generic[M]):
     What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch.
     """
 
-    def __init__(self, model: M, config: LoopConfig, positions: Int[Tensor, " b"]) -> None:
-        self.model, self.loop = model, config
+    def __init__(
+        self, model: M, config: LoopConfig, positions: Int[Tensor, " b"], processes: Processes = ALONE
+    ) -> None:
+        self.model, self.loop, self.processes = model, config, processes
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.positions = positions.to(next(model.parameters()).device)
         self.ema = EMA(model, config.ema_decay)
         self.optimizer = config.optimizer.build(self.trained.values())
 
+    @cached_property
+    def _shared(self) -> nn.Module:
+        """The terms, with their gradients of all processes; made when all of them take their first step."""
+        return self.processes.replicated(_Share(self))
+
     def __call__(self, batch: Batch, step: int) -> Outcome:
-        """Update the weights from one whole batch at `step`, unless loss or gradient is not finite."""
+        """Update the weights from this process's share of a batch at `step`, unless loss or gradient is not finite."""
         self.model.train()
         parts = torch.arange(len(batch.x), device=batch.x.device).chunk(self.loop.accumulate)
-        shares = [self._backward(batch, part, step) for part in parts]
-        terms = {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
+        shares = [self._backward(batch, part, step, last=part is parts[-1]) for part in parts]
+        sums = self.processes.total(torch.stack([torch.stack([*share.values()]) for share in shares]).sum(0))
+        terms = dict(zip(shares[0], sums.unbind(), strict=True))
         loss = terms.pop(LOSS)
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.loop.clip, foreach=True)
         applied = (loss.isfinite() & norm.isfinite()).float()
@@ -93,10 +105,12 @@ class Step(ABC, Generic[M]):
         """The parameters that stay as they are."""
         return {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
 
-    def _backward(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
-        """Add the gradient of some rows' share of the batch's mean loss."""
-        terms = self.terms(batch, rows, step)
-        terms[LOSS].backward()
+    def _backward(self, batch: Batch, rows: Int[Tensor, " m"], step: int, *, last: bool) -> Terms:
+        """Add the gradient of some rows' share of the batch's mean loss; with the last, of all processes' shares."""
+        shared = self._shared
+        with nullcontext() if last or not isinstance(shared, DistributedDataParallel) else shared.no_sync():
+            terms: Terms = shared(batch, rows, step)
+            (terms[LOSS] * self.processes.world).backward()  # the mean over processes is then the sum
         return {name: term.detach() for name, term in terms.items()}
 
     def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
@@ -107,6 +121,17 @@ class Step(ABC, Generic[M]):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step, applied)
+
+
+class _Share(nn.Module):
+    """A step's terms as a module's output, which is what processes can share."""
+
+    def __init__(self, step: Step[Any]) -> None:
+        super().__init__()
+        self.model, self._terms = step.model, step.terms
+
+    def forward(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
+        return self._terms(batch, rows, step)
 
 
 @dataclass(frozen=True)
@@ -167,9 +192,15 @@ class TrainStep(Step[DiT]):
     """A step of a diffusion model, on latents of a codec that stays as it is."""
 
     def __init__(
-        self, model: DiT, codec: Codec, objective: Objective, config: TrainConfig, positions: Int[Tensor, " b"]
+        self,
+        model: DiT,
+        codec: Codec,
+        objective: Objective,
+        config: TrainConfig,
+        positions: Int[Tensor, " b"],
+        processes: Processes = ALONE,
     ) -> None:
-        super().__init__(model, config, positions)
+        super().__init__(model, config, positions, processes)
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
         self.coded = coded_fields(model.config)

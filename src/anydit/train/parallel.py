@@ -1,0 +1,146 @@
+"""Processes that train one model together: each has its share of every batch, and all have the same weights.
+
+`torchrun --nproc-per-node 2 -m anydit train RECIPE` starts them. Gradients are summed by PyTorch's
+DistributedDataParallel while the backward pass goes on. What a step draws for a sample is a function of the sample's
+place in the whole batch, so that a curve does not depend on how many processes make it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
+from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait while the first prepares data for all."""
+
+BROKEN = ("gloo", "NCCL", "Connection closed", "Connection reset", "Socket", "Broken pipe")
+"""How PyTorch says that another process is gone or does not answer."""
+
+
+class Deserted(RuntimeError):
+    """Another process ended or did not answer, so that this one cannot go on."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a training, as one of them sees it; alone there is nothing to exchange.
+
+    `control`: the group by which they agree on what is not on a device.
+    """
+
+    rank: int = 0
+    world: int = 1
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the run's folder, and says what is to be said."""
+        return self.rank == 0
+
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """The block in the first process, then in all others: what it leaves on disk is there for them."""
+        if not self.first:
+            self._wait()
+        yield
+        if self.first:
+            self._wait()
+
+    def total(self, x: Shaped[Tensor, "*s"]) -> Shaped[Tensor, "*s"]:
+        """The sum of a tensor over all processes; it stays on its device."""
+        if self.world > 1:
+            x = x.clone()
+            dist.all_reduce(x)
+        return x
+
+    def most(self, value: int) -> int:
+        """The largest of a number of each process."""
+        if self.world == 1:
+            return value
+        x = torch.tensor(value)
+        dist.all_reduce(x, dist.ReduceOp.MAX, self.control)
+        return int(x)
+
+    def joined(self, x: Shaped[Tensor, " b"]) -> Shaped[Tensor, " all"]:
+        """A tensor of each process, of one size, one behind the other; on the CPU."""
+        if self.world == 1:
+            return x
+        parts = [torch.empty_like(x) for _ in range(self.world)]
+        dist.all_gather(parts, x.contiguous(), self.control)
+        return torch.cat(parts)
+
+    def replicated(self, module: nn.Module) -> nn.Module:
+        """The module, whose gradients come to be the means of those of all processes as they are found."""
+        if self.world == 1:
+            return module
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+    def _wait(self) -> None:
+        if self.world > 1:
+            dist.monitored_barrier(self.control, PATIENCE)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def together(device: torch.device, timeout: float) -> Iterator[tuple[Processes, torch.device]]:
+    """Join the processes that torchrun started, if it did; with the device of this one.
+
+    `timeout`: seconds that one waits for another in a step.
+
+    Raises:
+        ValueError: there are more processes than GPUs.
+        Deserted: another process ended, or did not answer in time.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield ALONE, device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if torch.cuda.device_count() <= (device.index or 0):
+            raise ValueError(
+                f"nproc-per-node: got a process {device.index}, expected at most {torch.cuda.device_count()}, one for "
+                "each GPU of this machine; --device cpu trains without"
+            )
+        torch.cuda.set_device(device)
+    try:
+        patience = timedelta(seconds=timeout)
+        store, rank, world = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", store=_fresh(store), rank=rank, world_size=world,
+            timeout=patience,
+        )  # fmt: skip
+        control = dist.new_group(backend="gloo", timeout=patience)
+        yield Processes(rank, world, control), device
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in BROKEN):
+            raise
+        raise Deserted(
+            f"a process that trains with this one ended, or did not answer in {timeout:g} s; its own error is the one "
+            f"to look at ({str(error).splitlines()[0][:120]})"
+        ) from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _fresh(store: Store) -> Store:
+    """The store by which processes find each other, without what those before a restart have left in it.
+
+    torchrun keeps one store for all of its attempts, in which addresses of dead processes stay. Of several machines
+    each counts attempts of its own, so that there the count says nothing.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
