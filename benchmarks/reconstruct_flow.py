@@ -6,6 +6,7 @@ states, each weighted by its energy, which is the best estimate that is linear i
 
 import time
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from anydit.data import Fields, FieldView
 from anydit.diffusion.multistep import SDE
+from anydit.diffusion.times import LogSNR
 from anydit.evaluate.own.fields import axes_of, spectrum
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
@@ -25,8 +27,11 @@ from anydit.inverse.operators import Operator, Sensors, SuperResolution
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
 from anydit.recipes.fields import flow
 
-COUNT, SAMPLES, STEPS = 4, 39, 10
-"""Held-out states, samples of each, and steps of each sample."""
+COUNT, SAMPLES = 4, 39
+"""Held-out states, and samples of each."""
+
+SAMPLING = Sampling(sampler=SDE(), steps=10, grid=LogSNR(low=log(1 / 20), high=log(1 / 0.05)))
+"""From where something of a state shows to the noise of the measurements."""
 
 NOISE = 0.05
 """Deviation of the noise on every measurement, in deviations of the velocity."""
@@ -118,7 +123,7 @@ def _rows(
     for count in (1, SAMPLES):
         found, seconds = _timed(lambda count=count: reconstruct(
             pipeline, measured.y, measured.physics, how=MomentMatching(3), samples=count, sigma=measured.sigma,
-            sampling=Sampling(sampler=SDE(), steps=STEPS),
+            sampling=SAMPLING,
         ))  # fmt: skip
         title = "MomentMatching, 1 sample" if count == 1 else f"MomentMatching, mean of {count}, spectrum of each"
         row(title, found.mean, seconds, count * found.calls, found.samples.flatten(0, 1))
