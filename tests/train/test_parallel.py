@@ -5,16 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from anydit.codecs.base import CPU
 from anydit.train.checkpoint import newest
+from anydit.train.critic import CriticConfig
 from anydit.train.log import read
 from anydit.train.loop import train
-from anydit.train.parallel import ALONE
+from anydit.train.parallel import ALONE, Processes
 from tests.train.tiny import command, ends_as, losses, silent, state_hash, steps_taken, tiny
+from tests.train.tiny_codec import tiny_codec
 from tests.train.together import run_together, start_together
 
 STOPPED = 130
@@ -194,6 +198,23 @@ def test_more_processes_than_samples_in_a_batch_are_refused(tmp_path: Path):
     codes, printed = run_together(tmp_path, 3)
     assert codes[0] == 2 and all(code != 0 for code in codes)
     assert "train.batch: got 8, expected a multiple of the 3 processes" in printed[0]
+
+
+@pytest.mark.fault
+def test_a_folder_that_is_not_the_same_for_all_is_refused(tmp_path: Path):
+    """One that sees no checkpoint would train from the beginning, beside others that go on."""
+    assert run_together(tmp_path, 2, "--train.steps", "4")[0] == [0, 0]
+    blind = "from anydit.train.run import Run\nRun.resume = lambda self: None"
+    codes, printed = run_together(tmp_path, 2, own={1: blind})
+    assert codes == [1, 2] and "another process sees one of step 4" in printed[1]
+
+
+def test_a_critic_learns_in_one_process_alone():
+    recipe = replace(tiny_codec(), train=replace(tiny_codec().train, critic=CriticConfig()))
+    samples = recipe.data.open("train")
+    whole = recipe.resolved(samples, silent, CPU)
+    with pytest.raises(ValueError, match=r"train\.critic: got one for 2 processes"):
+        whole.begin(samples, Path(), CPU, silent, processes=Processes(0, 2))
 
 
 def test_alone_there_is_nothing_to_exchange():

@@ -53,6 +53,11 @@ def train(
         with processes.first_before_others():
             run = _begun(recipe, out, device, note, start, processes)
             run.resume()
+        if (most := processes.most(run.done)) != run.done:
+            raise ValueError(
+                f"out: got {out} with a checkpoint of step {run.done}, and another process sees one of step {most}; "
+                "expected a folder that all of them share"
+            )
         with StopRequest().listening() as stop:  # before and after, nothing is lost, and Ctrl-C acts at once
             run.go(stop)
         if processes.first:
