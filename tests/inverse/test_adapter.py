@@ -75,6 +75,35 @@ def test_deepinv_s_algorithms_run_on_it(which):
     assert x.shape == (2, *IMAGE) and bool(x.isfinite().all())
 
 
+def plugged(fidelity, denoiser, algorithm: str = "PGD", **options):
+    prior = deepinv.optim.PnP(denoiser)
+    params = {"stepsize": 0.01, "g_param": 0.05}
+    return deepinv.optim.optim_builder(
+        algorithm, prior=prior, data_fidelity=fidelity, max_iter=3, params_algo=params, **options
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # deepinv's own deprecations
+def test_it_is_plugged_into_problems_that_are_not_linear_or_not_normal():
+    """Counts of photons, random projections, and intensities whose phase is lost, by deepinv's own means for each."""
+    denoise, x = as_deepinv(pipeline(), {"label": 2}), torch.rand(2, *IMAGE)
+    photons = deepinv.physics.BlurFFT(IMAGE, torch.ones(1, 1, 3, 3) / 9, noise_model=deepinv.physics.PoissonNoise(0.05))
+    sensed = deepinv.physics.CompressedSensing(20, IMAGE)
+    intensities = deepinv.physics.RandomPhaseRetrieval(128, IMAGE)
+    near = (x + 0.1).to(torch.cfloat)
+    losses = deepinv.optim.data_fidelity
+    alone = deepinv.models.complex.to_complex_denoiser(denoise, mode="real_imag")
+    with torch.no_grad():
+        found = [
+            plugged(losses.PoissonLikelihood(0.05), denoise)(photons(x).clamp(min=1e-3), photons),
+            plugged(losses.L2(), denoise, "HQS")(sensed(x), sensed),
+            plugged(losses.AmplitudeLoss(), alone, custom_init=lambda y, physics: {"est": (near, near)})(
+                intensities(x.to(torch.cfloat)), intensities
+            ),
+        ]
+    assert all(one.shape == x.shape and bool(torch.view_as_real(one + 0j).isfinite().all()) for one in found)
+
+
 def test_what_it_cannot_be_is_said():
     with pytest.raises(ValueError, match="codec: got deviations of"):
         as_deepinv(pipeline(codec=Normalize((0.0, 1.0), (1.0, 2.0))))

@@ -35,7 +35,7 @@ def slices() -> Recipe:
 
 
 def brain_slices() -> Recipe:
-    """Axial slices of the MNI152 brain, T1, 40x48 at 4 mm; bands of them are held out.
+    """Axial slices of the MNI152 brain, T1, 40x48 at 4 mm, bands of them held out; an hour of one CPU core.
 
     anydit train brain-slices
     """
