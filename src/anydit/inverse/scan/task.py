@@ -146,11 +146,7 @@ def of_kspace(
     elif not k.whole:
         notes.append(f"a share of {_measured(k):.3g} of k-space was measured; the acceleration has no part in it")
     alone = maps is None and shape[0] == 2 and k.y.shape[1] == 1
-    if maps is not None:
-        maps = ks.middle(maps, tuple(k.mask.shape))
-        maps = ks.phased(maps, k) if shape[0] == 1 else maps
-    elif not alone:
-        maps = ks.maps_of(k)
+    maps = None if alone else _coils(k, maps, real=shape[0] == 1)
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
     black = low if shape[0] == 1 else 0.0
     white = _white(pipeline, black)
@@ -170,6 +166,16 @@ def of_kspace(
             y = y + physics.A(torch.full((1, *shape), (black - low) / (high - low), device=pipeline.device)).cpu()
         jobs.append(Job(y, physics, None if truth is None or shape[0] != 1 else black + scale * truth[i : i + 1]))
     return Task(jobs, sigma, scale, black, tuple(notes))
+
+
+def _coils(
+    k: KSpace, maps: Complex[Tensor, "m coils *larger"] | None, *, real: bool
+) -> Complex[Tensor, "n coils *space"]:
+    """What coils see: maps of a person, with the image's phase where samples are real, or those of the middle."""
+    if maps is None:
+        return ks.maps_of(k)
+    maps = ks.middle(maps, tuple(k.mask.shape))
+    return ks.phased(maps, k) if real else maps
 
 
 def _measured(k: KSpace) -> float:
