@@ -134,9 +134,7 @@ def of_kspace(
         raise ValueError(f"physics: got {type(operator).__name__} and complex k-space, expected mri")
     shape = data_shape(pipeline)
     check_complex(shape)
-    if maps is not None and (maps.shape[1:] != k.y.shape[1:] or len(maps) not in (1, len(k.y))):
-        expected = f"[{len(k.y)}, {', '.join(map(str, k.y.shape[1:]))}], or 1 for all slices, as k-space is"
-        raise ValueError(f"coil-maps: got shape {tuple(maps.shape)}, expected {expected}")
+    _check_maps(maps, k)
     k, notes = ks.narrowed(k, shape[1:]), list[str]()
     truth = k.truth if k.truth is not None and k.truth.shape[2:] == shape[1:] else None
     if k.whole and operator.acceleration > 1:
@@ -176,6 +174,13 @@ def _coils(
         return ks.maps_of(k)
     maps = ks.middle(maps, tuple(k.mask.shape))
     return ks.phased(maps, k) if real else maps
+
+
+def _check_maps(maps: Tensor | None, k: KSpace) -> None:
+    """Refuse maps that are not of the coils and of the size of k-space as it came."""
+    if maps is not None and (maps.shape[1:] != k.y.shape[1:] or len(maps) not in (1, len(k.y))):
+        expected = f"[{len(k.y)}, {', '.join(map(str, k.y.shape[1:]))}], or 1 for all slices, as k-space is"
+        raise ValueError(f"coil-maps: got shape {tuple(maps.shape)}, expected {expected}")
 
 
 def _measured(k: KSpace) -> float:
