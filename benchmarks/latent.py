@@ -33,7 +33,7 @@ from anydit.inference.device import find_device
 from anydit.inference.pipeline import Pipeline
 from anydit.recipes.fashion import fashion
 from anydit.recipes.latent import fashion_latent
-from anydit.train.base import Trainable, Work
+from anydit.train.base import Site, Trainable, Work
 from anydit.train.codec import CodecRecipe, reconstructed
 from anydit.train.loop import train
 from anydit.train.profile import profile
@@ -60,7 +60,7 @@ def step_seconds(recipes: dict[str, Trainable[Any]], folder: Path, device: torch
     works = dict[str, Work[Any]]()
     for name, recipe in recipes.items():
         samples = recipe.data.open("train")
-        works[name] = recipe.resolved(samples, print, device).begin(samples, folder / "none", device, print)
+        works[name] = recipe.resolved(samples, print, device).begin(samples, Site(folder / "none", device))
     batches = {name: read_ahead(work.samples, work.order, 0) for name, work in works.items()}
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(ROUNDS + 1):

@@ -46,6 +46,7 @@ from anydit.data.loader import read_ahead
 from anydit.data.molecules.view import SDF
 from anydit.data.video.view import GIF
 from anydit.model.dit import DiTConfig
+from anydit.train.base import Site
 from anydit.train.recipe import Recipe, TrainConfig
 
 BATCH = 32
@@ -112,7 +113,7 @@ def measured(case: Case, folder: Path, steps: int) -> list[object]:
         model=model, codec=Normalize(), view=case.view, data=data, train=TrainConfig(steps=steps, batch=BATCH)
     )
     whole = recipe.resolved(samples, lambda _: None, torch.device("cpu"))
-    work = whole.begin(samples, folder, torch.device("cpu"), lambda _: None)
+    work = whole.begin(samples, Site(folder, torch.device("cpu"), lambda _: None))
     batches, waits, taken = read_ahead(work.samples, work.order, 0), list[float](), list[float]()
     for step in range(steps):
         began = time.perf_counter()

@@ -24,6 +24,7 @@ from anydit.model.dit import DiTConfig
 from anydit.model.text import Text
 from anydit.model.tokens import Learned, Rope
 from anydit.tensors import Tokens
+from anydit.train.base import Site
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.latents import Cached, Encoding
 from anydit.train.loop import train
@@ -31,8 +32,7 @@ from anydit.train.recipe import Recipe, resolved, surveyed
 from anydit.train.texts import Told, tables
 from tests.codecs.tiny_text import save_encoder
 from tests.data.images import pictures
-from tests.train.test_faults import KILL_IN_STEP
-from tests.train.tiny import ends_as, losses, run, silent, state_hash, tiny, tiny_with
+from tests.train.tiny import KILL_IN_STEP, ends_as, losses, run, silent, state_hash, tiny, tiny_with
 from tests.train.tiny_codec import tiny_codec
 from tests.train.tiny_text import captioned
 
@@ -181,7 +181,7 @@ def test_texts_of_all_sizes_are_encoded(tmp_path: Path, monkeypatch: pytest.Monk
     encoders = captioned(save_encoder(tmp_path / "encoder", "bert")).encoders
     recipe = replace(lines(text=Text(standard=True)), encoders=encoders)
     whole = resolved(recipe, Lines().open("train"), silent)
-    work = whole.begin(Lines().open("train"), tmp_path / "run", CPU, silent)
+    work = whole.begin(Lines().open("train"), Site(tmp_path / "run", CPU, silent))
     assert isinstance(work.samples, Bucketed) and isinstance(work.order, BucketOrder)
     for ids in by_bucket(work.samples, torch.arange(len(work.samples)), 7):
         batch = work.samples.read(ids)

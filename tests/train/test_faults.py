@@ -14,18 +14,7 @@ import torch
 from anydit.inference.pipeline import load
 from anydit.train.checkpoint import broken, newest
 from anydit.train.loop import train
-from tests.train.tiny import ends_as, losses, run, silent, state_hash, steps_taken, tiny, tiny_with
-
-KILL_IN_STEP = """
-import os, signal
-from anydit.train.ema import EMA
-real = EMA.update
-def update(self, step, applied):
-    if step == {step}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self, step, applied)
-EMA.update = update
-"""
+from tests.train.tiny import KILL_IN_STEP, ends_as, losses, run, silent, state_hash, steps_taken, tiny, tiny_with
 
 KILL_IN_COMMIT = """
 import os, signal

@@ -12,27 +12,17 @@ import pytest
 import torch
 
 from anydit.codecs.base import CPU
+from anydit.train.base import Site
 from anydit.train.checkpoint import newest
 from anydit.train.critic import CriticConfig
 from anydit.train.log import read
 from anydit.train.loop import train
 from anydit.train.parallel import ALONE, Processes
-from tests.train.tiny import command, ends_as, losses, silent, state_hash, steps_taken, tiny
+from tests.train.tiny import IN_STEP, KILL_IN_STEP, command, ends_as, losses, silent, state_hash, steps_taken, tiny
 from tests.train.tiny_codec import tiny_codec
 from tests.train.together import run_together, start_together
 
 STOPPED = 130
-
-IN_STEP = """
-import os, signal
-from anydit.train.ema import EMA
-real = EMA.update
-def update(self, step, applied):
-    if step == {step}:
-        {do}
-    real(self, step, applied)
-EMA.update = update
-"""
 
 NAN = """
 from anydit.train.step import LOSS, TrainStep
@@ -87,7 +77,7 @@ def test_a_run_goes_on_with_another_number_of_processes(whole: Path, tmp_path: P
 @pytest.mark.fault
 def test_when_one_is_killed_the_others_end_at_once_and_nothing_is_lost(pair: Path, tmp_path: Path):
     """T1."""
-    kill = IN_STEP.format(step=6, do="os.kill(os.getpid(), signal.SIGKILL)")
+    kill = KILL_IN_STEP.format(step=6)
     started = start_together(tmp_path, 2, own={1: kill})
     assert started.ended(1, 120)[0] == -signal.SIGKILL
     began = time.monotonic()
@@ -214,7 +204,7 @@ def test_a_critic_learns_in_one_process_alone():
     samples = recipe.data.open("train")
     whole = recipe.resolved(samples, silent, CPU)
     with pytest.raises(ValueError, match=r"train\.critic: got one for 2 processes"):
-        whole.begin(samples, Path(), CPU, silent, processes=Processes(0, 2))
+        whole.begin(samples, Site(Path(), CPU, silent, Processes(0, 2)))
 
 
 def test_alone_there_is_nothing_to_exchange():

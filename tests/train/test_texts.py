@@ -16,6 +16,7 @@ from anydit.model.dit import DiT
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.tensors import Tokens
 from anydit.train import texts
+from anydit.train.base import Site
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.latents import Cached
 from anydit.train.loop import train
@@ -129,7 +130,9 @@ def test_from_training_to_a_sample(folder: Path, tmp_path: Path, entry: Pooled |
 
 def test_a_new_network_begins_with_texts_on_one_scale(folder: Path, tmp_path: Path):
     recipe = captioned(folder, Text(entry=Joint(), standard=True))
-    work = recipe.resolved(samples := recipe.data.open("train"), silent, CPU).begin(samples, tmp_path, CPU, silent)
+    work = recipe.resolved(samples := recipe.data.open("train"), silent, CPU).begin(
+        samples, Site(tmp_path, CPU, silent)
+    )
     text = work.samples.read(torch.arange(400)).cond["text"]
     assert isinstance(text, Tokens) and isinstance(work, DiffusionWork)
     values, plain = text.values[text.exists], DiT(work.config.model, recipe.train.seed).conditioner.texts["text"]

@@ -20,6 +20,20 @@ from anydit.train.log import read
 from anydit.train.optim import AdamW
 from anydit.train.recipe import Recipe, TrainConfig
 
+IN_STEP = """
+import os, signal
+from anydit.train.ema import EMA
+real = EMA.update
+def update(self, step, applied):
+    if step == {step}:
+        {do}
+    real(self, step, applied)
+EMA.update = update
+"""
+"""Code that does something after the update of a step; `command` and its like run it first."""
+
+KILL_IN_STEP = IN_STEP.replace("{do}", "os.kill(os.getpid(), signal.SIGKILL)")
+
 
 def tiny() -> Recipe:
     """Digits, badly."""

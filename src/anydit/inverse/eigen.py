@@ -23,14 +23,14 @@ class Eigen(deepinv.physics.LinearPhysics):
     modes: tuple[tuple[int, ...], Tensor, Tensor] | None = None
 
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
-        shape = tuple((from_y := self.A_adjoint(y)).shape[1:])
-        z, gamma = proximal(z, gamma, from_y)
+        z, gamma = proximal(self, z, y, gamma)
+        shape = tuple(z.shape[1:])
         if prod(shape) > MOST_VALUES:
             return super().prox_l2(z, y, gamma)
         if self.modes is None or self.modes[0] != shape or self.modes[1].device != z.device:
             self.modes = (shape, *self._eigen(shape, z.device))
         _, size, vectors = self.modes
-        both = (z + gamma * from_y).flatten(1)
+        both = (z + gamma * self.A_adjoint(y)).flatten(1)
         return ((both @ vectors) / (1 + gamma.flatten(1) * size) @ vectors.T).reshape(z.shape)
 
     def _eigen(self, shape: tuple[int, ...], device: torch.device) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
@@ -47,13 +47,13 @@ class Eigen(deepinv.physics.LinearPhysics):
 
 
 def proximal(
-    z: Tensor | float | None, gamma: Tensor | float, like: Float[Tensor, "b c *space"]
+    physics: deepinv.physics.LinearPhysics, z: Tensor | float | None, y: Tensor, gamma: Tensor | float
 ) -> tuple[Float[Tensor, "b c *space"], Tensor]:
     """Arguments of a proximal step as deepinv takes them: images, and `gamma` as `[b 1 *1]`, one number for each.
 
     `z`: a number is an image of it, None one of zeros. `gamma`: a number, or one for each image in any shape.
     """
     if not isinstance(z, Tensor):
-        z = torch.full_like(like, z or 0.0)
+        z = torch.full_like(physics.A_adjoint(y), z or 0.0)
     gamma = torch.as_tensor(gamma, dtype=z.dtype, device=z.device)
     return z, gamma.reshape(-1, *(1,) * (z.ndim - 1)).expand(len(z), *(1,) * (z.ndim - 1))

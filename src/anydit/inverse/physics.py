@@ -51,8 +51,8 @@ class OfReal(Eigen):
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
         if not isinstance(self.mri, deepinv.physics.MRI):
             return super().prox_l2(z, y, gamma)
-        z, gamma = proximal(z, gamma, from_y := self.A_adjoint(y))
-        both = torch.fft.fftn(gamma * from_y + z, dim=self.axes)
+        z, gamma = proximal(self, z, y, gamma)
+        both = torch.fft.fftn(gamma * self.A_adjoint(y) + z, dim=self.axes)
         return torch.fft.ifftn(both / (1 + gamma * self.share), dim=self.axes).real
 
 
@@ -128,7 +128,7 @@ class BlockMeans(deepinv.physics.LinearPhysics):
         return y
 
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
-        z, gamma = proximal(z, gamma, self.A_adjoint(y))
+        z, gamma = proximal(self, z, y, gamma)
         one = self.factor ** (2 - z.ndim)  # A times its transpose
         return z + gamma / (1 + gamma * one) * self.A_adjoint(y - self.A(z))
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,6 +21,16 @@ from anydit.train.step import Step
 T = TypeVar("T")
 
 Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run is trained: its folder, the device, who is told what happens, and the processes that share it."""
+
+    out: Path
+    device: torch.device
+    note: Note = print
+    processes: Processes = ALONE
 
 
 class Work(ABC, Generic[T]):
@@ -107,16 +118,5 @@ class Trainable(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def begin(
-        self,
-        samples: Samples,
-        out: Path,
-        device: torch.device,
-        note: Note,
-        start: Start | None = None,
-        processes: Processes = ALONE,
-    ) -> Work[T]:
-        """The work of a resolved recipe, before its first step.
-
-        `out`: the run's folder, with what was begun there. `processes`: those that share it.
-        """
+    def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[T]:
+        """The work of a resolved recipe, before its first step; what was begun before is in the site's folder."""

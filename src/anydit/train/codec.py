@@ -21,7 +21,7 @@ from anydit.data.loader import order_of
 from anydit.data.sheet import side_by_side
 from anydit.inference.compile import autocast
 from anydit.tensors import Batch, Stream
-from anydit.train.base import Note, Trainable, Work
+from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import LoopConfig
 from anydit.train.critic import Critic, CriticConfig
 from anydit.train.parallel import ALONE, Processes
@@ -103,16 +103,8 @@ class CodecRecipe(Trainable[Autoencoder]):
             codec.latent_size(part.facts.size)
         return replace(self, codec=codec, view=self.view.like(facts))
 
-    def begin(
-        self,
-        samples: Samples,
-        out: Path,
-        device: torch.device,
-        note: Note,
-        start: Start | None = None,
-        processes: Processes = ALONE,
-    ) -> Work[Autoencoder]:
-        return CodecWork(self, samples, device, note, processes)
+    def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Autoencoder]:
+        return CodecWork(self, samples, site)
 
 
 class CodecStep(Step[Autoencoder]):
@@ -177,21 +169,19 @@ class CodecWork(Work[Autoencoder]):
     Of data of several sizes they are of the size that most have.
     """
 
-    def __init__(
-        self, recipe: CodecRecipe, samples: Samples, device: torch.device, note: Note, processes: Processes = ALONE
-    ) -> None:
-        self.recipe, self.samples, self.device = recipe, samples, device
+    def __init__(self, recipe: CodecRecipe, samples: Samples, site: Site) -> None:
+        self.recipe, self.samples, self.device = recipe, samples, site.device
         train = recipe.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            model = recipe.codec.untrained().to(device)
-        self.order = order_of(samples, train.batch, train.seed, processes.rank, processes.world)
+            model = recipe.codec.untrained().to(site.device)
+        self.order = order_of(samples, train.batch, train.seed, site.processes.rank, site.processes.world)
         shape = (samples.facts.channels, *samples.facts.size)
-        self.step = CodecStep(model, train, self.order.positions, shape, recipe.view.bounds, processes)
+        self.step = CodecStep(model, train, self.order.positions, shape, recipe.view.bounds, site.processes)
         try:
             self.held = fullest(recipe.data.open("held_out"))
         except ValueError as error:
-            note(f"Pictures and figures are of training data, for want of held-out ones: {error}")
+            site.note(f"Pictures and figures are of training data, for want of held-out ones: {error}")
             self.held = fullest(samples)
 
     @property

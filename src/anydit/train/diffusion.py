@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,12 +18,11 @@ from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.dit import DiT, coded_fields
 from anydit.train import pictures
-from anydit.train.base import Note, Work
+from anydit.train.base import Site, Work
 from anydit.train.config import TrainConfig
 from anydit.train.fit import KEPT
 from anydit.train.latents import Encoding
 from anydit.train.lora import adapt, share, trained
-from anydit.train.parallel import ALONE, Processes
 from anydit.train.start import INIT_FILE, Start, report, take_over, write_start
 from anydit.train.step import TrainStep
 from anydit.train.texts import Told, standardise, tables
@@ -47,18 +45,16 @@ class DiffusionWork(Work[Pipeline]):
         objective: Objective,
         train: TrainConfig,
         samples: Samples,
-        out: Path,
-        device: torch.device,
-        note: Note,
+        site: Site,
         start: Start | None = None,
-        processes: Processes = ALONE,
     ) -> None:
-        codec, model = _codec(config.codec, out).to(device), DiT(config.model, train.seed)
-        self.config, self.train, self.note, self.start = config, train, note, start
+        device, processes = site.device, site.processes
+        codec, model = _codec(config.codec, site.out).to(device), DiT(config.model, train.seed)
+        self.config, self.train, self.note, self.start = config, train, site.note, start
         self.fitted = [] if start is None else take_over(start, model)
         if train.adapter is not None:
             adapt(model, train.adapter, {row.name for row in self.fitted if row.how != KEPT}, train.seed)
-            note(share(model))
+            self.note(share(model))
         latents, encoder = train.latents.opened(
             Encoding(samples, config.codec, codec, device, coded_fields(config.model))
         )

@@ -10,7 +10,7 @@ import torch
 from anydit.config import Json, differences, from_json, to_json
 from anydit.data.base import digest
 from anydit.inference.device import find_device
-from anydit.train.base import Note, Trainable
+from anydit.train.base import Note, Site, Trainable
 from anydit.train.config import RESUMABLE
 from anydit.train.guards import StopRequest, locked, make_writable
 from anydit.train.parallel import Processes, together
@@ -51,7 +51,7 @@ def train(
     with together(device, recipe.loop.timeout) as (processes, device), _held(out, processes):
         note = note if processes.first else _silent
         with processes.first_before_others():
-            run = _begun(recipe, out, device, note, start, processes)
+            run = _begun(recipe, Site(out, device, note, processes), start)
             run.resume()
         if (most := processes.most(run.done)) != run.done:
             raise ValueError(
@@ -80,23 +80,20 @@ def _silent(_: str) -> None:
     """What the first process has said is not said again."""
 
 
-def _begun(
-    recipe: Trainable[T], out: Path, device: torch.device, note: Note, start: Start | None, processes: Processes
-) -> "Run[T]":
+def _begun(recipe: Trainable[T], site: Site, start: Start | None) -> "Run[T]":
     """The run before its next step.
 
     Raises:
         ValueError: the folder is of another recipe.
     """
-    begins = recipe.beginning(out, start)
+    begins, file = recipe.beginning(site.out, start), site.out / RUN_FILE
     samples = recipe.data.open("train")
-    before = _before(out / RUN_FILE, type(recipe)) if (out / RUN_FILE).is_file() else None
-    whole: Trainable[T] = begins.settled(recipe.resolved(samples, note, device, before))
+    before = _before(file, type(recipe)) if file.is_file() else None
+    whole: Trainable[T] = begins.settled(recipe.resolved(samples, site.note, site.device, before))
     if before is not None:
-        _refuse_differences(before, to_json(whole), out)
+        _refuse_differences(before, to_json(whole), site.out)
     data: Json = {"samples": len(samples), "sha256": digest(samples)}
-    work = whole.begin(samples, out, device, note, begins.start, processes)
-    return Run(whole, work, data, out, device, note, processes)
+    return Run(whole, whole.begin(samples, site, begins.start), data, site)
 
 
 def _before(file: Path, kind: type[Trainable[T]]) -> Json:

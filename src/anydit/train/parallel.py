@@ -7,7 +7,7 @@ place in the whole batch, so that a curve does not depend on how many processes 
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -90,6 +90,11 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def held_back(module: nn.Module) -> AbstractContextManager[None]:
+    """Gradients of a module that are not exchanged yet: they add up to those that come after the block."""
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
 @contextmanager

@@ -23,10 +23,9 @@ from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
 from anydit.tensors import Batch, Tokens, existing
-from anydit.train.base import Note, Trainable, Work
+from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.diffusion import DiffusionWork
-from anydit.train.parallel import ALONE, Processes
 from anydit.train.start import Beginning, Start
 
 __all__ = ["RESUMABLE", "Recipe", "TrainConfig", "resolved", "surveyed"]
@@ -86,16 +85,8 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         recipe = replace(self, codec=filled(self.codec, before.get("codec")), encoders=encoders)
         return resolved(recipe, samples, note, device)
 
-    def begin(
-        self,
-        samples: Samples,
-        out: Path,
-        device: torch.device,
-        note: Note,
-        start: Start | None = None,
-        processes: Processes = ALONE,
-    ) -> Work[Pipeline]:
-        return DiffusionWork(self, self.objective, self.train, samples, out, device, note, start, processes)
+    def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
+        return DiffusionWork(self, self.objective, self.train, samples, site, start)
 
 
 R = TypeVar("R", bound=PipelineConfig)

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -15,11 +14,10 @@ from anydit.data.loader import read_ahead
 from anydit.inference.compile import emulates_bf16
 from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
-from anydit.train.base import Note, Trainable, Work
+from anydit.train.base import Site, Trainable, Work
 from anydit.train.checkpoint import Checkpoint
 from anydit.train.guards import Interrupted, SkipCounter, StopRequest
 from anydit.train.log import Bar, Log, progress_bar, read
-from anydit.train.parallel import ALONE, Processes
 from anydit.train.step import Outcome
 from anydit.weights import RUN_FILE, identify, read_id, save_tensors, write_config
 
@@ -37,10 +35,7 @@ class Run(Generic[T]):
     recipe: Trainable[T]
     work: Work[T]
     data: Json
-    out: Path
-    device: torch.device
-    note: Note
-    processes: Processes = ALONE
+    site: Site
     id: str | None = None
     done: int = 0
     saved: int = -1
@@ -50,8 +45,8 @@ class Run(Generic[T]):
     def __post_init__(self) -> None:
         config = self.recipe.loop
         self.skips = SkipCounter(config.max_skipped)
-        if config.bf16 and emulates_bf16(self.device):
-            self.note(
+        if config.bf16 and emulates_bf16(self.site.device):
+            self.site.note(
                 "This processor has no instructions for bfloat16, which would be slow: products are in float32, as "
                 "with --train.bf16 False."
             )
@@ -62,39 +57,39 @@ class Run(Generic[T]):
         Raises:
             ValueError: the folder holds checkpoints without a recipe, or none that is whole, or of other data.
         """
-        root = self.out / CHECKPOINTS
-        if self.processes.first:
+        root = self.site.out / CHECKPOINTS
+        if self.site.processes.first:
             checkpoint.sweep(root)
         frozen = self.work.frozen()
-        if (self.out / RUN_FILE).is_file():
+        if (self.site.out / RUN_FILE).is_file():
             # The id that it began with, if there were ids then, although steps and intervals may have changed.
-            self.id = read_id(self.out / RUN_FILE)
+            self.id = read_id(self.site.out / RUN_FILE)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(
-                f"out: got {self.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
+                f"out: got {self.site.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
             )
         else:
             self.id = identify(to_json(self.recipe) | self.work.origin, *frozen.values())
-        found = checkpoint.newest(root, self.note)
+        found = checkpoint.newest(root, self.site.note)
         if found is not None:
             self._load(found)
             if self.done >= self.recipe.loop.steps:
-                self.note(
-                    f"Nothing is left to do: the run in {self.out} is at step {self.done}, and train.steps is "
+                self.site.note(
+                    f"Nothing is left to do: the run in {self.site.out} is at step {self.done}, and train.steps is "
                     f"{self.recipe.loop.steps}."
                 )
                 return
-            self.note(f"Going on from step {self.done} of {self.recipe.loop.steps} in {self.out}.")
+            self.site.note(f"Going on from step {self.done} of {self.recipe.loop.steps} in {self.site.out}.")
             self._compare_rates(found)
         elif root.is_dir() and any(root.iterdir()):
-            raise ValueError(f"out: got {self.out}, where no checkpoint is whole; move it away to start anew")
-        if not self.processes.first:
+            raise ValueError(f"out: got {self.site.out}, where no checkpoint is whole; move it away to start anew")
+        if not self.site.processes.first:
             return
-        due = found is None and self.work.first(self.out)
+        due = found is None and self.work.first(self.site.out)
         for name, tensors in frozen.items():
-            save_tensors(self.out / name, tensors, self.id)
-        write_config(self.out / RUN_FILE, to_json(self.recipe), self.id)
-        (self.out / SAMPLES).mkdir(exist_ok=True)
+            save_tensors(self.site.out / name, tensors, self.id)
+        write_config(self.site.out / RUN_FILE, to_json(self.recipe), self.id)
+        (self.site.out / SAMPLES).mkdir(exist_ok=True)
         if due:
             self.save()
 
@@ -108,20 +103,20 @@ class Run(Generic[T]):
         with self._told() as (log, bar):
             while self.done < config.steps:
                 self._one(batches, log, bar)
-                if signal := self.processes.most(stop.signal or 0):
+                if signal := self.site.processes.most(stop.signal or 0):
                     self._flush(log, bar)
                     self.save()
                     raise Interrupted(signal, self.done)
-        self.note(f"Trained: {self.out}.")
+        self.site.note(f"Trained: {self.site.out}.")
 
     @contextmanager
     def _told(self) -> Iterator[tuple[Log | None, Bar | None]]:
         """The log and the bar, of the first process."""
-        if not self.processes.first:
+        if not self.site.processes.first:
             yield None, None
             return
         config = self.recipe.loop
-        log = Log(self.out / LOG_FILE, self.out / "tensorboard" if config.tensorboard else None)
+        log = Log(self.site.out / LOG_FILE, self.site.out / "tensorboard" if config.tensorboard else None)
         try:
             with progress_bar(config.steps, self.done) as bar:
                 yield log, bar
@@ -132,8 +127,8 @@ class Run(Generic[T]):
         """One step, and whatever is due after it."""
         config, step = self.recipe.loop, self.done
         batch = next(batches)
-        outcome = self.work.step(batch.to(self.device), step)
-        ids = self.processes.joined(batch.ids)
+        outcome = self.work.step(batch.to(self.site.device), step)
+        ids = self.site.processes.joined(batch.ids)
         entry: Json = {"step": step, "lr": config.rate(step), "ids": zlib.crc32(ids.numpy().tobytes())}
         self.pending.append((step, outcome, entry))
         self.done += 1
@@ -159,7 +154,7 @@ class Run(Generic[T]):
             if log is not None:
                 log.step(entry | figures | told | {"seconds": seconds, "samples_per_second": rate})
             if not applied:
-                self.note(f"Step {step} was skipped: its loss or gradient is not finite.")
+                self.site.note(f"Step {step} was skipped: its loss or gradient is not finite.")
         if log is not None and bar is not None:
             log.flush()
             bar.update(self.done, outcomes[-1][0], rate)
@@ -171,68 +166,70 @@ class Run(Generic[T]):
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and the averaged weights for `anydit.load`."""
-        if self.saved == self.done or not self.processes.first:
+        if self.saved == self.done or not self.site.processes.first:
             return
         info: Json = {
             "step": self.done,
             "lr": self.recipe.loop.rate(self.done - 1),
             "data": self.data,
             "skipped": self.skips.total,
-            "processes": self.processes.world,
+            "processes": self.site.processes.world,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        checkpoint.save(self.out / CHECKPOINTS, self.done, self.work.step.state(), info, self.recipe.loop.keep)
+        checkpoint.save(self.site.out / CHECKPOINTS, self.done, self.work.step.state(), info, self.recipe.loop.keep)
         self._export()
         self.saved = self.done
 
     def _export(self) -> None:
         """Write the averaged weights where `anydit.load` looks for them."""
         for name, tensors in self.work.weights().items():
-            save_tensors(self.out / name, tensors, self.id)
+            save_tensors(self.site.out / name, tensors, self.id)
 
     def finish(self) -> None:
         """The pictures of a finished run."""
-        self.work.finish(self.out)
-        entries = read(self.out / LOG_FILE)
+        self.work.finish(self.site.out)
+        entries = read(self.site.out / LOG_FILE)
         if entries:
-            pictures.loss_curve(entries, self.out / LOSS_CURVE)
+            pictures.loss_curve(entries, self.site.out / LOSS_CURVE)
 
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
         try:
             image = self.work.sheet(PREVIEWS)
-            image.save(self.out / SAMPLES / f"step-{self.done:07d}.png")
+            image.save(self.site.out / SAMPLES / f"step-{self.done:07d}.png")
             log.picture(image, self.done)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            self.note(f"No sheet of samples at step {self.done} ({type(error).__name__}: {error}); training goes on.")
+            self.site.note(
+                f"No sheet of samples at step {self.done} ({type(error).__name__}: {error}); training goes on."
+            )
 
     def _load(self, found: Checkpoint) -> None:
         info = found.info()
         if info["data"] != self.data:
             now, then = (f"{d['samples']} samples, sha256 {d['sha256'][:12]}" for d in (self.data, info["data"]))
             raise ValueError(
-                f"data: got {now} from {self.recipe.data}, expected {then}, with which the run in {self.out} began; "
-                "put the data back, or choose another folder"
+                f"data: got {now} from {self.recipe.data}, expected {then}, with which the run in {self.site.out} "
+                "began; put the data back, or choose another folder"
             )
         step = self.work.step
         step.load_state({name: found.tensors(name) for name in step.state()}, found.folder)
         self.done = self.saved = int(info["step"])
-        if self.processes.first:
+        if self.site.processes.first:
             self._export()  # a kill may have come between the checkpoint and these
         self.skips.total = int(info["skipped"])
-        here = {"processes": self.processes.world, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        here = {"processes": self.site.processes.world, "threads": torch.get_num_threads(), "torch": torch.__version__}
         for name, now in here.items():
             if (then := info.get(name, 1)) != now:
-                self.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")
+                self.site.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")
 
     def _compare_rates(self, found: Checkpoint) -> None:
         """Say if the learning rate jumps, because the schedule follows another number of steps than before."""
         config, last = self.recipe.loop, float(found.info()["lr"])
         if last != config.rate(self.done - 1):
-            self.note(
+            self.site.note(
                 f"The learning rate was {last:.3g} at step {self.done - 1}, and goes on with "
                 f"{config.rate(self.done):.3g}: its schedule is now over {config.steps} steps."
             )

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from anydit.codecs import Codec
 from anydit.codecs.base import coarser, encoded_groups
@@ -22,7 +21,7 @@ from anydit.model.dit import DiT, coded_fields
 from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.ema import EMA
-from anydit.train.parallel import ALONE, Processes
+from anydit.train.parallel import ALONE, Processes, held_back
 from anydit.weights import load_strictly
 
 M = TypeVar("M", bound=nn.Module)
@@ -107,9 +106,8 @@ class Step(ABC, Generic[M]):
 
     def _backward(self, batch: Batch, rows: Int[Tensor, " m"], step: int, *, last: bool) -> Terms:
         """Add the gradient of some rows' share of the batch's mean loss; with the last, of all processes' shares."""
-        shared = self._shared
-        with nullcontext() if last or not isinstance(shared, DistributedDataParallel) else shared.no_sync():
-            terms: Terms = shared(batch, rows, step)
+        with nullcontext() if last else held_back(self._shared):
+            terms: Terms = self._shared(batch, rows, step)
             (terms[LOSS] * self.processes.world).backward()  # the mean over processes is then the sum
         return {name: term.detach() for name, term in terms.items()}
 
