@@ -25,7 +25,6 @@ from anydit.model.text import Text
 from anydit.model.tokens import Learned, Rope
 from anydit.tensors import Tokens
 from anydit.train.base import Site
-from anydit.train.diffusion import DiffusionWork
 from anydit.train.latents import Cached, Encoding
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe, resolved, surveyed
@@ -99,11 +98,8 @@ def test_images_of_several_sizes_train_and_are_drawn(photos: Path, tmp_path: Pat
 def test_each_step_is_of_one_size(photos: Path, tmp_path: Path):
     seen = list[tuple[int, ...]]()
 
-    class Seen(DiffusionWork):
-        pass
-
     recipe = resolved(bucketed(photos), samples := bucketed(photos).data.open("train"), silent)
-    work = Seen(recipe, recipe.objective, recipe.train, samples, tmp_path, CPU, silent)
+    work = recipe.begin(samples, Site(tmp_path, CPU, silent))
     assert isinstance(work.order, BucketOrder) and isinstance(samples, Bucketed)
     counts = samples.buckets.bincount().tolist()
     for step in range(3 * work.order.cycle):
