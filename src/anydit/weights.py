@@ -133,13 +133,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Json]:
     return tensors, about
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
+def load_strictly(module: nn.Module | Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: object) -> None:
     """Copy `tensors` into `module`: every key and shape must fit, and floats stay floats (of the module's own width).
+
+    `module` may be named tensors, too.
 
     Raises:
         ValueError: lists what is missing, what is extra and what has another shape or kind.
     """
-    own = module.state_dict()
+    own = module.state_dict() if isinstance(module, nn.Module) else module
     faults = [f"missing {name} {tuple(own[name].shape)}" for name in own.keys() - tensors.keys()]
     faults += [f"unexpected {name} {tuple(tensors[name].shape)}" for name in tensors.keys() - own.keys()]
     for name in own.keys() & tensors.keys():

@@ -32,7 +32,13 @@ EMA.update = update
 """
 """Code that does something after the update of a step; `command` and its like run it first."""
 
-KILL_IN_STEP = IN_STEP.replace("{do}", "os.kill(os.getpid(), signal.SIGKILL)")
+KILL_IN_STEP = IN_STEP.replace(
+    "{do}",
+    """import threading
+        [thread.join() for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
+        os.kill(os.getpid(), signal.SIGKILL)""",
+)
+"""Kills when the checkpoint before is on disk, which is written while training goes on."""
 
 
 def tiny() -> Recipe:

@@ -62,7 +62,7 @@ class Block(nn.Module):
     def __init__(self, layers: Layers, *, cross: bool = False, axes: tuple[int, ...] | None = None) -> None:
         super().__init__()
         width, heads, (norm1, norm2), mlp, qk_norm, space = layers
-        self.axes = axes
+        self.axes, self.attend = axes, attend
         self.rows = MODULATIONS
         self.norm1 = norm1.build(width, affine=False)
         self.attention = Attention(width, heads, qk_norm, space)
@@ -85,7 +85,7 @@ class Block(nn.Module):
         elif self.axes is not None:
             heads = attend_along(self.axes, places.grid, q, k, v, places.mask)
         else:
-            heads = attend(q, k, v, places.mask)
+            heads = self.attend(q, k, v, places.mask)
         x = self.attended(x, rows, heads)
         if self.cross is not None:
             assert context is not None

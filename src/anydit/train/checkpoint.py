@@ -1,27 +1,68 @@
 """Checkpoints that survive a crash at any moment: written aside, flushed, listed by checksum, renamed into place.
 
 A checkpoint is a folder of safetensors and one JSON; `manifest.json` lists each file's sha256. A folder without a whole
-manifest does not count. Older ones go only after the new one is on disk.
+manifest does not count. Older ones go only after the new one is on disk. Where several processes hold parts of a model,
+each writes a file of its own, and the first of them the manifest; any number of processes reads what it needs of them.
 """
 
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from anydit.config import Json
-from anydit.weights import fsync, load_tensors, sha256
+from anydit.weights import fsync, sha256, write_atomically
 
 MANIFEST, INFO = "manifest.json", "state.json"
-TEMPORARY = ".unfinished-"
+TEMPORARY, LISTED = ".unfinished-", ".listed-"
+"""How the folder of a checkpoint begins that is being written, and in it the files that say what a writer has done."""
 
 Groups = Mapping[str, Mapping[str, Tensor]]
+
+
+class Rows(NamedTuple):
+    """Which part of a tensor, along its first axis: from `first` to before `stop`, of `total`."""
+
+    first: int
+    stop: int
+    total: int
+
+
+Cut = Mapping[str, Rows]
+"""By a parameter's name, the rows that are here of it and of its moments (`NAME:MOMENT`); others are whole."""
+
+UNCUT: Cut = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several writers of a checkpoint writes: its number, of how many, and which rows it has.
+
+    `patience`: seconds that the first waits for what the others have to write.
+    """
+
+    number: int = 0
+    writers: int = 1
+    cut: Cut = field(default_factory=lambda: UNCUT)
+    patience: float = 600.0
+
+    def file(self, group: str) -> str:
+        """The name of its file of a group of tensors."""
+        part = "" if self.writers == 1 else f"-{self.number + 1}-of-{self.writers}"
+        return f"{group}{part}.safetensors"
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True)
@@ -31,30 +72,43 @@ class Checkpoint:
     folder: Path
     step: int
 
-    def tensors(self, group: str) -> dict[str, Tensor]:
-        """One group of tensors, as it was saved."""
-        return load_tensors(self.folder / f"{group}.safetensors")
+    def tensors(self, group: str, cut: Cut = UNCUT) -> dict[str, Tensor]:
+        """One group of tensors as it was saved, whoever wrote which part; of those in `cut` these rows."""
+        name = re.compile(rf"{re.escape(group)}(-\d+-of-\d+)?\.safetensors")
+        found = dict[str, Tensor]()
+        for file in sorted(file for file in self.folder.iterdir() if name.fullmatch(file.name)):
+            with safe_open(file, "pt") as opened:
+                pieces = json.loads((opened.metadata() or {}).get("rows", "{}"))
+                for key in opened.keys():  # noqa: SIM118, not a mapping
+                    _put(found, key, opened.get_slice(key), pieces.get(key), _rows(cut, key))
+        return found
 
     def info(self) -> Json:
         """What was saved beside the tensors."""
         return json.loads((self.folder / INFO).read_text(encoding="utf-8"))
 
 
-def save(root: Path, step: int, groups: Groups, info: Json, keep: int) -> Checkpoint:
+def save(root: Path, step: int, groups: Groups, info: Json, keep: int, share: Share = WHOLE) -> Checkpoint:
     """Write a checkpoint of `step` under `root`, then remove all but the newest `keep` whole ones.
 
+    Of several writers each calls this after the first has called `begin`; only the first removes anything.
+
     Raises:
-        OSError: the disk is full or cannot be written; what was there before is untouched, and nothing half is left.
+        OSError: the disk is full or cannot be written, or another writer failed; what was there before is untouched,
+            and nothing half is left.
     """
-    root.mkdir(parents=True, exist_ok=True)
     final, temporary = root / f"step-{step:09d}", root / f"{TEMPORARY}{step:09d}"
+    if share.number:
+        _list(temporary, lambda: _write(temporary, groups, share), share)
+        return Checkpoint(final, step)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        for name, tensors in groups.items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / f"{name}.safetensors")
+        if share.writers == 1:
+            begin(root, step)
+        sums = _write(temporary, groups, share)
+        for number in range(1, share.writers):
+            sums |= _listed(temporary / f"{LISTED}{number}", share.patience)
         (temporary / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-        _write_manifest(temporary)
+        _write_manifest(temporary, sums)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         fsync(root)
@@ -63,6 +117,13 @@ def save(root: Path, step: int, groups: Groups, info: Json, keep: int) -> Checkp
         raise
     _prune(root, keep, final)
     return Checkpoint(final, step)
+
+
+def begin(root: Path, step: int) -> None:
+    """Make the folder that the writers of a checkpoint write into."""
+    temporary = root / f"{TEMPORARY}{step:09d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
 
 
 def newest(root: Path, note: Callable[[str], None] = print) -> Checkpoint | None:
@@ -97,12 +158,73 @@ def sweep(root: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _write_manifest(folder: Path) -> None:
-    """Flush every file of `folder`, list their checksums, flush the list."""
-    files = sorted(folder.iterdir())
-    for file in files:
+def _rows(cut: Cut, key: str) -> Rows | None:
+    return cut.get(key.partition(":")[0])
+
+
+def _put(found: dict[str, Tensor], key: str, piece: Any, here: list[int] | None, wanted: Rows | None) -> None:
+    """Put what a file has of a tensor to what others have of it. `here`: which rows, None being all of them."""
+    shape: list[int] = piece.get_shape()
+    if not shape:  # a number, which each writer has
+        found[key] = piece[...]
+        return
+    first, stop, total = here or (0, shape[0], shape[0])
+    low, high = (0, total) if wanted is None else wanted[:2]
+    if (first, stop) == (low, high):
+        found[key] = piece[:]
+        return
+    begins, ends = max(first, low), min(stop, high)
+    part = piece[max(0, begins - first) : max(0, ends - first)]
+    if key not in found:
+        found[key] = torch.empty((high - low, *shape[1:]), dtype=part.dtype)
+    if begins < ends:
+        found[key][begins - low : ends - low] = part
+
+
+def _write(folder: Path, groups: Groups, share: Share) -> dict[str, str]:
+    """Write and flush one writer's files; returns the checksum of each."""
+    sums = dict[str, str]()
+    for name, tensors in groups.items():
+        file = folder / share.file(name)
+        rows = {key: cut for key, tensor in tensors.items() if tensor.ndim and (cut := _rows(share.cut, key))}
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(plain, file, metadata={"rows": json.dumps(rows)} if rows else None)
         fsync(file)
-    content: dict[str, Any] = {"schema": 1, "sha256": {file.name: sha256(file) for file in files}}
+        sums[file.name] = sha256(file)
+    return sums
+
+
+def _list(folder: Path, write: Callable[[], dict[str, str]], share: Share) -> None:
+    """Let one of the other writers write, and tell the first of it."""
+    said: Json = {"failed": "it was stopped"}
+    try:
+        said = {"sha256": write()}
+    except OSError as error:
+        said = {"failed": str(error)}
+        raise
+    finally:
+        told = folder / f"{LISTED}{share.number}"
+        write_atomically(told, lambda to: to.write_text(json.dumps(said), encoding="utf-8"))
+
+
+def _listed(file: Path, patience: float) -> dict[str, str]:
+    """What another writer has written, when it has."""
+    until = time.monotonic() + patience
+    while not file.is_file():
+        if time.monotonic() > until:
+            raise TimeoutError(f"checkpoint: {file.name.removeprefix('.')} was not there after {patience:g} s")
+        time.sleep(0.01)
+    said = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    if "failed" in said:
+        raise OSError(f"another process could not write its part of the checkpoint: {said['failed']}")
+    return said["sha256"]
+
+
+def _write_manifest(folder: Path, sums: Mapping[str, str]) -> None:
+    """List the checksums of what was written and flushed, and of what was said beside it; flush the list."""
+    fsync(folder / INFO)
+    content: dict[str, Any] = {"schema": 1, "sha256": dict(sorted({**sums, INFO: sha256(folder / INFO)}.items()))}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     fsync(folder / MANIFEST)
     fsync(folder)

@@ -71,6 +71,11 @@ class CodecTrainConfig(LoopConfig):
     perceptual: Perceptual | None = None
     critic: CriticConfig | None = None
 
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
+        if self.mesh.splits:
+            raise ValueError(f"train.mesh: got {self.mesh} for an autoencoder, expected shard and context of 1")
+
 
 @config
 class CodecRecipe(Trainable[Autoencoder]):
@@ -175,7 +180,7 @@ class CodecWork(Work[Autoencoder]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             model = recipe.codec.untrained().to(site.device)
-        self.order = order_of(samples, train.batch, train.seed, site.processes.rank, site.processes.world)
+        self.order = order_of(samples, train.batch, train.seed, site.processes.part, site.processes.mesh.parts)
         shape = (samples.facts.channels, *samples.facts.size)
         self.step = CodecStep(model, train, self.order.positions, shape, recipe.view.bounds, site.processes)
         try:

@@ -1,10 +1,11 @@
 """How to train: what the loop reads, and what training a diffusion model adds to it."""
 
-from anydit.config import check_at_least, check_positive, config
+from anydit.config import check_at_least, check_fraction, check_positive, config
 from anydit.diffusion.losses import AnyWeight, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Uniform
 from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
+from anydit.train.mesh import Mesh
 from anydit.train.optim import AdamW, AnySchedule, Constant
 
 
@@ -15,7 +16,7 @@ class LoopConfig:
     `steps`: in all. `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient.
     `ema_decay`: of the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where a
     processor has it. `max_skipped`: how many steps in a row may be not finite. `keep`: how many checkpoints to keep.
-    `timeout`: seconds that a process waits for another, where several train together.
+    `mesh`: how several processes share the training. `timeout`: seconds that one of them waits for another.
     """
 
     steps: int = 10_000
@@ -33,6 +34,7 @@ class LoopConfig:
     save_every: int = 1000
     keep: int = 2
     max_skipped: int = 20
+    mesh: Mesh = Mesh()
     timeout: float = 600.0
     tensorboard: bool = False
 
@@ -59,8 +61,9 @@ class TrainConfig(LoopConfig):
 
     `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `drop_all`: how often
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
-    torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside
-    a model to begin with, and not the model.
+    torch.compile. `recompute`: in which share of the blocks activations are computed again in the backward pass, which
+    saves memory for time. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this
+    beside a model to begin with, and not the model.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -69,6 +72,7 @@ class TrainConfig(LoopConfig):
     bound: VariationalBound = VariationalBound()
     drop_all: float = 0.0
     compile: bool = False
+    recompute: float = 0.0
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
 
@@ -76,11 +80,16 @@ class TrainConfig(LoopConfig):
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         if not 0 <= self.drop_all < 1:
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
+        check_fraction("train.recompute", self.recompute)
+        if self.adapter is not None and self.mesh.splits:
+            raise ValueError(f"train.mesh: got {self.mesh} for an adapter, expected shard and context of 1")
 
 
 RESUMABLE = (
     "train.steps.",
     "train.max_skipped.",
+    "train.mesh.",
+    "train.recompute.",
     "train.timeout.",
     "train.keep.",
     "train.workers.",

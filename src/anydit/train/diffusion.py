@@ -23,6 +23,7 @@ from anydit.train.config import TrainConfig
 from anydit.train.fit import KEPT
 from anydit.train.latents import Encoding
 from anydit.train.lora import adapt, share, trained
+from anydit.train.recompute import recompute
 from anydit.train.start import INIT_FILE, Start, report, take_over, write_start
 from anydit.train.step import TrainStep
 from anydit.train.texts import Told, standardise, tables
@@ -65,9 +66,10 @@ class DiffusionWork(Work[Pipeline]):
         if start is None:
             standardise(model, self.samples)
         model.to(device)
-        self.order = order_of(self.samples, train.batch, train.seed, processes.rank, processes.world)
+        self.order = order_of(self.samples, train.batch, train.seed, processes.part, processes.mesh.parts)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
+        recompute(model, train.recompute)
         if train.compile:
             compile_blocks(model)
 

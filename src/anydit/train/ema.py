@@ -1,5 +1,6 @@
 """The moving average of the weights, which sampling uses."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Generic, TypeVar
 
@@ -23,18 +24,24 @@ class EMA(Generic[M]):
         shared = {id(p): p for p in module.parameters() if not p.requires_grad}
         self.module = deepcopy(module, shared).eval().requires_grad_(False)
         own = dict(self.module.named_parameters())
-        self._own: list[Tensor] = [own[name] for name in followed]
+        self.own: dict[str, Tensor] = {name: own[name] for name in followed}
         self._followed: list[Tensor] = list(followed.values())
+
+    def follow(self, rows: Mapping[str, Tensor]) -> None:
+        """From here on average these rows of the parameters alone; the module is no longer where the average is."""
+        self.own = {name: tensor.detach().clone() for name, tensor in rows.items()}
+        self._followed = list(rows.values())
 
     @torch.no_grad()
     def update(self, step: int, applied: Float[Tensor, ""]) -> None:
         """Move towards the weights after `step`; where `applied` is 0 (a skipped step), stay. Needs no wait."""
         weight = applied * (1 - min(self.decay, (1 + step) / (10 + step)))
+        averages = list(self.own.values())
         if weight.device.type == "cpu":  # one pass each; there, the multi-tensor operations are plain loops of three
-            for own, followed in zip(self._own, self._followed, strict=True):
+            for own, followed in zip(averages, self._followed, strict=True):
                 own.lerp_(followed, weight)
             return
         # pyright's stubs do not know PyTorch's multi-tensor operations, which do all parameters in a few launches.
-        difference = torch._foreach_sub(self._followed, self._own)  # pyright: ignore[reportPrivateImportUsage]
+        difference = torch._foreach_sub(self._followed, averages)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_mul_(difference, weight)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_add_(self._own, difference)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(averages, difference)  # pyright: ignore[reportPrivateImportUsage]

@@ -48,16 +48,12 @@ def train(
             "skips a step whose gradient is not finite, so that one such step would spoil the run"
         )
     recipe.refuse_unbuildable()
-    with together(device, recipe.loop.timeout) as (processes, device), _held(out, processes):
+    with together(device, recipe.loop.timeout, recipe.loop.mesh) as (processes, device), _held(out, processes):
         note = note if processes.first else _silent
         with processes.first_before_others():
             run = _begun(recipe, Site(out, device, note, processes), start)
             run.resume()
-        if (most := processes.most(run.done)) != run.done:
-            raise ValueError(
-                f"out: got {out} with a checkpoint of step {run.done}, and another process sees one of step {most}; "
-                "expected a folder that all of them share"
-            )
+        run.agree()
         with StopRequest().listening() as stop:  # before and after, nothing is lost, and Ctrl-C acts at once
             run.go(stop)
         if processes.first:

@@ -1,8 +1,9 @@
-"""Processes that train one model together: each has its share of every batch, and all have the same weights.
+"""Processes that train one model together: each has its share of every batch.
 
-`torchrun --nproc-per-node 2 -m anydit train RECIPE` starts them. Gradients are summed by PyTorch's
-DistributedDataParallel while the backward pass goes on. What a step draws for a sample is a function of the sample's
-place in the whole batch, so that a curve does not depend on how many processes make it.
+`torchrun --nproc-per-node 2 -m anydit train RECIPE` starts them. Gradients are summed while the backward pass goes on,
+by PyTorch's DistributedDataParallel where each process has the whole model, and else by FSDP2 (`Split`). What a step
+draws for a sample is a function of the sample's place in the whole batch, so that a curve does not depend on how many
+processes make it.
 """
 
 import os
@@ -14,13 +15,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
+
+from anydit.train.mesh import Mesh
 
 PATIENCE = timedelta(days=1)
 """How long processes wait while the first prepares data for all."""
+
+ONE = Mesh(replicate=1)
 
 BROKEN = ("gloo", "NCCL", "Connection closed", "Connection reset", "Socket", "Broken pipe")
 """How PyTorch says that another process is gone or does not answer."""
@@ -34,17 +40,41 @@ class Deserted(RuntimeError):
 class Processes:
     """The processes of a training, as one of them sees it; alone there is nothing to exchange.
 
-    `control`: the group by which they agree on what is not on a device.
+    `mesh`: filled in. `control`: the group by which they agree on what is not on a device. `batch`: those that have
+    different parts of a batch, by (part, context). `model`: those that hold parts of the model, by (copy, part).
     """
 
     rank: int = 0
     world: int = 1
+    mesh: Mesh = ONE
     control: Any = None
+    batch: DeviceMesh | None = None
+    model: DeviceMesh | None = None
 
     @property
     def first(self) -> bool:
         """Whether this one writes the run's folder, and says what is to be said."""
         return self.rank == 0
+
+    @property
+    def part(self) -> int:
+        """Which part of every batch this one has, of `mesh.parts`."""
+        return self.rank // self.mesh.context
+
+    @property
+    def piece(self) -> int:
+        """Which piece of the model it has, of `pieces`."""
+        return self.rank % self.pieces
+
+    @property
+    def pieces(self) -> int:
+        """In how many pieces the model is."""
+        return self.mesh.shard * self.mesh.context
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes its piece into checkpoints: those of the first copy do."""
+        return self.rank < self.pieces
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
@@ -56,11 +86,20 @@ class Processes:
             self._wait()
 
     def total(self, x: Shaped[Tensor, "*s"]) -> Shaped[Tensor, "*s"]:
-        """The sum of a tensor over all processes; it stays on its device."""
-        if self.world > 1:
-            x = x.clone()
-            dist.all_reduce(x)
+        """The sum of a tensor over all parts of a batch; it stays on its device."""
+        if self.batch is None:
+            return x
+        x = x.clone()
+        dist.all_reduce(x, group=self.batch.get_group("part"))
         return x
+
+    def norm(self, own: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The norm of the whole, from that of this process's piece of it."""
+        if self.model is None:
+            return own
+        squared = own.square()
+        dist.all_reduce(squared, group=self.model.get_group("piece"))
+        return squared.sqrt()
 
     def most(self, value: int) -> int:
         """The largest of a number of each process."""
@@ -71,16 +110,16 @@ class Processes:
         return int(x)
 
     def joined(self, x: Shaped[Tensor, " b"]) -> Shaped[Tensor, " all"]:
-        """A tensor of each process, of one size, one behind the other; on the CPU."""
+        """A tensor of each part of a batch, of one size, one behind the other; on the CPU."""
         if self.world == 1:
             return x
         parts = [torch.empty_like(x) for _ in range(self.world)]
         dist.all_gather(parts, x.contiguous(), self.control)
-        return torch.cat(parts)
+        return torch.cat(parts[:: self.mesh.context])
 
     def replicated(self, module: nn.Module) -> nn.Module:
         """The module, whose gradients come to be the means of those of all processes as they are found."""
-        if self.world == 1:
+        if self.world == 1 or self.model is not None:
             return module
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
@@ -98,16 +137,17 @@ def held_back(module: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def together(device: torch.device, timeout: float) -> Iterator[tuple[Processes, torch.device]]:
+def together(device: torch.device, timeout: float, mesh: Mesh) -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that torchrun started, if it did; with the device of this one.
 
     `timeout`: seconds that one waits for another in a step.
 
     Raises:
-        ValueError: there are more processes than GPUs.
+        ValueError: there are more processes than GPUs, or their number is not that of the mesh.
         Deserted: another process ended, or did not answer in time.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    mesh = mesh.of(world)
     if world == 1:
         yield ALONE, device
         return
@@ -120,14 +160,7 @@ def together(device: torch.device, timeout: float) -> Iterator[tuple[Processes, 
             )
         torch.cuda.set_device(device)
     try:
-        patience = timedelta(seconds=timeout)
-        store, rank, world = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", store=_fresh(store), rank=rank, world_size=world,
-            timeout=patience,
-        )  # fmt: skip
-        control = dist.new_group(backend="gloo", timeout=patience)
-        yield Processes(rank, world, control), device
+        yield _joined(device, timedelta(seconds=timeout), mesh), device
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in BROKEN):
             raise
@@ -138,6 +171,19 @@ def together(device: torch.device, timeout: float) -> Iterator[tuple[Processes, 
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
+    store, rank, world = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=_fresh(store), rank=rank, world_size=world, timeout=patience
+    )
+    control = dist.new_group(backend="gloo", timeout=patience)
+    batch = init_device_mesh(device.type, (mesh.parts, mesh.context), mesh_dim_names=("part", "context"))
+    model = None
+    if mesh.splits:
+        model = init_device_mesh(device.type, (mesh.copies, world // mesh.copies), mesh_dim_names=("copy", "piece"))
+    return Processes(rank, world, mesh, control, batch, model)
 
 
 def _fresh(store: Store) -> Store:

@@ -25,6 +25,7 @@ from anydit.model.tokens import grid_of
 from anydit.tensors import Batch, Tokens, existing
 from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
+from anydit.train.context import check_context
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.start import Beginning, Start
 
@@ -42,6 +43,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
 
     def __post_init__(self) -> None:
         PipelineConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
+        check_context(self.model, self.train.mesh)
         for size in self.data.sizes if self.codec.complete else ():
             grid_of(self.codec.latent_size(size), self.model.patch)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):

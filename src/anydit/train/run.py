@@ -1,13 +1,15 @@
 """A training run under way: its steps, and what is written about them."""
 
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from anydit.config import Json, to_json
 from anydit.data.loader import read_ahead
@@ -18,6 +20,7 @@ from anydit.train.base import Site, Trainable, Work
 from anydit.train.checkpoint import Checkpoint
 from anydit.train.guards import Interrupted, SkipCounter, StopRequest
 from anydit.train.log import Bar, Log, progress_bar, read
+from anydit.train.saving import Saver, copied
 from anydit.train.step import Outcome
 from anydit.weights import RUN_FILE, identify, read_id, save_tensors, write_config
 
@@ -39,12 +42,14 @@ class Run(Generic[T]):
     id: str | None = None
     done: int = 0
     saved: int = -1
+    due: bool = False
     began: float = field(default_factory=perf_counter)
     pending: list[tuple[int, Outcome, Json]] = field(default_factory=list[tuple[int, Outcome, Json]])
 
     def __post_init__(self) -> None:
         config = self.recipe.loop
         self.skips = SkipCounter(config.max_skipped)
+        self.saver = Saver(self.site.out / CHECKPOINTS, config.keep, self.site.processes)
         if config.bf16 and emulates_bf16(self.site.device):
             self.site.note(
                 "This processor has no instructions for bfloat16, which would be slow: products are in float32, as "
@@ -83,14 +88,29 @@ class Run(Generic[T]):
             self._compare_rates(found)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(f"out: got {self.site.out}, where no checkpoint is whole; move it away to start anew")
-        if not self.site.processes.first:
-            return
-        due = found is None and self.work.first(self.site.out)
-        for name, tensors in frozen.items():
-            save_tensors(self.site.out / name, tensors, self.id)
-        write_config(self.site.out / RUN_FILE, to_json(self.recipe), self.id)
-        (self.site.out / SAMPLES).mkdir(exist_ok=True)
-        if due:
+        if self.site.processes.first:
+            self.due = found is None and self.work.first(self.site.out)
+            for name, tensors in frozen.items():
+                save_tensors(self.site.out / name, tensors, self.id)
+            write_config(self.site.out / RUN_FILE, to_json(self.recipe), self.id)
+            (self.site.out / SAMPLES).mkdir(exist_ok=True)
+
+    def agree(self) -> None:
+        """What all processes do together before the first step.
+
+        Raises:
+            ValueError: they do not see the same folder.
+        """
+        processes = self.site.processes
+        if (most := processes.most(self.done)) != self.done:
+            raise ValueError(
+                f"out: got {self.site.out} with a checkpoint of step {self.done}, and another process sees one of step "
+                f"{most}; expected a folder that all of them share"
+            )
+        self.work.step.gather()
+        if self.done and processes.first:
+            self._export(self.work.weights())  # a kill may have come between the checkpoint and these
+        if processes.most(self.due):
             self.save()
 
     def go(self, stop: StopRequest) -> None:
@@ -100,13 +120,16 @@ class Run(Generic[T]):
             return
         batches = read_ahead(self.work.samples, self.work.order, self.done, config.workers)
         self.began = perf_counter()
-        with self._told() as (log, bar):
+        with self._told() as (log, bar), closing(self.saver):
             while self.done < config.steps:
                 self._one(batches, log, bar)
+                self.saver.check()
                 if signal := self.site.processes.most(stop.signal or 0):
                     self._flush(log, bar)
                     self.save()
+                    self.saver.wait()
                     raise Interrupted(signal, self.done)
+            self.saver.wait()
         self.site.note(f"Trained: {self.site.out}.")
 
     @contextmanager
@@ -138,8 +161,10 @@ class Run(Generic[T]):
         if self.done % config.save_every == 0 or last:
             self._flush(log, bar)
             self.save()
-        if log is not None and self.done % config.sample_every == 0 and not last:
-            self._preview(log)
+        if self.done % config.sample_every == 0 and not last:
+            self.work.step.gather()
+            if log is not None:
+                self._preview(log)
 
     def _flush(self, log: Log | None, bar: Bar | None) -> None:
         """Read the pending steps' outcomes off the device, in one wait for all of them."""
@@ -165,30 +190,42 @@ class Run(Generic[T]):
         self.began = perf_counter()
 
     def save(self) -> None:
-        """Write a checkpoint of this moment, and the averaged weights for `anydit.load`."""
-        if self.saved == self.done or not self.site.processes.first:
+        """Begin to write a checkpoint of this moment, and then the averaged weights for `anydit.load`."""
+        if self.saved == self.done:
             return
+        step = self.work.step
+        step.gather()
         info: Json = {
             "step": self.done,
             "lr": self.recipe.loop.rate(self.done - 1),
             "data": self.data,
             "skipped": self.skips.total,
-            "processes": self.site.processes.world,
+            **self._here(),
+        }
+        weights = {name: copied(tensors) for name, tensors in self.work.weights().items()}
+        after = partial(self._export, weights) if self.site.processes.first else _nothing
+        self.saver.save(self.done, step.state(), info, step.share, after)
+        self.saved = self.done
+
+    def _here(self) -> Json:
+        """What of this machine and its processes decides over the last bits."""
+        processes = self.site.processes
+        return {
+            "processes": processes.world,
+            "mesh": str(processes.mesh),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        checkpoint.save(self.site.out / CHECKPOINTS, self.done, self.work.step.state(), info, self.recipe.loop.keep)
-        self._export()
-        self.saved = self.done
 
-    def _export(self) -> None:
+    def _export(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write the averaged weights where `anydit.load` looks for them."""
-        for name, tensors in self.work.weights().items():
+        for name, tensors in weights.items():
             save_tensors(self.site.out / name, tensors, self.id)
 
     def finish(self) -> None:
         """The pictures of a finished run."""
-        self.work.finish(self.site.out)
+        with self.work.step.shown():
+            self.work.finish(self.site.out)
         entries = read(self.site.out / LOG_FILE)
         if entries:
             pictures.loss_curve(entries, self.site.out / LOSS_CURVE)
@@ -196,7 +233,8 @@ class Run(Generic[T]):
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
         try:
-            image = self.work.sheet(PREVIEWS)
+            with self.work.step.shown():
+                image = self.work.sheet(PREVIEWS)
             image.save(self.site.out / SAMPLES / f"step-{self.done:07d}.png")
             log.picture(image, self.done)
         except (MemoryError, torch.OutOfMemoryError):
@@ -215,14 +253,11 @@ class Run(Generic[T]):
                 "began; put the data back, or choose another folder"
             )
         step = self.work.step
-        step.load_state({name: found.tensors(name) for name in step.state()}, found.folder)
+        step.load_state({name: found.tensors(name, step.share.cut) for name in step.state()}, found.folder)
         self.done = self.saved = int(info["step"])
-        if self.site.processes.first:
-            self._export()  # a kill may have come between the checkpoint and these
         self.skips.total = int(info["skipped"])
-        here = {"processes": self.site.processes.world, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        for name, now in here.items():
-            if (then := info.get(name, 1)) != now:
+        for name, now in self._here().items():
+            if (then := info.get(name, now)) != now:
                 self.site.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")
 
     def _compare_rates(self, found: Checkpoint) -> None:
@@ -233,3 +268,7 @@ class Run(Generic[T]):
                 f"The learning rate was {last:.3g} at step {self.done - 1}, and goes on with "
                 f"{config.rate(self.done):.3g}: its schedule is now over {config.steps} steps."
             )
+
+
+def _nothing() -> None:
+    """What a process does whose checkpoint another one completes."""

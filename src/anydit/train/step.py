@@ -1,8 +1,8 @@
 """One training step: noise, loss, gradient, guard, update, average."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
@@ -19,9 +19,12 @@ from anydit.inference.compile import autocast
 from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT, coded_fields
 from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
+from anydit.train.checkpoint import WHOLE, Share
 from anydit.train.config import LoopConfig, TrainConfig
+from anydit.train.context import share_tokens
 from anydit.train.ema import EMA
 from anydit.train.parallel import ALONE, Processes, held_back
+from anydit.train.split import Split
 from anydit.weights import load_strictly
 
 M = TypeVar("M", bound=nn.Module)
@@ -48,16 +51,29 @@ class Outcome:
 class Step(ABC, Generic[M]):
     """The state that training changes (weights, their average, the optimizer's) and the step that changes it.
 
-    What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch.
+    What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch. `layers`:
+    the modules of the model whose weights are gathered at a time, where processes have parts of them. Then `trained`
+    is this process's part of the parameters, and `ema` averages that part.
     """
 
     def __init__(
-        self, model: M, config: LoopConfig, positions: Int[Tensor, " b"], processes: Processes = ALONE
+        self,
+        model: M,
+        config: LoopConfig,
+        positions: Int[Tensor, " b"],
+        processes: Processes = ALONE,
+        layers: Iterable[nn.Module] = (),
     ) -> None:
         self.model, self.loop, self.processes = model, config, processes
-        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.positions = positions.to(next(model.parameters()).device)
         self.ema = EMA(model, config.ema_decay)
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.split: Split | None = None
+        if processes.mesh.splits:
+            self.split = Split(model, layers, processes, config.timeout)
+            self.trained = self.split.own
+            self.ema.follow(self.trained)
+            self.ema.module.cpu()
         self.optimizer = config.optimizer.build(self.trained.values())
 
     @cached_property
@@ -73,7 +89,7 @@ class Step(ABC, Generic[M]):
         sums = self.processes.total(torch.stack([torch.stack([*share.values()]) for share in shares]).sum(0))
         terms = dict(zip(shares[0], sums.unbind(), strict=True))
         loss = terms.pop(LOSS)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.loop.clip, foreach=True)
+        norm = self._clipped()
         applied = (loss.isfinite() & norm.isfinite()).float()
         self._update(step, applied)
         return Outcome(loss, norm, applied, terms)
@@ -82,10 +98,39 @@ class Step(ABC, Generic[M]):
     def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
         """The share of some rows of a batch in its mean loss, and of what else is told of it."""
 
+    @property
+    def share(self) -> Share:
+        """Which part of the state this process has."""
+        return WHOLE if self.split is None else self.split.share
+
+    def gather(self) -> None:
+        """Where processes have parts of the average, put it together in `ema.module`, on the CPU; all must ask."""
+        if self.split is not None:
+            whole = {name: self.split.whole(name, rows).cpu() for name, rows in self.ema.own.items()}
+            load_strictly(self.ema.module, whole, "average")
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The block may use `ema.module` for samples: where it is kept on the CPU, it is on the device in there."""
+        if self.split is None:
+            yield
+            return
+        self.ema.module.to(self.positions.device)
+        try:
+            yield
+        finally:
+            self.ema.module.cpu()
+
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """All that training changes, as named groups of tensors; parameters that are not trained are not among them."""
-        modules, kept = {"model": self.model, "ema": self.ema.module}, self._kept
-        weights = {name: {k: v for k, v in m.state_dict().items() if k not in kept} for name, m in modules.items()}
+        """All that training changes, as named groups of tensors; parameters that are not trained are not among them.
+
+        Where processes have parts of it, this one's.
+        """
+        if self.split is not None:
+            weights = {"model": {name: p.detach() for name, p in self.trained.items()}, "ema": dict(self.ema.own)}
+        else:
+            modules, kept = {"model": self.model, "ema": self.ema.module}, self._kept
+            weights = {name: {k: v for k, v in m.state_dict().items() if k not in kept} for name, m in modules.items()}
         return {**weights, "optimizer": moments_of(self.optimizer, self.trained)}
 
     def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
@@ -94,9 +139,10 @@ class Step(ABC, Generic[M]):
         Raises:
             ValueError: the tensors are not of this model or optimizer.
         """
-        kept = self._kept
-        load_strictly(self.model, {**kept, **groups["model"]}, f"{source}, model")
-        load_strictly(self.ema.module, {**kept, **groups["ema"]}, f"{source}, ema")
+        whole = self.split is None
+        kept = self._kept if whole else {}
+        load_strictly(self.model if whole else self.trained, {**kept, **groups["model"]}, f"{source}, model")
+        load_strictly(self.ema.module if whole else self.ema.own, {**kept, **groups["ema"]}, f"{source}, ema")
         put_moments(self.optimizer, self.trained, groups["optimizer"], source)
 
     @property
@@ -110,6 +156,15 @@ class Step(ABC, Generic[M]):
             terms: Terms = self._shared(batch, rows, step)
             (terms[LOSS] * self.processes.world).backward()  # the mean over processes is then the sum
         return {name: term.detach() for name, term in terms.items()}
+
+    def _clipped(self) -> Float[Tensor, ""]:
+        """Shorten the gradient of the whole model to at most the config's norm; returns the norm that it had."""
+        if self.split is not None:
+            self.split.collect()
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        norm = self.processes.norm(torch.nn.utils.get_total_norm(gradients, foreach=True))
+        torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.loop.clip, norm, foreach=True)
+        return norm
 
     def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
         """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
@@ -198,10 +253,12 @@ class TrainStep(Step[DiT]):
         positions: Int[Tensor, " b"],
         processes: Processes = ALONE,
     ) -> None:
-        super().__init__(model, config, positions, processes)
+        super().__init__(model, config, positions, processes, model.blocks)
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
         self.coded = coded_fields(model.config)
+        if processes.mesh.context > 1:
+            share_tokens(model, processes)
 
     def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
         with torch.no_grad():
