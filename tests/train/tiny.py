@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from anydit.codecs import Normalize
 from anydit.data import Digits, Images
 from anydit.inference.config import Sampling
@@ -94,9 +92,9 @@ def state_hash(out: Path) -> str:
     found = newest(out / "checkpoints")
     assert found is not None
     digest = hashlib.sha256()
-    for file in sorted(found.folder.glob("*.safetensors")):
-        for name, tensor in sorted(load_file(file).items()):
-            digest.update(f"{file.name} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    for group in ("model", "ema", "optimizer"):
+        for name, tensor in sorted(found.tensors(group).items()):
+            digest.update(f"{group} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
