@@ -1,4 +1,4 @@
-"""Processes that have parts of a model, or of each sample's tokens: the same curve, and checkpoints that anyone reads."""
+"""Processes that have parts of a model, or of each sample's tokens: the same curve, checkpoints that anyone reads."""
 
 import signal
 from dataclasses import replace
@@ -125,7 +125,7 @@ def test_any_number_reads_what_any_number_wrote(tmp_path: Path, writers: int, re
 
 def test_a_writer_that_says_nothing_is_not_waited_for_without_end(tmp_path: Path):
     checkpoint.begin(tmp_path, 3)
-    with pytest.raises(TimeoutError, match="listed-1 was not there after 0.1 s"):
+    with pytest.raises(TimeoutError, match=r"listed-1 was not there after 0\.1 s"):
         checkpoint.save(tmp_path, 3, {"model": {}}, {}, 1, Share(0, 2, patience=0.1))
     assert not list(tmp_path.iterdir())
 
