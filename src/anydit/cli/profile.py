@@ -6,6 +6,7 @@ anydit profile runs/digits --sizes 8 16 32 --out cost.png
 
 import argparse
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from rich.console import Console
@@ -65,6 +66,7 @@ def table(name: str, p: Profile) -> Table:
         ("training, a sample", f"{p.cost.training / 1e9:.4g} GFLOPs"),
         (f"activations, a batch of {p.batch}", f"{_bytes(p.activation_bytes)} kept for the backward pass"),
         ("weights, average, AdamW, gradients", _bytes(5 * p.parameter_bytes)),
+        *_room(p),
         ("fastest matrix product", f"{p.ceiling / 1e9:.4g} GFLOP/s in {p.dtype} on {p.device}"),
         ("forward, a batch", f"{1e3 * p.forward_seconds:.4g} ms = {p.forward_share:.0%} of that"),
         ("training step", f"{1e3 * p.step_seconds:.4g} ms = {p.step_share:.0%} of that"),
@@ -74,6 +76,18 @@ def table(name: str, p: Profile) -> Table:
     for row in rows:
         page.add_row(*row)
     return page
+
+
+def _room(p: Profile) -> list[tuple[str, str]]:
+    """What a step needs, and what would fit."""
+    need, free = p.room.needed_bytes, p.room.free_bytes
+    rows = [("a training step at its peak", _bytes(need) + ("" if free is None else f", of {_bytes(free)} free"))]
+    if p.room.batch is not None:
+        rows.append(("largest batch that fits", f"{p.room.batch:,} samples"))
+    if p.room.grid is not None:
+        grid = " x ".join(map(str, p.room.grid))
+        rows.append(("largest sample that fits, alone", f"{prod(p.room.grid):,} tokens ({grid} patches)"))
+    return rows
 
 
 def _recipe(what: str, overrides: list[str]) -> Recipe:

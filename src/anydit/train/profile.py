@@ -11,11 +11,11 @@ from torch import Tensor
 
 from anydit.codecs import Normalize
 from anydit.inference.compile import autocast, compile_blocks, product_dtype
-from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT
-from anydit.model.flops import TEXT_TOKENS, Cost, cost
-from anydit.tensors import Batch, Tokens, select
+from anydit.model.flops import Cost, cost
+from anydit.tensors import Batch, select
 from anydit.train.lora import adapt
+from anydit.train.memory import MARGIN, Step, free_bytes, largest_batch, largest_grid, needed, stand_in
 from anydit.train.recipe import Recipe
 from anydit.train.step import TrainStep
 
@@ -32,6 +32,7 @@ class Profile:
     dtype: str
     parameter_bytes: int
     activation_bytes: int
+    room: "Room"
     forward_seconds: float
     step_seconds: float
     ceiling: float
@@ -45,6 +46,16 @@ class Profile:
     def step_share(self) -> float:
         """FLOP/s of the whole training step, as a share of the ceiling."""
         return self.cost.training * self.batch / self.step_seconds / self.ceiling
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a step needs at its peak, what is free, and what would fit: samples, and patches of one."""
+
+    needed_bytes: int
+    free_bytes: int | None
+    batch: int | None
+    grid: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
     model.to(device)
     codec = Normalize((0.0,), (1.0,)).build()  # the data of this profile are latents
     step = TrainStep(model, codec, recipe.objective, config, torch.arange(config.batch))
-    batch = _batch(recipe, config.batch, device)
+    batch = stand_in(recipe.model, config.batch, device)
     kept = _kept_bytes(step, batch)
     if config.compile:
         compile_blocks(model)
@@ -77,10 +88,21 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
         dtype=str(dtype).removeprefix("torch."),
         parameter_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
         activation_bytes=kept,
+        room=room(recipe, device),
         forward_seconds=seconds(lambda: _forward(recipe, model, batch), device),
         step_seconds=seconds(lambda: step(batch, 0), device),
         ceiling=product_ceiling(device, dtype),
     )
+
+
+def room(recipe: Recipe, device: torch.device) -> Room:
+    """The memory that a step of a resolved recipe needs, and the largest ones that fit into what is free."""
+    step, free = Step(recipe.model, recipe.objective, recipe.train), free_bytes(device)
+    need = needed(step, device)
+    if free is None:
+        return Room(need, None, None, None)
+    planned = int(MARGIN * free)
+    return Room(need, free, largest_batch(step, planned, device), largest_grid(step, planned, device))
 
 
 def over_sizes(recipe: Recipe, sizes: Sequence[tuple[int, ...]], device: torch.device) -> list[Point]:
@@ -93,7 +115,7 @@ def over_sizes(recipe: Recipe, sizes: Sequence[tuple[int, ...]], device: torch.d
     points = list[Point]()
     for size in sizes:
         counted = cost(recipe.model, size)
-        batch = _batch(replace(recipe, model=replace(recipe.model, size=size)), 1, device)
+        batch = stand_in(replace(recipe.model, size=size), 1, device)
         points.append(Point(size, counted, seconds(lambda b=batch: _forward(recipe, model, b), device)))
     return points
 
@@ -167,25 +189,6 @@ def _kept_bytes(step: TrainStep, batch: Batch) -> int:
     total = sum(kept.values())
     del output
     return total
-
-
-def _batch(recipe: Recipe, n: int, device: torch.device) -> Batch:
-    """Noise in place of latents, and conditions in place of those of the data."""
-    model = recipe.model
-    shape = (n, model.in_channels, *(model.size or ()))
-    cond = dict[str, Tensor | Tokens]()
-    for name, condition in model.conditions.items():
-        if isinstance(condition, Label):
-            cond[name] = torch.zeros(n, dtype=torch.int64, device=device)
-        elif isinstance(condition, Field):
-            cond[name] = torch.zeros(n, len(condition.mean or ()), *shape[2:], device=device)
-        elif isinstance(condition, Numbers):
-            cond[name] = torch.zeros(n, len(condition.mean or ()), device=device)
-        else:
-            values = torch.zeros(n, TEXT_TOKENS, condition.width or 1, device=device)
-            exists = torch.ones(n, TEXT_TOKENS, dtype=torch.bool, device=device)
-            cond[name] = Tokens(values, exists, torch.zeros(n, condition.pooled or 1, device=device))
-    return Batch(torch.randn(shape, device=device), cond, torch.arange(n))
 
 
 def _wait(device: torch.device) -> None:

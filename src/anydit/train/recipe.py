@@ -27,6 +27,7 @@ from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.context import check_context
 from anydit.train.diffusion import DiffusionWork
+from anydit.train.memory import Step, refuse_too_large
 from anydit.train.start import Beginning, Start
 
 __all__ = ["RESUMABLE", "Recipe", "TrainConfig", "resolved", "surveyed"]
@@ -88,6 +89,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(recipe, samples, note, device)
 
     def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
+        refuse_too_large(Step(self.model, self.objective, self.train), site.device)
         return DiffusionWork(self, self.objective, self.train, samples, site, start)
 
 

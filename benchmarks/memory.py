@@ -1,0 +1,104 @@
+"""Memory of a training step: what `anydit profile` predicts, beside what a process of its own then takes.
+
+python benchmarks/memory.py
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from results import publish, table
+
+from anydit.codecs import Normalize
+from anydit.diffusion.predictions import V
+from anydit.inference.device import find_device
+from anydit.model.dit import DiT, DiTConfig
+from anydit.train.memory import Step, needed, stand_in
+from anydit.train.recipe import Recipe, TrainConfig
+from anydit.train.step import TrainStep
+
+SIZES = (
+    # width, depth, edge of the sample, batch, share of blocks computed again
+    (192, 6, 32, 8, 0.0),
+    (192, 6, 32, 64, 0.0),
+    (192, 6, 32, 64, 1.0),
+    (192, 6, 128, 4, 0.0),
+    (384, 12, 32, 16, 0.0),
+    (384, 12, 64, 16, 0.5),
+)
+HEAD = ["width", "depth", "tokens", "batch", "recompute", "predicted MiB", "measured MiB", "measured / predicted"]
+
+
+def recipe(width: int, depth: int, edge: int, batch: int, again: float) -> Recipe:
+    """A network on latents of four channels."""
+    model = DiTConfig(width, depth, width // 64, (2, 2), channels=4, size=(edge, edge))
+    return Recipe(model=model, prediction=V(), train=TrainConfig(batch=batch, recompute=again))
+
+
+def taken(size: list[float], device: torch.device) -> int:
+    """Bytes at the peak of the second of two steps, above what the process had before there was a network."""
+    width, depth, edge, batch, again = size
+    whole = recipe(int(width), int(depth), int(edge), int(batch), again)
+    small = replace(whole, model=replace(whole.model, depth=1), train=replace(whole.train, batch=1))
+    _step(small, device)  # code and buffers of PyTorch's own
+    before = _now(device, reset=True)
+    _step(whole, device)
+    return _now(device) - before
+
+
+def _step(recipe: Recipe, device: torch.device) -> None:
+    from anydit.train.recompute import recompute
+
+    model, train = DiT(recipe.model).to(device), recipe.train
+    step = TrainStep(model, Normalize((0.0,), (1.0,)).build(), recipe.objective, train, torch.arange(train.batch))
+    recompute(model, train.recompute)
+    data = stand_in(recipe.model, train.batch, device)
+    for n in range(2):
+        step(data, n)
+
+
+def _now(device: torch.device, *, reset: bool = False) -> int:
+    """The peak since the last reset; with `reset`, what is taken now."""
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+            return torch.cuda.memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device)
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kib) * 1024
+
+
+def row(size: tuple[float, ...], device: torch.device) -> list[object]:
+    """One configuration, predicted here and measured in a process of its own."""
+    words = [sys.executable, __file__, "--device", str(device), "--take", json.dumps(size)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    width, depth, edge, batch, again = size
+    asked = recipe(int(width), int(depth), int(edge), int(batch), again)
+    predicted, measured = needed(Step(asked.model, asked.objective, asked.train), device), int(done.stdout)
+    return [width, depth, int(edge // 2) ** 2, batch, again, predicted / 2**20, measured / 2**20, measured / predicted]
+
+
+def main() -> None:
+    """The page, or one measurement of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device")
+    parser.add_argument("--take", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    device = find_device(given.device)
+    if given.take is not None:
+        print(taken(given.take, device))
+        return
+    found = table(HEAD, [row(size, device) for size in SIZES])
+    gpu = "-gpu" if device.type == "cuda" else ""
+    publish(f"memory{gpu}", "Memory of a training step", f"{found}\n\nIn float32, with its average and AdamW's state.")
+
+
+if __name__ == "__main__":
+    main()

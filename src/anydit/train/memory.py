@@ -1,0 +1,225 @@
+"""How much memory a training step needs, counted without taking it; and what would fit where that is too much.
+
+A step is run on tensors that have shapes but no values (PyTorch's FakeTensorMode); what lives at a time is added up.
+The processor's and the allocator's own buffers are not counted, and neither is what compiling saves.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from anydit.diffusion.losses import Objective
+from anydit.inference.compile import autocast
+from anydit.model.conditioning import Field, Label, Numbers
+from anydit.model.dit import DiT, DiTConfig
+from anydit.model.flops import TEXT_TOKENS
+from anydit.tensors import Batch, Tokens
+from anydit.train.config import TrainConfig
+from anydit.train.recompute import recompute
+
+BESIDE = 3
+"""Tensors of the size of the weights that live all the time beside them: the average, and the optimizer's two."""
+
+CLEAR = 4
+"""Where a rough estimate is below the free memory by this factor, nothing is counted: it fits."""
+
+ROUGH_BYTES = 60
+"""Of activations for each token, block and unit of width; that of a step in float32 is 40 to 60."""
+
+TRIES, NEAR = 5, 0.97
+"""How often a largest size is looked for, and how near it is near enough."""
+
+MARGIN = 0.9
+"""The share of the free memory that is planned with, because of what is not counted."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step whose memory is asked for: of which network and loss, and how it is trained."""
+
+    model: DiTConfig
+    objective: Objective
+    train: TrainConfig
+
+    def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Step":
+        """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""
+        model = self.model
+        if grid is not None:
+            model = replace(model, size=tuple(n * p for n, p in zip(grid, model.patch, strict=True)))
+        return replace(self, model=model, train=replace(self.train, batch=batch, accumulate=1))
+
+
+def needed(step: Step, device: torch.device) -> int:
+    """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
+    mesh, train = step.train.mesh, step.train
+    batch = max(1, train.batch // train.accumulate // (mesh.shard * (mesh.replicate or 1)))
+    weights, peak = _traced(step, batch, device)
+    pieces = mesh.shard * mesh.context
+    beside = (1 + BESIDE) * weights // pieces
+    # A step's peak has the gradients in it, of which each process has its piece.
+    return beside + (peak - weights) // mesh.context + (weights // pieces - weights if pieces > 1 else 0)
+
+
+def largest_batch(step: Step, free: int, device: torch.device) -> int:
+    """The most samples of which a step fits into so many bytes; 0 where not even one does."""
+    guess = step.train.batch * free // _rough(step)
+    return _largest(lambda n: needed(step.with_(n), device), guess, free)
+
+
+def largest_grid(step: Step, free: int, device: torch.device) -> tuple[int, ...] | None:
+    """The most patches along each axis, in the config's proportions, of which one sample fits into so many bytes."""
+    own = step.model.grid
+
+    def scaled(tokens: int) -> tuple[int, ...]:
+        return tuple(max(1, int(n * (tokens / prod(own)) ** (1 / len(own)))) for n in own)
+
+    one = step.with_(1)
+    tokens = _largest(lambda n: needed(step.with_(1, scaled(n)), device), prod(own) * free // _rough(one), free)
+    return scaled(tokens) if tokens else None
+
+
+def refuse_too_large(step: Step, device: torch.device) -> None:
+    """Refuse a recipe whose step does not fit into the memory that is free.
+
+    Raises:
+        ValueError: with what it needs, and what would fit.
+    """
+    free, train = free_bytes(device), step.train
+    if free is None or train.adapter is not None or _rough(step) * CLEAR < free:
+        return
+    need = needed(step, device)
+    if need <= free:
+        return
+    most = largest_batch(step, int(MARGIN * free), device)
+    ways = [f"--train.batch {most}, or --train.accumulate {-(-train.batch // most)}"] if most else []
+    if train.recompute < 1 and needed(replace(step, train=replace(train, recompute=1.0)), device) <= MARGIN * free:
+        ways.append("--train.recompute 1")
+    told = " or ".join(ways) or "a smaller model, or --train.mesh.shard with more processes"
+    sizes = f"{need / 2**30:.1f} GiB where {free / 2**30:.1f} GiB are free"
+    raise ValueError(f"train.batch: got {train.batch}, whose step needs {sizes}; expected one that fits: {told}")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory that may be taken on a device now; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    told = Path("/proc/meminfo")
+    if device.type != "cpu" or not told.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in told.read_text(encoding="utf-8").splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    return min([free, *(limit for limit in [_left_of_group()] if limit is not None)])
+
+
+def stand_in(model: DiTConfig, n: int, device: torch.device) -> Batch:
+    """A batch of noise in place of latents, and conditions in place of those of the data."""
+    shape = (n, model.in_channels, *(model.size or ()))
+    cond = dict[str, Tensor | Tokens]()
+    for name, condition in model.conditions.items():
+        if isinstance(condition, Label):
+            cond[name] = torch.zeros(n, dtype=torch.int64, device=device)
+        elif isinstance(condition, Field):
+            cond[name] = torch.zeros(n, len(condition.mean or ()), *shape[2:], device=device)
+        elif isinstance(condition, Numbers):
+            cond[name] = torch.zeros(n, len(condition.mean or ()), device=device)
+        else:
+            values = torch.zeros(n, TEXT_TOKENS, condition.width or 1, device=device)
+            exists = torch.ones(n, TEXT_TOKENS, dtype=torch.bool, device=device)
+            cond[name] = Tokens(values, exists, torch.zeros(n, condition.pooled or 1, device=device))
+    return Batch(torch.randn(shape, device=device), cond, torch.arange(n))
+
+
+class _Living(TorchDispatchMode):
+    """Adds up the bytes of all tensors that live at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen = set[int]()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.see(leaf)
+        return out
+
+    def see(self, tensor: Tensor) -> None:
+        """Count a tensor's memory from now on until it is gone."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
+    """Bytes of the weights, and at the peak of a forward and a backward pass with them."""
+    with torch.device("meta"):
+        model = DiT(step.model)
+    recompute(model, step.train.recompute)
+    with FakeTensorMode():
+        for module in model.modules():
+            for name, like in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(torch.empty(like.shape, dtype=like.dtype, device=device)))
+        with _Living() as living:
+            for parameter in model.parameters():
+                living.see(parameter)
+            weights = living.now
+            data = stand_in(step.model, batch, device)
+            noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
+            with autocast(device, step.train.bf16):
+                loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
+            loss.backward()
+    return weights, living.peak
+
+
+def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
+    """The largest n with need(n) <= free, nearly: by lines through what a need that grows about evenly was before."""
+    a, b = max(1, guess // 2), max(2, guess)
+    of_a, of_b, best = need(a), need(b), 0
+    for _ in range(TRIES):
+        c = max(1, int(b + (free - of_b) * (b - a) / max(1, of_b - of_a)))
+        of_c = need(c)
+        if of_c <= free:
+            best = max(best, c)
+        if NEAR * free <= of_c <= free or c in (a, b):
+            break
+        a, of_a, b, of_b = b, of_b, c, of_c
+    return best
+
+
+def _rough(step: Step) -> int:
+    model, train = step.model, step.train
+    tokens = train.batch // train.accumulate * prod(model.grid)
+    with torch.device("meta"):
+        weights = sum(p.nbytes for p in DiT(model).parameters())
+    return (2 + BESIDE) * weights + tokens * model.depth * model.width * ROUGH_BYTES
+
+
+def _left_of_group() -> int | None:
+    """What a container may still take, where it has a limit."""
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    try:
+        text = limit.read_text(encoding="utf-8").strip()
+        return None if text == "max" else int(text) - int(used.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

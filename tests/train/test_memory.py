@@ -1,0 +1,74 @@
+"""The memory of a step: counted without taking it, as large as what is taken, and refused where it is not there."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from anydit.codecs.base import CPU
+from anydit.model.dit import DiTConfig
+from anydit.train import memory
+from anydit.train.loop import train
+from anydit.train.memory import Step, free_bytes, largest_batch, largest_grid, needed, refuse_too_large
+from anydit.train.mesh import Mesh
+from tests.train.tiny import silent, tiny, tiny_with
+
+MIB = 2**20
+
+
+def step(**train) -> Step:
+    """Digits, in a network whose activations are most of its memory."""
+    model = DiTConfig(width=64, depth=3, heads=2, patch=(2, 2), channels=1, size=(16, 16))
+    return Step(model, tiny().objective, replace(tiny_with(batch=64).train, **train))
+
+
+def test_it_is_what_is_really_kept():
+    """The same count over a real step, whose tensors have values."""
+    counted = needed(step(), CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "FakeTensorMode", nullcontext)
+        assert needed(step(), CPU) == pytest.approx(counted, rel=0.02)
+
+
+def test_it_falls_with_what_saves_memory():
+    whole = needed(step(), CPU)
+    for saving in ({"accumulate": 4}, {"recompute": 1.0}, {"mesh": Mesh(1, 4)}, {"mesh": Mesh(1, 1, 4)}, {"batch": 16}):
+        assert needed(step(**saving), CPU) < 0.6 * whole, saving
+    assert needed(step(batch=128), CPU) == pytest.approx(2 * whole, rel=0.1)
+
+
+def test_the_largest_that_fit():
+    free = 60 * MIB
+    batch = largest_batch(step(), free, CPU)
+    assert 0.9 * free < needed(step().with_(batch), CPU) <= free < needed(step().with_(batch + batch // 8), CPU)
+    grid = largest_grid(step(), free, CPU)
+    assert grid is not None and grid[0] == grid[1]
+    assert 0.8 * free < needed(step().with_(1, grid), CPU) <= free
+    assert largest_batch(step(), MIB // 4, CPU) == 0 and largest_grid(step(), MIB // 4, CPU) is None
+
+
+def test_a_step_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch):
+    free = needed(step(), CPU) // 2
+    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    with pytest.raises(ValueError, match=r"train\.batch: got 64, .* 0\.\d GiB .* or --train\.accumulate \d"):
+        refuse_too_large(step(), CPU)
+    refuse_too_large(step(batch=16), CPU)
+    refuse_too_large(step(accumulate=4), CPU)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: MIB)
+    with pytest.raises(ValueError, match=r"a smaller model, or --train\.mesh\.shard"):
+        refuse_too_large(step(), CPU)
+
+
+def test_training_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 2**15)
+    with pytest.raises(ValueError, match=r"train\.batch: got 8, whose step needs"):
+        train(tiny(), tmp_path, "cpu", silent)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_what_is_free():
+    free = free_bytes(CPU)
+    assert free is None or MIB < free < 2**50
+    assert free_bytes(torch.device("meta")) is None
