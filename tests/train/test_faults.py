@@ -50,12 +50,13 @@ def processes_of(out: Path) -> list[int]:
     return found
 
 
+@pytest.mark.fault("T17")
 def test_twice_gives_the_same_bits(whole: Path, tmp_path: Path):
-    """T17."""
     train(tiny(), tmp_path, "cpu", silent)
     ends_as(tmp_path, whole)
 
 
+@pytest.mark.fault("T17")
 def test_another_seed_does_not(whole: Path, tmp_path: Path):
     """The negative control of every comparison here."""
     train(tiny_with(seed=1), tmp_path, "cpu", silent)
@@ -63,6 +64,7 @@ def test_another_seed_does_not(whole: Path, tmp_path: Path):
     assert not set(losses(tmp_path)) & set(losses(whole))
 
 
+@pytest.mark.fault("T1")
 def test_resumed_with_another_seed_it_ends_elsewhere(whole: Path, tmp_path: Path):
     """The negative control of resuming: the seed is changed behind the run's back."""
     train(tiny_with(steps=8), tmp_path, "cpu", silent)
@@ -76,8 +78,9 @@ def test_resumed_with_another_seed_it_ends_elsewhere(whole: Path, tmp_path: Path
     assert state_hash(tmp_path) != state_hash(whole)
 
 
+@pytest.mark.fault("T1")
 def test_killed_in_a_step(whole: Path, tmp_path: Path):
-    """T1: kill -9 when the weights of step 6 are updated and their average is not; saved at 4, read by a worker."""
+    """Kill -9 when the weights of step 6 are updated and their average is not; saved at 4, read by a worker."""
     killed = run(tmp_path, "--train.workers", "1", before=KILL_IN_STEP.format(step=6))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     found = newest(tmp_path / "checkpoints")
@@ -94,8 +97,9 @@ def test_killed_in_a_step(whole: Path, tmp_path: Path):
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.fault("T3")
 def test_killed_before_a_checkpoint_is_committed(whole: Path, tmp_path: Path):
-    """T3: everything of step 8 is written, but not yet in its place."""
+    """Everything of step 8 is written, but not yet in its place."""
     killed = run(tmp_path, before=KILL_IN_COMMIT.format(step=8))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (left,) = (tmp_path / "checkpoints").glob(".unfinished-*")
@@ -107,8 +111,9 @@ def test_killed_before_a_checkpoint_is_committed(whole: Path, tmp_path: Path):
     assert steps_taken(tmp_path) == [*range(8), *range(4, 12)]
 
 
+@pytest.mark.fault("T3")
 def test_killed_between_the_checkpoint_and_the_exported_weights(whole: Path, tmp_path: Path):
-    """T3: the checkpoint counts; the weights that `anydit.load` reads are written again from it."""
+    """The checkpoint counts; the weights that `anydit.load` reads are written again from it."""
     killed = run(tmp_path, before=KILL_IN_EXPORT.format(step=12))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     stale, trained = (load(out, "cpu").model.state_dict() for out in (tmp_path, whole))
@@ -134,6 +139,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.fault("T8")
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
@@ -149,7 +155,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_checkpoint_falls_back(
     whole: Path, eight: Path, tmp_path: Path, file: str, damage: Callable[[Path], None]
 ):
-    """T8: the newest is damaged and named; the one before is taken, and the end is the same."""
+    """The newest is damaged and named; the one before is taken, and the end is the same."""
     out = tmp_path / "run"
     shutil.copytree(eight, out)
     damage(out / "checkpoints" / "step-000000008" / file)
@@ -160,8 +166,9 @@ def test_a_damaged_checkpoint_falls_back(
     ends_as(out, whole)
 
 
+@pytest.mark.fault("T8")
 def test_no_whole_checkpoint_is_never_a_silent_fresh_start(eight: Path, tmp_path: Path):
-    """T8: both are damaged."""
+    """Both are damaged."""
     shutil.copytree(eight, tmp_path / "run")
     for folder in (tmp_path / "run" / "checkpoints").iterdir():
         (folder / "manifest.json").unlink()
@@ -169,8 +176,9 @@ def test_no_whole_checkpoint_is_never_a_silent_fresh_start(eight: Path, tmp_path
         train(tiny(), tmp_path / "run", "cpu", silent)
 
 
+@pytest.mark.fault("T17")
 def test_two_threads_give_the_same_bits_twice_and_one_instead_is_told(tmp_path: Path):
-    """T17: one CPU thread and two may give different bits, so a change is said."""
+    """One CPU thread and two may give different bits, so a change is said."""
     torch.set_num_threads(2)
     try:
         for name in ("one", "other"):

@@ -25,9 +25,10 @@ Run._one = one
 """
 
 
+@pytest.mark.fault("T6")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_stopped_saves_and_loses_no_step(whole: Path, tmp_path: Path, name: str):
-    """T6, one process: what was done is saved, the message says how to go on, no step is done again."""
+    """One process: what was done is saved, the message says how to go on, no step is done again."""
     stopped = run(tmp_path, before=SIGNAL_AFTER_STEP.format(step=6, signal=name))
     assert stopped.returncode == 130, stopped.stderr
     assert "Run the same command again" in stopped.stdout
@@ -37,8 +38,9 @@ def test_stopped_saves_and_loses_no_step(whole: Path, tmp_path: Path, name: str)
     assert steps_taken(tmp_path) == list(range(12))
 
 
+@pytest.mark.fault("T19")
 def test_two_trainers_in_one_folder(tmp_path: Path):
-    """T19: the second is refused at once, and the first goes on; a lock left by a dead process is no hindrance."""
+    """The second is refused at once, and the first goes on; a lock left by a dead process is no hindrance."""
     holder = subprocess.Popen(
         command(tmp_path, "--train.steps", "100000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -93,8 +95,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch):
     return at
 
 
+@pytest.mark.fault("T13")
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, poisoned):
-    """T13: neither the weights nor their average nor the optimizer see it; it is named and counted, also later on."""
+    """Neither the weights nor their average nor the optimizer see it; it is named and counted, also later on."""
     train(tiny_with(steps=4, save_every=1), tmp_path / "run", "cpu", silent)
     shutil.copytree(tmp_path / "run", tmp_path / "control")
     before = state_hash(tmp_path / "run")
@@ -113,8 +116,9 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, poisoned):
     assert load(tmp_path / "run", "cpu").sample(1).isfinite().all()
 
 
+@pytest.mark.fault("T14")
 def test_too_many_in_a_row_stop_the_run(tmp_path: Path, poisoned):
-    """T14: the weights that are saved are from before them."""
+    """The weights that are saved are from before them."""
     poisoned(range(2, 100))
     with pytest.raises(NotFinite, match="3 steps in a row up to step 4"):
         train(tiny_with(max_skipped=3), tmp_path, "cpu", silent)

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
 
-FAILED, REFUSED, NOT_FINITE, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: what went wrong while working; what was refused before any work; training that diverged; Ctrl-C."""
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: what went wrong while working; what was refused before any work; Ctrl-C."""
+
+DIVERGED = {"NotFinite": 3, "Spiked": 4}
+"""Exit codes of training that does not go on, by the error."""
 
 
 class Command(NamedTuple):
@@ -101,7 +104,7 @@ def _guarded(name: str, argv: list[str]) -> int:
     except Exception as error:
         if not (isinstance(error, OSError) and error.filename) and not type(error).__module__.startswith("anydit."):
             raise
-        return _say(str(error), NOT_FINITE if type(error).__name__ == "NotFinite" else FAILED)
+        return _say(str(error), DIVERGED.get(type(error).__name__, FAILED))
 
 
 def _say(sentence: str, code: int) -> int:

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ class Checkpoint:
 
     folder: Path
     step: int
+
+    def has(self, group: str) -> bool:
+        """Whether this group was saved."""
+        return (self.folder / f"{group}.safetensors").is_file()
 
     def tensors(self, group: str) -> dict[str, Tensor]:
         """One group of tensors, as it was saved."""
@@ -65,9 +70,14 @@ def save(root: Path, step: int, groups: Groups, info: Json, keep: int) -> Checkp
     return Checkpoint(final, step)
 
 
-def newest(root: Path, note: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest whole checkpoint under `root`; `note` is told of each broken one that was passed over, and why."""
+def newest(root: Path, note: Callable[[str], None] = print, until: float = inf) -> Checkpoint | None:
+    """The newest whole checkpoint under `root` of at most the step `until`.
+
+    `note` is told of each broken one that was passed over, and why.
+    """
     for folder in _folders(root):
+        if _step(folder) > until:
+            continue
         fault = broken(folder)
         if fault is None:
             return Checkpoint(folder, _step(folder))
