@@ -96,7 +96,7 @@ def test_a_manifest_cannot_point_outside(tmp_path: Path):
     assert broken(manifest.parent) == "../../etc/passwd is missing"
 
 
-@pytest.mark.parametrize("name", ["save_file", "fsync", "_write_manifest", "_prune"])
+@pytest.mark.parametrize("name", ["write_safetensors", "fsync", "_write_manifest", "_prune"])
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_failure_at_each_point_leaves_a_whole_one(tmp_path: Path, monkeypatch, name: str, keep: int):
     _save(tmp_path, 1, keep)
@@ -131,7 +131,9 @@ checkpoint.save(Path(sys.argv[1]), 2, {"model": {"w": torch.ones(2)}}, {"step": 
 """
 
 
-@pytest.mark.parametrize(("name", "when"), [("save_file", "after"), ("_write_manifest", "after"), ("_prune", "before")])
+@pytest.mark.parametrize(
+    ("name", "when"), [("write_safetensors", "after"), ("_write_manifest", "after"), ("_prune", "before")]
+)
 def test_killed_while_saving(tmp_path: Path, name: str, when: str):
     _save(tmp_path, 1, keep=1)
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), name, when], check=False, timeout=120)

@@ -13,11 +13,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from anydit.config import Json
-from anydit.weights import fsync, load_tensors, sha256
+from anydit.weights import fsync, load_tensors, sha256, write_safetensors
 
 MANIFEST, INFO = "manifest.json", "state.json"
 TEMPORARY = ".unfinished-"
@@ -57,7 +56,8 @@ def save(root: Path, step: int, groups: Groups, info: Json, keep: int) -> Checkp
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, tensors in groups.items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / f"{name}.safetensors")
+            plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            write_safetensors(temporary / f"{name}.safetensors", plain)
         (temporary / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         _write_manifest(temporary)
         shutil.rmtree(final, ignore_errors=True)
