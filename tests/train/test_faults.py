@@ -10,11 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from anydit.inference.pipeline import load
 from anydit.train.checkpoint import broken, newest
 from anydit.train.loop import train
-from tests.train.tiny import KILL_IN_STEP, ends_as, losses, run, silent, state_hash, steps_taken, tiny, tiny_with
+from tests.data.images import pictures
+from tests.data.images.test_decode import bomb
+from tests.train.tiny import (
+    IN_STEP,
+    KILL_IN_STEP,
+    ends_as,
+    losses,
+    run,
+    silent,
+    state_hash,
+    steps_taken,
+    tiny,
+    tiny_with,
+)  # fmt: skip
+from tests.train.together import run_together
 
 KILL_IN_COMMIT = """
 import os, signal
@@ -174,6 +189,57 @@ def test_no_whole_checkpoint_is_never_a_silent_fresh_start(eight: Path, tmp_path
         (folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match="no checkpoint is whole"):
         train(tiny(), tmp_path / "run", "cpu", silent)
+
+
+KILL_READERS = """
+import multiprocessing
+""" + IN_STEP.format(step=5, do="[os.kill(p.pid, signal.SIGKILL) for p in multiprocessing.active_children()]")
+
+
+@pytest.mark.fault("T21")
+def test_a_process_that_reads_data_is_killed(whole: Path, tmp_path: Path):
+    """The run stops with a sentence, and goes on with the same samples."""
+    (code,), (said,) = run_together(tmp_path, 1, "--train.workers", "1", before=KILL_READERS)
+    assert code == 1 and "anydit: error: train.workers: a process that reads data died" in said, said
+    train(tiny_with(workers=1), tmp_path, "cpu", silent)
+    ends_as(tmp_path, whole)
+
+
+def photos(root: Path) -> Path:
+    """120 images of two classes, of which six are bad, and a good one is in other colours."""
+    pictures.by_class(root, ("a", "b"), 57, (8, 8))
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(root / "a" / "cmyk.jpg")
+    (root / "a" / "056.png").write_bytes(b"")
+    whole = (root / "a" / "000.png").read_bytes()
+    for name in ("a/truncated.png", "b/truncated.png"):
+        (root / name).write_bytes(whole[: len(whole) // 2])
+    (root / "b" / "text.png").write_text("404 not found", encoding="utf-8")
+    pictures.write(root / "b" / "one.png", pictures.noise(0, (1, 1)))
+    (root / "b" / "bomb.png").write_bytes(bomb(12_000, 12_000))
+    return root
+
+
+@pytest.mark.fault("T15")
+def test_one_image_in_twenty_is_bad(tmp_path: Path):
+    """Skipped, counted and named; killed in a step, and decoded anew, the same samples are read. Above a limit: no."""
+    images = ("--data", "ImageFolder", "--data.path", str(photos(tmp_path / "in")), "--data.size", "8", "8",
+              "--data.channels", "1", "--data.bad-limit")  # fmt: skip
+
+    def trained(out: str, cache: str, limit: str = "0.05", before: str = "") -> tuple[int, str]:
+        flags = (*images, limit, "--data.cache", str(tmp_path / cache))
+        (code,), (said,) = run_together(tmp_path / out, 1, *flags, before=before)
+        return code, " ".join(said.split())
+
+    code, said = trained("whole", "a")
+    assert code == 0 and "Skipped 6 unreadable of 120 images (" in said, said
+    assert "bomb.png: 12000x12000 pixels" in said
+    assert trained("run", "b", before=KILL_IN_STEP.format(step=6))[0] == -signal.SIGKILL
+    code, said = trained("run", "c")
+    assert code == 0 and "Going on from step 4 of 12" in said and "Skipped 6 unreadable of 120" in said, said
+    ends_as(tmp_path / "run", tmp_path / "whole")
+    code, said = trained("strict", "d", limit="0.04")
+    assert code == 2 and "got 6 unreadable among 120 images" in said and "at most 5" in said, said
+    assert not (tmp_path / "strict" / "checkpoints").exists()
 
 
 @pytest.mark.fault("T17")

@@ -1,6 +1,8 @@
 """What keeps a run from harm: the lock on its folder, the stop on request, steps that are not finite (FAULTS.md)."""
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +14,8 @@ from anydit.train.checkpoint import newest
 from anydit.train.guards import NotFinite
 from anydit.train.loop import train
 from anydit.train.step import TrainStep
-from tests.train.tiny import command, ends_as, run, silent, state_hash, steps_taken, tiny, tiny_with
+from tests.train.tiny import IN_STEP, command, ends_as, run, silent, state_hash, steps_taken, tiny, tiny_with
+from tests.train.together import start_together
 
 SIGNAL_AFTER_STEP = """
 import os, signal
@@ -36,6 +39,26 @@ def test_stopped_saves_and_loses_no_step(whole: Path, tmp_path: Path, name: str)
     train(tiny(), tmp_path, "cpu", silent)
     ends_as(tmp_path, whole)
     assert steps_taken(tmp_path) == list(range(12))
+
+
+@pytest.mark.fault("T6")
+def test_asked_twice_it_stops_at_once(whole: Path, tmp_path: Path):
+    """In a step that does not end; what was saved before is there."""
+    said = tmp_path / "said"
+    still = IN_STEP.format(step=6, do=f"open({str(said)!r}, 'w').close(); import time; time.sleep(60)")
+    started = start_together(tmp_path / "run", 1, before=still)
+    process, deadline = started.processes[0], time.monotonic() + 120
+    while not said.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.is_alive(), "it waits for the step to end"
+    os.kill(process.pid, signal.SIGTERM)
+    assert started.ended(0, 10)[0] == -signal.SIGTERM
+    assert newest(tmp_path / "run" / "checkpoints").step == 4  # type: ignore[union-attr]
+    train(tiny(), tmp_path / "run", "cpu", silent)
+    ends_as(tmp_path / "run", whole)
 
 
 @pytest.mark.fault("T19")

@@ -1,0 +1,76 @@
+"""How far gradients of real runs are from the median before them: what the guard against spikes would have skipped.
+
+    python benchmarks/spikes.py runs/digits runs/flow ...
+
+Reads the norms that the runs logged, and hands them to the guard with its defaults.
+"""
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from results import publish, table
+
+from anydit.train.guards import Norms, Spikes
+from anydit.train.log import read
+from anydit.train.run import LOG_FILE
+from anydit.weights import RUN_FILE, read_config
+
+HEAD = ["run", "norm at first", "at last", "steps", "largest multiple", "at step", "above 50", "largest below"]
+
+ABOUT = """\
+The guard (`train.spikes`) skips a step whose gradient's norm is more than {factor:g} times the median of the last
+{window} that were applied. The runs were made without it. A multiple above {factor:g} is a spike; the largest that is
+none says how far the limit is from what is usual. In {steps} steps the guard skips {skipped}, and of those that it
+applies the largest has {most:.1f} times the median. The guard takes {micros:.0f} microseconds of a step."""
+
+
+def multiples(norms: list[float], config: Spikes) -> list[tuple[float, bool]]:
+    """Of each step from the window on: its norm as a multiple of the median, and whether the guard applies it."""
+    guard, found = Norms(config, torch.device("cpu")), list[tuple[float, bool]]()
+    for value in map(torch.tensor, norms):
+        usual, median = guard.usual(value), float(guard.values.median())
+        guard.see(value, usual.float())
+        if median == median:
+            found.append((float(value) / median, bool(usual)))
+    return found
+
+
+def microseconds(config: Spikes, repeats: int = 2000) -> float:
+    """Of the guard in one step, on this processor."""
+    guard, norm, applied = Norms(config, torch.device("cpu")), torch.tensor(1.0), torch.tensor(1.0)
+    began = perf_counter()
+    for _ in range(repeats):
+        guard.see(norm, applied * guard.usual(norm))
+    return 1e6 * (perf_counter() - began) / repeats
+
+
+def main() -> None:
+    """The page."""
+    config, rows, seen = Spikes(), list[list[object]](), set[str]()
+    steps = skipped = 0
+    for folder in map(Path, sys.argv[1:]):
+        norms = [entry["grad_norm"] for entry in read(folder / LOG_FILE)]
+        found = multiples(norms, config)
+        if not found or (key := json.dumps(norms)) in seen:
+            continue  # too short, or a copy
+        seen.add(key)
+        usual = [multiple for multiple, applied in found if applied]
+        top = max(range(len(found)), key=lambda i: found[i][0])
+        about = read_config(folder / RUN_FILE)
+        rows.append([
+            f"{folder.name} ({about['train']['batch']} a step, {about['prediction']['type']})", max(norms[:100]),
+            norms[-1], len(norms), found[top][0], top + config.window, len(found) - len(usual), max(usual),
+        ])  # fmt: skip
+        steps, skipped = steps + len(found), skipped + len(found) - len(usual)
+    most = max(float(str(row[-1])) for row in rows)
+    told = {"factor": config.factor, "window": config.window, "steps": steps, "skipped": skipped, "most": most}
+    about = ABOUT.format(**told, micros=microseconds(config))
+    sys.argv = [sys.argv[0], "runs/*"]  # which runs they were is in the table
+    publish("spikes", "Gradients out of all proportion", f"{about}\n\n{table(HEAD, rows)}")
+
+
+if __name__ == "__main__":
+    main()
