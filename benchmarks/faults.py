@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py
 
-Runs the tests that are marked `fault`, one after the other, and reads from their marks which fault each of them injects.
+Runs the tests that are marked `fault`, one after the other, and reads from the marks which fault each of them injects.
 """
 
 import sys
