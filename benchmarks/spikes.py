@@ -1,8 +1,8 @@
 """How far gradients of real runs are from the median before them: what the guard against spikes would have skipped.
 
-    python benchmarks/spikes.py runs/digits runs/flow ...
+    python benchmarks/spikes.py [RUN ...]
 
-Reads the norms that the runs logged, and hands them to the guard with its defaults.
+Reads the norms that runs (those in runs/) have logged, and hands them to the guard with its defaults.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from math import isnan
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import torch
 from results import publish, table
@@ -24,9 +24,9 @@ HEAD = ["run", "norm at first", "at last", "steps", "largest multiple", "at step
 
 ABOUT = """\
 The guard (`train.spikes`) skips a step whose gradient's norm is more than {factor:g} times the median of the last
-{window} that were applied. The runs were made without it. A multiple above {factor:g} is a spike; the largest that is
-none says how far the limit is from what is usual. In {steps} steps the guard skips {skipped}, and of those that it
-applies the largest has {most:.1f} times the median. The guard takes {micros:.0f} microseconds of a step."""
+{window} that were applied. The runs were made without it, so that what follows a spike may suffer from it. In {steps}
+steps the guard would have skipped {skipped}; of those that it applies the largest has {most:.1f} times the median. It
+takes {micros:.0f} microseconds of a step."""
 
 
 def multiples(norms: list[float], config: Spikes) -> list[tuple[float, bool]]:
@@ -41,13 +41,13 @@ def multiples(norms: list[float], config: Spikes) -> list[tuple[float, bool]]:
 
 
 def microseconds(config: Spikes, rounds: int = 50, repeats: int = 100) -> float:
-    """Of the guard in one step, on this processor: the median of some rounds."""
+    """Of the guard in one step, of this processor's time: the median of some rounds."""
     guard, norm, times = Norms(config, torch.device("cpu")), torch.tensor(1.0), list[float]()
     for _ in range(rounds):
-        began = perf_counter()
+        began = process_time()
         for _ in range(repeats):
             guard.see(norm, norm * guard.usual(norm))
-        times.append((perf_counter() - began) / repeats)
+        times.append((process_time() - began) / repeats)
     return 1e6 * median(times)
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     """The page."""
     config, rows, seen = Spikes(), list[list[object]](), set[str]()
     steps = skipped = 0
-    for folder in map(Path, sys.argv[1:]):
+    for folder in map(Path, sys.argv[1:] or sorted(Path("runs").glob("*"))):
         norms = [entry["grad_norm"] for entry in read(folder / LOG_FILE)]
         found = multiples(norms, config)
         if not found or (key := json.dumps(norms)) in seen:
@@ -69,6 +69,8 @@ def main() -> None:
             norms[-1], len(norms), found[top][0], top + config.window, len(found) - len(usual), max(usual),
         ])  # fmt: skip
         steps, skipped = steps + len(found), skipped + len(found) - len(usual)
+    if not rows:
+        sys.exit(f"no run with more than {config.window} steps to read")
     most = max(float(str(row[-1])) for row in rows)
     told = {"factor": config.factor, "window": config.window, "steps": steps, "skipped": skipped, "most": most}
     about = ABOUT.format(**told, micros=microseconds(config))

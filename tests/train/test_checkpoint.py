@@ -1,4 +1,4 @@
-"""The checkpoint protocol: a crash at any moment leaves a whole checkpoint, damage is found (T4, T8). More: test_disk.py."""
+"""The checkpoint protocol: a crash leaves a whole checkpoint, damage is found (T4, T8). Any moment: test_disk.py."""
 
 import json
 import os
