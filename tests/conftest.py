@@ -36,12 +36,12 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of faults, and skip those that need a GPU where there is none."""
+    """Skip tests that need a GPU where there is none, and refuse a fault without its number."""
     no_gpu = pytest.mark.skip(reason="needs a GPU")
     for item in items:
-        docstring = getattr(getattr(item, "function", None), "__doc__", None) or ""
-        if re.match(r"[TS]\d+\b", docstring):
-            item.add_marker("fault")
+        for fault in item.iter_markers("fault"):
+            if not fault.args or not all(re.fullmatch(r"[TS]\d+", str(number)) for number in fault.args):
+                raise pytest.UsageError(f"{item.nodeid}: fault{fault.args}, expected numbers such as T8")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
 

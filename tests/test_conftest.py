@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,6 +55,11 @@ def test_shapes_and_types_are_checked():
         path.noised(x, torch.randn_like(x), "noise")  # type: ignore[arg-type]
 
 
-def test_tests_of_faults_are_marked(request: pytest.FixtureRequest):
-    """T0: not one of the list, but written as they are."""
-    assert request.node.get_closest_marker("fault")
+@pytest.mark.parametrize("numbers", ["", '"T8", "disk"', "8"])
+def test_a_fault_without_its_number_is_refused(tmp_path: Path, numbers: str):
+    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text(encoding="utf-8"))
+    test = f"import pytest\n@pytest.mark.fault({numbers})\ndef test_it(): pass\n"
+    (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 4 and "expected numbers such as T8" in done.stderr

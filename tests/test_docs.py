@@ -37,6 +37,16 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(sh|python)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+FEW = {
+    "evaluate.classifier.MOST_SEEN": 1000,
+    "evaluate.classifier.MOST_SEEN_3D": 1000,
+    "evaluate.evaluate.REFERENCE_AT_MOST": 100,
+    "evaluate.sets.DRAW_AT_MOST": 100,
+    "evaluate.sets.ENOUGH": 100,
+    "train.profile.REPEATS": 1,
+}
+"""Samples that commands look at, and times that they measure: what they print means nothing here."""
+
 Block = tuple[str, str, str]
 
 
@@ -150,7 +160,10 @@ def place(run_of_digits: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         trained.append(recipe)
 
     monkeypatch.chdir(run_of_digits)
-    monkeypatch.setattr("anydit.evaluate.classifier.LEAST_SEEN", 1000)
+    for constant, value in FEW.items():
+        monkeypatch.setattr(f"anydit.{constant}", value)
+    # Classifiers that have seen so little are not for other tests.
+    monkeypatch.setattr("anydit.evaluate.classifier.cache_folder", lambda: run_of_digits / "cache")
     monkeypatch.setattr(loop, "train", short)
     monkeypatch.setattr("anydit.cli.train.train", checked)
     return trained

@@ -182,7 +182,7 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T8")
 def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     """In the tensors, in their names, in the checksum itself: no bit of the file may be another."""
     file = tmp_path / "a.safetensors"

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -55,6 +56,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as they are.
+
+    Raises:
+        OSError: the disk is full or cannot be written; safetensors has an error of its own for that.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
+
+
 def fsync(path: Path) -> None:
     """Force a file's, or a folder's, content to disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -84,7 +99,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], id: str | None = Non
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {ID: id, CHECKSUM: checksum(plain)}
     # One entry: safetensors writes several in no order, and the same content should be the same file.
-    write_atomically(path, lambda to: save_file(plain, to, metadata={ABOUT: json.dumps(about)}))
+    write_atomically(path, lambda to: write_safetensors(to, plain, {ABOUT: json.dumps(about)}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

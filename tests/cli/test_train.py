@@ -124,8 +124,9 @@ def slow():
 """
 
 
+@pytest.mark.fault("T6")
 def test_interrupted_while_data_are_opened_it_ends_at_once(tmp_path: Path):
-    """T6: there is nothing to save yet."""
+    """There is nothing to save yet."""
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     words = ["train", f"{tmp_path}/slow.py:slow", "--out", str(tmp_path / "run"), "--device", "cpu"]
     process = subprocess.Popen(

@@ -139,8 +139,9 @@ def test_what_cannot_be_read_stops_at_its_step(workers: int) -> None:
     assert len(processes - set(multiprocessing.active_children())) == workers  # it ends with the error
 
 
+@pytest.mark.fault("T21")
 def test_a_killed_worker_is_an_error_not_a_gap() -> None:
-    """T21: what was read before is right, then it stops, and says which process died."""
+    """What was read before is right, then it stops, and says which process died."""
     order = Order(10, 1, seed=0)
     batches = read_ahead(Failing(at_step(order, 6), killed), order, 0, workers=1)
     got = list[int]()

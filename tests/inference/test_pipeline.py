@@ -156,7 +156,7 @@ def test_a_run_opens_without_its_data_s_code(pipe: Pipeline, tmp_path: Path):
     assert load(tmp_path, "cpu").config == pipe.config
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T8")
 def test_a_damaged_folder_is_refused(pipe: Pipeline, tmp_path: Path):
     pipe.save(tmp_path)
     file = tmp_path / "model.safetensors"

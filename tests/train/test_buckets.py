@@ -110,8 +110,9 @@ def test_each_step_is_of_one_size(photos: Path, tmp_path: Path):
         assert abs(seen.count(size) - len(seen) * count / len(samples)) < 1
 
 
+@pytest.mark.fault("T1")
 def test_stopped_and_killed_it_ends_as_if_nothing_had_been(photos: Path, tmp_path: Path):
-    """T1: kill -9 in a step; NL."""
+    """Kill -9 in a step; NL."""
     flags = (*FLAGS, "--data.path", str(photos))
     assert run(tmp_path / "whole", *flags).returncode == 0
     assert run(tmp_path / "run", *flags, before=KILL_IN_STEP.format(step=6)).returncode == -9

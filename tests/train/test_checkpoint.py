@@ -1,4 +1,4 @@
-"""The checkpoint protocol: a crash at any moment leaves a whole checkpoint, damage is found (T3, T4, T8, T9)."""
+"""The checkpoint protocol: a crash leaves a whole checkpoint, damage is found (T4, T8). Any moment: test_disk.py."""
 
 import json
 import os
@@ -38,6 +38,7 @@ def test_keeps_as_many_whole_ones_as_asked(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000003", "step-000000004"]
 
 
+@pytest.mark.fault("T8")
 def test_a_broken_one_does_not_count_as_kept(tmp_path: Path):
     _save(tmp_path, 1)
     _save(tmp_path, 2)
@@ -69,6 +70,7 @@ def _garbled_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_text("[]", encoding="utf-8")
 
 
+@pytest.mark.fault("T8")
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -89,6 +91,7 @@ def test_damage_is_found_named_and_passed_over(tmp_path: Path, damage, named: st
     assert len(said) == 1 and named in said[0] and "step-000000002" in said[0]
 
 
+@pytest.mark.fault("T8")
 def test_a_manifest_cannot_point_outside(tmp_path: Path):
     _save(tmp_path, 1)
     manifest = tmp_path / "step-000000001" / "manifest.json"
@@ -96,7 +99,8 @@ def test_a_manifest_cannot_point_outside(tmp_path: Path):
     assert broken(manifest.parent) == "../../etc/passwd is missing"
 
 
-@pytest.mark.parametrize("name", ["save_file", "fsync", "_write_manifest", "_prune"])
+@pytest.mark.fault("T4")
+@pytest.mark.parametrize("name", ["write_safetensors", "fsync", "_write_manifest", "_prune"])
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_failure_at_each_point_leaves_a_whole_one(tmp_path: Path, monkeypatch, name: str, keep: int):
     _save(tmp_path, 1, keep)
@@ -131,7 +135,10 @@ checkpoint.save(Path(sys.argv[1]), 2, {"model": {"w": torch.ones(2)}}, {"step": 
 """
 
 
-@pytest.mark.parametrize(("name", "when"), [("save_file", "after"), ("_write_manifest", "after"), ("_prune", "before")])
+@pytest.mark.fault("T4")
+@pytest.mark.parametrize(
+    ("name", "when"), [("write_safetensors", "after"), ("_write_manifest", "after"), ("_prune", "before")]
+)
 def test_killed_while_saving(tmp_path: Path, name: str, when: str):
     _save(tmp_path, 1, keep=1)
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), name, when], check=False, timeout=120)

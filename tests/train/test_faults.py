@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from anydit.inference.pipeline import load
 from anydit.train.checkpoint import broken, newest
 from anydit.train.loop import train
+from tests.data.images import pictures
+from tests.data.images.test_decode import bomb
 from tests.train.tiny import (
     IN_STEP,
     KILL_IN_STEP,
@@ -25,7 +28,8 @@ from tests.train.tiny import (
     steps_taken,
     tiny,
     tiny_with,
-)
+)  # fmt: skip
+from tests.train.together import run_together
 
 KILL_IN_COMMIT = """
 import os, signal
@@ -61,12 +65,13 @@ def processes_of(out: Path) -> list[int]:
     return found
 
 
+@pytest.mark.fault("T17")
 def test_twice_gives_the_same_bits(whole: Path, tmp_path: Path):
-    """T17."""
     train(tiny(), tmp_path, "cpu", silent)
     ends_as(tmp_path, whole)
 
 
+@pytest.mark.fault("T17")
 def test_another_seed_does_not(whole: Path, tmp_path: Path):
     """The negative control of every comparison here."""
     train(tiny_with(seed=1), tmp_path, "cpu", silent)
@@ -74,6 +79,7 @@ def test_another_seed_does_not(whole: Path, tmp_path: Path):
     assert not set(losses(tmp_path)) & set(losses(whole))
 
 
+@pytest.mark.fault("T1")
 def test_resumed_with_another_seed_it_ends_elsewhere(whole: Path, tmp_path: Path):
     """The negative control of resuming: the seed is changed behind the run's back."""
     train(tiny_with(steps=8), tmp_path, "cpu", silent)
@@ -87,8 +93,9 @@ def test_resumed_with_another_seed_it_ends_elsewhere(whole: Path, tmp_path: Path
     assert state_hash(tmp_path) != state_hash(whole)
 
 
+@pytest.mark.fault("T1")
 def test_killed_in_a_step(whole: Path, tmp_path: Path):
-    """T1: kill -9 when the weights of step 6 are updated and their average is not; saved at 4, read by a worker."""
+    """Kill -9 when the weights of step 6 are updated and their average is not; saved at 4, read by a worker."""
     killed = run(tmp_path, "--train.workers", "1", before=KILL_IN_STEP.format(step=6))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     found = newest(tmp_path / "checkpoints")
@@ -105,8 +112,9 @@ def test_killed_in_a_step(whole: Path, tmp_path: Path):
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.fault("T3")
 def test_killed_before_a_checkpoint_is_committed(whole: Path, tmp_path: Path):
-    """T3: everything of step 8 is written, but not yet in its place."""
+    """Everything of step 8 is written, but not yet in its place."""
     killed = run(tmp_path, before=KILL_IN_COMMIT.format(step=8))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (left,) = (tmp_path / "checkpoints").glob(".unfinished-*")
@@ -129,8 +137,9 @@ checkpoint._write = slowly
 """
 
 
+@pytest.mark.fault("T5")
 def test_killed_while_a_slow_save_goes_on(whole: Path, tmp_path: Path):
-    """T5: steps go on while a checkpoint is written; killed then, it is absent, and nothing else is lost."""
+    """Steps go on while a checkpoint is written; killed then, it is absent, and nothing else is lost."""
     kill = IN_STEP.format(step=6, do="os.kill(os.getpid(), signal.SIGKILL)")
     killed = run(tmp_path, before=SLOW + kill)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -140,8 +149,9 @@ def test_killed_while_a_slow_save_goes_on(whole: Path, tmp_path: Path):
     ends_as(tmp_path, whole)
 
 
+@pytest.mark.fault("T5")
 def test_what_is_saved_slowly_is_the_state_of_its_step(tmp_path: Path):
-    """T5: the weights that change meanwhile are not those that are written."""
+    """The weights that change meanwhile are not those that are written."""
     train(tiny_with(steps=4), tmp_path / "four", "cpu", silent)
     done = run(tmp_path / "slow", "--train.steps", "6", "--train.keep", "3", before=SLOW)
     assert done.returncode == 0, done.stderr
@@ -149,8 +159,9 @@ def test_what_is_saved_slowly_is_the_state_of_its_step(tmp_path: Path):
     assert state_hash(tmp_path / "slow") == state_hash(tmp_path / "four")
 
 
+@pytest.mark.fault("T3")
 def test_killed_between_the_checkpoint_and_the_exported_weights(whole: Path, tmp_path: Path):
-    """T3: the checkpoint counts; the weights that `anydit.load` reads are written again from it."""
+    """The checkpoint counts; the weights that `anydit.load` reads are written again from it."""
     killed = run(tmp_path, before=KILL_IN_EXPORT.format(step=12))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     stale, trained = (load(out, "cpu").model.state_dict() for out in (tmp_path, whole))
@@ -176,6 +187,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.fault("T8")
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
@@ -191,7 +203,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_checkpoint_falls_back(
     whole: Path, eight: Path, tmp_path: Path, file: str, damage: Callable[[Path], None]
 ):
-    """T8: the newest is damaged and named; the one before is taken, and the end is the same."""
+    """The newest is damaged and named; the one before is taken, and the end is the same."""
     out = tmp_path / "run"
     shutil.copytree(eight, out)
     damage(out / "checkpoints" / "step-000000008" / file)
@@ -202,8 +214,9 @@ def test_a_damaged_checkpoint_falls_back(
     ends_as(out, whole)
 
 
+@pytest.mark.fault("T8")
 def test_no_whole_checkpoint_is_never_a_silent_fresh_start(eight: Path, tmp_path: Path):
-    """T8: both are damaged."""
+    """Both are damaged."""
     shutil.copytree(eight, tmp_path / "run")
     for folder in (tmp_path / "run" / "checkpoints").iterdir():
         (folder / "manifest.json").unlink()
@@ -211,8 +224,60 @@ def test_no_whole_checkpoint_is_never_a_silent_fresh_start(eight: Path, tmp_path
         train(tiny(), tmp_path / "run", "cpu", silent)
 
 
+KILL_READERS = """
+import multiprocessing
+""" + IN_STEP.format(step=5, do="[os.kill(p.pid, signal.SIGKILL) for p in multiprocessing.active_children()]")
+
+
+@pytest.mark.fault("T21")
+def test_a_process_that_reads_data_is_killed(whole: Path, tmp_path: Path):
+    """The run stops with a sentence, and goes on with the same samples."""
+    (code,), (said,) = run_together(tmp_path, 1, "--train.workers", "1", before=KILL_READERS)
+    assert code == 1 and "anydit: error: train.workers: a process that reads data died" in said, said
+    train(tiny_with(workers=1), tmp_path, "cpu", silent)
+    ends_as(tmp_path, whole)
+
+
+def photos(root: Path) -> Path:
+    """120 images of two classes, of which six are bad, and a good one is in other colours."""
+    pictures.by_class(root, ("a", "b"), 57, (8, 8))
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(root / "a" / "cmyk.jpg")
+    (root / "a" / "056.png").write_bytes(b"")
+    whole = (root / "a" / "000.png").read_bytes()
+    for name in ("a/truncated.png", "b/truncated.png"):
+        (root / name).write_bytes(whole[: len(whole) // 2])
+    (root / "b" / "text.png").write_text("404 not found", encoding="utf-8")
+    pictures.write(root / "b" / "one.png", pictures.noise(0, (1, 1)))
+    (root / "b" / "bomb.png").write_bytes(bomb(12_000, 12_000))
+    return root
+
+
+@pytest.mark.fault("T15")
+def test_one_image_in_twenty_is_bad(tmp_path: Path):
+    """Skipped, counted and named; killed in a step, and decoded anew, the same samples are read. Above a limit: no."""
+    images = ("--data", "ImageFolder", "--data.path", str(photos(tmp_path / "in")), "--data.size", "8", "8",
+              "--data.channels", "1", "--data.bad-limit")  # fmt: skip
+
+    def trained(out: str, cache: str, limit: str = "0.05", before: str = "") -> tuple[int, str]:
+        flags = (*images, limit, "--data.cache", str(tmp_path / cache))
+        (code,), (said,) = run_together(tmp_path / out, 1, *flags, before=before)
+        return code, " ".join(said.split())
+
+    code, said = trained("whole", "a")
+    assert code == 0 and "Skipped 6 unreadable of 120 images (" in said, said
+    assert "bomb.png: 12000x12000 pixels" in said
+    assert trained("run", "b", before=KILL_IN_STEP.format(step=6))[0] == -signal.SIGKILL
+    code, said = trained("run", "c")
+    assert code == 0 and "Going on from step 4 of 12" in said and "Skipped 6 unreadable of 120" in said, said
+    ends_as(tmp_path / "run", tmp_path / "whole")
+    code, said = trained("strict", "d", limit="0.04")
+    assert code == 2 and "got 6 unreadable among 120 images" in said and "at most 5" in said, said
+    assert not (tmp_path / "strict" / "checkpoints").exists()
+
+
+@pytest.mark.fault("T17")
 def test_two_threads_give_the_same_bits_twice_and_one_instead_is_told(tmp_path: Path):
-    """T17: one CPU thread and two may give different bits, so a change is said."""
+    """One CPU thread and two may give different bits, so a change is said."""
     torch.set_num_threads(2)
     try:
         for name in ("one", "other"):

@@ -1,6 +1,8 @@
 """What keeps a run from harm: the lock on its folder, the stop on request, steps that are not finite (FAULTS.md)."""
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +14,8 @@ from anydit.train.checkpoint import newest
 from anydit.train.guards import NotFinite
 from anydit.train.loop import train
 from anydit.train.step import TrainStep
-from tests.train.tiny import command, ends_as, run, silent, state_hash, steps_taken, tiny, tiny_with
+from tests.train.tiny import IN_STEP, command, ends_as, run, silent, state_hash, steps_taken, tiny, tiny_with
+from tests.train.together import start_together
 
 SIGNAL_AFTER_STEP = """
 import os, signal
@@ -25,9 +28,10 @@ Run._one = one
 """
 
 
+@pytest.mark.fault("T6")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_stopped_saves_and_loses_no_step(whole: Path, tmp_path: Path, name: str):
-    """T6, one process: what was done is saved, the message says how to go on, no step is done again."""
+    """One process: what was done is saved, the message says how to go on, no step is done again."""
     stopped = run(tmp_path, before=SIGNAL_AFTER_STEP.format(step=6, signal=name))
     assert stopped.returncode == 130, stopped.stderr
     assert "Run the same command again" in stopped.stdout
@@ -37,8 +41,29 @@ def test_stopped_saves_and_loses_no_step(whole: Path, tmp_path: Path, name: str)
     assert steps_taken(tmp_path) == list(range(12))
 
 
+@pytest.mark.fault("T6")
+def test_asked_twice_it_stops_at_once(whole: Path, tmp_path: Path):
+    """In a step that does not end; what was saved before is there."""
+    said = tmp_path / "said"
+    still = IN_STEP.format(step=6, do=f"open({str(said)!r}, 'w').close(); import time; time.sleep(60)")
+    started = start_together(tmp_path / "run", 1, before=still)
+    process, deadline = started.processes[0], time.monotonic() + 120
+    while not said.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.is_alive(), "it waits for the step to end"
+    os.kill(process.pid, signal.SIGTERM)
+    assert started.ended(0, 10)[0] == -signal.SIGTERM
+    assert newest(tmp_path / "run" / "checkpoints").step == 4  # type: ignore[union-attr]
+    train(tiny(), tmp_path / "run", "cpu", silent)
+    ends_as(tmp_path / "run", whole)
+
+
+@pytest.mark.fault("T19")
 def test_two_trainers_in_one_folder(tmp_path: Path):
-    """T19: the second is refused at once, and the first goes on; a lock left by a dead process is no hindrance."""
+    """The second is refused at once, and the first goes on; a lock left by a dead process is no hindrance."""
     holder = subprocess.Popen(
         command(tmp_path, "--train.steps", "100000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -93,8 +118,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch):
     return at
 
 
+@pytest.mark.fault("T13")
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, poisoned):
-    """T13: neither the weights nor their average nor the optimizer see it; it is named and counted, also later on."""
+    """Neither the weights nor their average nor the optimizer see it; it is named and counted, also later on."""
     train(tiny_with(steps=4, save_every=1), tmp_path / "run", "cpu", silent)
     shutil.copytree(tmp_path / "run", tmp_path / "control")
     before = state_hash(tmp_path / "run")
@@ -113,8 +139,9 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, poisoned):
     assert load(tmp_path / "run", "cpu").sample(1).isfinite().all()
 
 
+@pytest.mark.fault("T14")
 def test_too_many_in_a_row_stop_the_run(tmp_path: Path, poisoned):
-    """T14: the weights that are saved are from before them."""
+    """The weights that are saved are from before them."""
     poisoned(range(2, 100))
     with pytest.raises(NotFinite, match="3 steps in a row up to step 4"):
         train(tiny_with(max_skipped=3), tmp_path, "cpu", silent)

@@ -124,7 +124,7 @@ def test_half_the_bits(encoding: Encoding, folder: Path):
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T8")
 @pytest.mark.parametrize("file", ["latents.npy", "known-0.npy", "index.json"])
 def test_a_damaged_cache_is_made_anew(encoding: Encoding, folder: Path, file: str):
     """A file that is cut short or gone is never read as if it were whole."""
@@ -136,7 +136,7 @@ def test_a_damaged_cache_is_made_anew(encoding: Encoding, folder: Path, file: st
     assert torch.equal(Cached().opened(encoding)[0].read(torch.arange(9)).x, expected)
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T3")
 def test_what_stops_half_way_leaves_nothing(encoding: Encoding, folder: Path, monkeypatch: pytest.MonkeyPatch):
     real = latents._encoded
 

@@ -177,14 +177,16 @@ def test_a_preview_without_memory_ends_the_run_when_its_step_is_saved(tmp_path: 
     assert newest(tmp_path / "checkpoints").step == 4  # type: ignore[union-attr]
 
 
+@pytest.mark.fault("T18")
 def test_missing_recipe_is_never_a_silent_fresh_start(whole: Path, tmp_path: Path):
-    """T18: what the checkpoints are of cannot be known."""
+    """What the checkpoints are of cannot be known."""
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "recipe.json").unlink()
     with pytest.raises(ValueError, match=r"checkpoints but no recipe\.json"):
         train(tiny(), tmp_path / "run", "cpu", silent)
 
 
+@pytest.mark.fault("T18")
 @pytest.mark.parametrize(
     ("flags", "field"),
     [
@@ -200,7 +202,7 @@ def test_missing_recipe_is_never_a_silent_fresh_start(whole: Path, tmp_path: Pat
     ],
 )
 def test_another_recipe_is_refused_with_the_difference(whole: Path, flags: list[str], field: str):
-    """T18: and what is there stays as it was."""
+    """And what is there stays as it was."""
     before, recipe = state_hash(whole), (whole / "recipe.json").read_bytes()
     with pytest.raises(ValueError, match=field):
         train(overridden(tiny(), flags, "test"), whole, "cpu", silent)
@@ -218,8 +220,9 @@ def values(n: int = 200, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((n, 1, 8, 8), np.float32)
 
 
+@pytest.mark.fault("T18")
 def test_data_that_are_gone_are_refused(tmp_path: Path):
-    """T18: a missing path; where they are back, the run goes on."""
+    """A missing path; where they are back, the run goes on."""
     recipe, out = arrays(tmp_path / "x.npy"), tmp_path / "run"
     np.save(tmp_path / "x.npy", values())
     train(recipe, out, "cpu", silent)
@@ -234,9 +237,10 @@ def test_data_that_are_gone_are_refused(tmp_path: Path):
     assert any("Going on from step 2 of 3" in line for line in said)
 
 
+@pytest.mark.fault("T18")
 @pytest.mark.parametrize(("n", "seed"), [(200, 1), (190, 0), (210, 0)], ids=["other values", "fewer", "more"])
 def test_changed_data_are_refused(tmp_path: Path, n: int, seed: int):
-    """T18: other samples, and the same samples in another number, which would be another order of them."""
+    """Other samples, and the same samples in another number, which would be another order of them."""
     recipe, out = arrays(tmp_path / "x.npy"), tmp_path / "run"
     np.save(tmp_path / "x.npy", values())
     train(recipe, out, "cpu", silent)
@@ -245,8 +249,9 @@ def test_changed_data_are_refused(tmp_path: Path, n: int, seed: int):
         train(recipe, out, "cpu", silent)
 
 
+@pytest.mark.fault("T18")
 def test_changed_labels_are_refused(tmp_path: Path):
-    """T18: the same samples, of which other things are said."""
+    """The same samples, of which other things are said."""
     recipe, out, label = arrays(tmp_path / "x.npz", label="label"), tmp_path / "run", np.arange(200) % 3
     np.savez(tmp_path / "x.npz", x=values(), label=label)
     train(recipe, out, "cpu", silent)
@@ -255,8 +260,8 @@ def test_changed_labels_are_refused(tmp_path: Path):
         train(recipe, out, "cpu", silent)
 
 
+@pytest.mark.fault("T10")
 def test_a_folder_that_cannot_be_written(tmp_path: Path):
-    """T10."""
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be written"):

@@ -62,8 +62,9 @@ def test_a_part_of_a_batch_at_a_time_gives_the_same(pair: Path, tmp_path: Path):
     assert off(tmp_path, pair) < 1e-5
 
 
+@pytest.mark.fault("T11", "T12")
 def test_a_run_goes_on_with_another_number_of_processes(whole: Path, tmp_path: Path):
-    """T11 and T12: 2, then 4, then 1; what is taken up is what was saved, to the last bit."""
+    """2, then 4, then 1; what is taken up is what was saved, to the last bit."""
     assert run_together(tmp_path, 2, "--train.steps", "4")[0] == [0, 0]
     saved = state_hash(tmp_path)
     codes, printed = run_together(tmp_path, 4, "--train.steps", "4")
@@ -74,9 +75,8 @@ def test_a_run_goes_on_with_another_number_of_processes(whole: Path, tmp_path: P
     assert off(tmp_path, whole) < 1e-5
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T1")
 def test_when_one_is_killed_the_others_end_at_once_and_nothing_is_lost(pair: Path, tmp_path: Path):
-    """T1."""
     kill = KILL_IN_STEP.format(step=6)
     started = start_together(tmp_path, 2, own={1: kill})
     assert started.ended(1, 120)[0] == -signal.SIGKILL
@@ -97,9 +97,9 @@ def torchrun(out: Path, script: Path, count: int, *flags: str, before: str = "")
     return [*agent, *flags, str(script)]
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T2")
 def test_an_agent_starts_them_again(pair: Path, tmp_path: Path):
-    """T2: killed once, when the marker was not there yet."""
+    """Killed once, when the marker was not there yet."""
     once = f"""not os.path.exists({str(tmp_path / "once")!r}) and os.environ["RANK"] == "1" and (
             open({str(tmp_path / "once")!r}, "w").close(), os.kill(os.getpid(), signal.SIGKILL))"""
     words = torchrun(tmp_path / "run", tmp_path / "script.py", 2, "--max-restarts", "2",
@@ -110,9 +110,9 @@ def test_an_agent_starts_them_again(pair: Path, tmp_path: Path):
     ends_as(tmp_path / "run", pair)
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T6")
 def test_asked_to_stop_they_save_and_nothing_is_done_again(pair: Path, tmp_path: Path):
-    """T6: the agent hands SIGTERM on; all of them stop after the same step."""
+    """The agent hands SIGTERM on; all of them stop after the same step."""
     slow = IN_STEP.format(step="step", do=f'step == 5 and open({str(tmp_path / "now")!r}, "w").close()\n'
                           "        import time; time.sleep(0.3)")  # fmt: skip
     words = torchrun(tmp_path / "run", tmp_path / "script.py", 2, before=slow)
@@ -130,9 +130,8 @@ def test_asked_to_stop_they_save_and_nothing_is_done_again(pair: Path, tmp_path:
     assert len(steps_taken(tmp_path / "run")) == 12
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T7")
 def test_one_that_stands_still_is_not_waited_for_without_end(tmp_path: Path):
-    """T7."""
     still = IN_STEP.format(step=5, do="os.kill(os.getpid(), signal.SIGSTOP)")
     started = start_together(tmp_path, 2, "--train.timeout", "4", own={1: still})
     code, said = started.ended(0, 120)
@@ -142,9 +141,8 @@ def test_one_that_stands_still_is_not_waited_for_without_end(tmp_path: Path):
     assert started.ended(1, 60)[0] != 0
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T7")
 def test_an_error_of_one_is_said_once_with_its_rank(tmp_path: Path):
-    """T7."""
     wrong = IN_STEP.format(step=5, do='raise ValueError("label: got 12, expected 0 to 9")')
     codes, printed = run_together(tmp_path, 2, own={1: wrong})
     assert codes == [1, 2]
@@ -153,9 +151,8 @@ def test_an_error_of_one_is_said_once_with_its_rank(tmp_path: Path):
     assert "error (process 0): a process that trains with this one ended" in printed[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T13")
 def test_a_loss_that_is_not_finite_in_one_changes_nothing_in_any(pair: Path, tmp_path: Path):
-    """T13."""
     codes, printed = run_together(tmp_path, 2, own={1: NAN})
     assert codes == [0, 0], printed
     entries = read(tmp_path / "log.jsonl")
@@ -167,9 +164,9 @@ def test_a_loss_that_is_not_finite_in_one_changes_nothing_in_any(pair: Path, tmp
     assert all(bool(v.isfinite().all()) for name in ("model", "ema", "optimizer") for v in found.tensors(name).values())
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T19")
 def test_a_folder_in_use_is_refused_by_all(tmp_path: Path):
-    """T19, of several."""
+    """Of several."""
     held = "import fcntl\nlock = open(" + repr(str(tmp_path / ".lock")) + ", 'a+')\nfcntl.flock(lock, fcntl.LOCK_EX)"
     holder = subprocess.Popen([sys.executable, "-c", f"{held}\nprint('held', flush=True)\nimport time; time.sleep(99)"],
                               stdout=subprocess.PIPE, text=True)  # fmt: skip
@@ -190,7 +187,7 @@ def test_more_processes_than_samples_in_a_batch_are_refused(tmp_path: Path):
     assert "train.batch: got 8, expected a multiple of the 3 processes" in printed[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T18")
 def test_a_folder_that_is_not_the_same_for_all_is_refused(tmp_path: Path):
     """One that sees no checkpoint would train from the beginning, beside others that go on."""
     assert run_together(tmp_path, 2, "--train.steps", "4")[0] == [0, 0]

@@ -42,8 +42,9 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return request.param
 
 
+@pytest.mark.fault("T1")
 def test_a_run_that_broke_off_ends_as_if_nothing_had_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
-    """T1: an error in a step."""
+    """An error in a step."""
     recipe = of_kind(kind, tmp_path / "in", 12, 0.0, steps=8)
     real = EMA.update
 

@@ -48,8 +48,9 @@ def test_a_model_in_parts_learns_the_same(parts: Path, whole: Path):
         }
 
 
+@pytest.mark.fault("T11", "T12")
 def test_what_is_in_parts_goes_on_in_others(whole: Path, tmp_path: Path):
-    """T11, T12: two halves, then two copies of two halves each (HSDP), then one process; nothing is lost on the way."""
+    """Two halves, then two copies of two halves each (HSDP), then one process; nothing is lost on the way."""
     assert run_together(tmp_path, 2, *SHARD, "--train.steps", "4")[0] == [0, 0]
     saved = state_hash(tmp_path)
     codes, printed = run_together(tmp_path, 4, *SHARD, "--train.steps", "4")
@@ -67,9 +68,9 @@ def test_tokens_in_parts_give_the_same(whole: Path, tmp_path: Path):
     assert off(tmp_path, whole) < 1e-5
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T3", "T5")
 def test_one_that_is_killed_while_it_writes_its_part(parts: Path, tmp_path: Path):
-    """T3, T5: the checkpoint of step 8 has one of its two parts, and does not count."""
+    """The checkpoint of step 8 has one of its two parts, and does not count."""
     kill = """
 import os, signal
 from anydit.train import checkpoint
@@ -87,9 +88,9 @@ checkpoint._write = write
     ends_as(tmp_path, parts)
 
 
-@pytest.mark.fault
+@pytest.mark.fault("T10")
 def test_a_part_that_cannot_be_written_is_said_by_all(tmp_path: Path):
-    """T10, of several: the disk of one is full."""
+    """Of several processes: the disk of one is full."""
     full = """
 from anydit.train import checkpoint
 def write(folder, groups, share):

@@ -223,8 +223,8 @@ def copied(step: TrainStep) -> dict[str, torch.Tensor]:
     return {f"{group}.{k}": v.clone() for group, tensors in step.state().items() for k, v in tensors.items()}
 
 
+@pytest.mark.fault("T13")
 def test_a_loss_that_is_not_finite_is_not_applied():
-    """T13."""
     step, batch = step_of()
     step(batch, 0)
     before = copied(step)
@@ -234,9 +234,10 @@ def test_a_loss_that_is_not_finite_is_not_applied():
     assert before.keys() == after.keys() and all(torch.equal(v, before[k]) for k, v in after.items())
 
 
+@pytest.mark.fault("T13")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_is_not_applied(value: float):
-    """T13: the loss is a number, and one single value of the gradient is none."""
+    """The loss is a number, and one single value of the gradient is none."""
     step, batch = step_of()
     step(batch, 0)
     before = copied(step)

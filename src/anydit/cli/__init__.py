@@ -3,6 +3,7 @@
 A command's file has the command's name, `run(argv: list[str]) -> int`, and a docstring whose first line is its help.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,14 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
 
-FAILED, REFUSED, NOT_FINITE, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: what went wrong while working; what was refused before any work; training that diverged; Ctrl-C."""
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: what went wrong while working; what was refused before any work; Ctrl-C."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a disk that takes no more; what was being written is not always said."""
+
+DIVERGED = {"NotFinite": 3, "Spiked": 4}
+"""Exit codes of training that does not go on, by the error."""
 
 
 class Command(NamedTuple):
@@ -99,9 +106,10 @@ def _guarded(name: str, argv: list[str]) -> int:
     except ValueError as error:
         return _say(str(error), REFUSED)
     except Exception as error:
-        if not (isinstance(error, OSError) and error.filename) and not type(error).__module__.startswith("anydit."):
+        ours = type(error).__module__.startswith("anydit.")
+        if not ours and not (isinstance(error, OSError) and (error.filename or error.errno in FULL)):
             raise
-        return _say(str(error), NOT_FINITE if type(error).__name__ == "NotFinite" else FAILED)
+        return _say(str(error), DIVERGED.get(type(error).__name__, FAILED))
 
 
 def _say(sentence: str, code: int) -> int:

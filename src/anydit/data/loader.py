@@ -165,13 +165,17 @@ class _From:
             step += 1
 
 
+class ReaderDied(RuntimeError):
+    """A process that reads data ended, so that its batches cannot come."""
+
+
 def read_ahead(samples: Samples, order: AnyOrder, start: int, workers: int = 0) -> Iterator[Batch]:
     """The batches of the steps from `start` on, without end, each read while the one before is used.
 
     `workers`: processes that read; 0 reads in a thread of this one, which suits data in memory or in a mapped file.
 
     Raises:
-        RuntimeError: a worker died.
+        ReaderDied: a worker died.
     """
     asked, answers = SimpleQueue[bool](), SimpleQueue[Batch | BaseException]()
     batches = _batches(_Steps(samples, order), start, workers)
@@ -228,7 +232,7 @@ def _batches(steps: _Steps, start: int, workers: int) -> Generator[Batch, None, 
         if CAUGHT in str(error) or not lost:
             # Without PyTorch's frames, which would keep the workers alive; what the worker's were is in the message.
             raise error.with_traceback(None) from None
-        raise RuntimeError(
+        raise ReaderDied(
             f"train.workers: a process that reads data died, perhaps for want of memory ({error}); "
             "run the same command again to go on, with fewer workers if need be"
         ) from None

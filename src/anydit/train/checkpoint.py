@@ -11,17 +11,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from anydit.config import Json
-from anydit.weights import fsync, sha256, write_atomically
+from anydit.weights import fsync, sha256, write_atomically, write_safetensors
 
 MANIFEST, INFO = "manifest.json", "state.json"
 TEMPORARY, LISTED = ".unfinished-", ".listed-"
@@ -72,11 +72,14 @@ class Checkpoint:
     folder: Path
     step: int
 
+    def has(self, group: str) -> bool:
+        """Whether this group was saved."""
+        return bool(self._files(group))
+
     def tensors(self, group: str, cut: Cut = UNCUT) -> dict[str, Tensor]:
         """One group of tensors as it was saved, whoever wrote which part; of those in `cut` these rows."""
-        name = re.compile(rf"{re.escape(group)}(-\d+-of-\d+)?\.safetensors")
         found = dict[str, Tensor]()
-        for file in sorted(file for file in self.folder.iterdir() if name.fullmatch(file.name)):
+        for file in self._files(group):
             with safe_open(file, "pt") as opened:
                 pieces = json.loads((opened.metadata() or {}).get("rows", "{}"))
                 for key in opened.keys():  # noqa: SIM118, not a mapping
@@ -86,6 +89,10 @@ class Checkpoint:
     def info(self) -> Json:
         """What was saved beside the tensors."""
         return json.loads((self.folder / INFO).read_text(encoding="utf-8"))
+
+    def _files(self, group: str) -> list[Path]:
+        name = re.compile(rf"{re.escape(group)}(-\d+-of-\d+)?\.safetensors")
+        return sorted(file for file in self.folder.iterdir() if name.fullmatch(file.name))
 
 
 def save(root: Path, step: int, groups: Groups, info: Json, keep: int, share: Share = WHOLE) -> Checkpoint:
@@ -126,9 +133,14 @@ def begin(root: Path, step: int) -> None:
     temporary.mkdir(parents=True)
 
 
-def newest(root: Path, note: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest whole checkpoint under `root`; `note` is told of each broken one that was passed over, and why."""
+def newest(root: Path, note: Callable[[str], None] = print, until: float = inf) -> Checkpoint | None:
+    """The newest whole checkpoint under `root` of at most the step `until`.
+
+    `note` is told of each broken one that was passed over, and why.
+    """
     for folder in _folders(root):
+        if _step(folder) > until:
+            continue
         fault = broken(folder)
         if fault is None:
             return Checkpoint(folder, _step(folder))
@@ -188,7 +200,7 @@ def _write(folder: Path, groups: Groups, share: Share) -> dict[str, str]:
         file = folder / share.file(name)
         rows = {key: cut for key, tensor in tensors.items() if tensor.ndim and (cut := _rows(share.cut, key))}
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        save_file(plain, file, metadata={"rows": json.dumps(rows)} if rows else None)
+        write_safetensors(file, plain, {"rows": json.dumps(rows)} if rows else None)
         fsync(file)
         sums[file.name] = sha256(file)
     return sums

@@ -3,6 +3,7 @@
 from anydit.config import check_at_least, check_fraction, check_positive, config
 from anydit.diffusion.losses import AnyWeight, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Uniform
+from anydit.train.guards import Spikes
 from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
 from anydit.train.mesh import Mesh
@@ -15,8 +16,9 @@ class LoopConfig:
 
     `steps`: in all. `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient.
     `ema_decay`: of the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where a
-    processor has it. `max_skipped`: how many steps in a row may be not finite. `keep`: how many checkpoints to keep.
-    `mesh`: how several processes share the training. `timeout`: seconds that one of them waits for another.
+    processor has it. `max_skipped`: how many steps in a row may be not finite. `spikes`: what to do about gradients out
+    of all proportion (None: apply them). `keep`: how many checkpoints to keep. `mesh`: how several processes share the
+    training. `timeout`: seconds that one of them waits for another.
     """
 
     steps: int = 10_000
@@ -34,6 +36,7 @@ class LoopConfig:
     save_every: int = 1000
     keep: int = 2
     max_skipped: int = 20
+    spikes: Spikes | None = Spikes()
     mesh: Mesh = Mesh()
     timeout: float = 600.0
     tensorboard: bool = False
@@ -88,6 +91,7 @@ class TrainConfig(LoopConfig):
 RESUMABLE = (
     "train.steps.",
     "train.max_skipped.",
+    "train.spikes.",
     "train.mesh.",
     "train.recompute.",
     "train.timeout.",

@@ -1,12 +1,64 @@
-"""What keeps a run from harm: the lock on its folder, the stop on request, the stop when steps stop being finite."""
+"""What keeps a run from harm: the lock on its folder, the stop on request, and what is done about steps gone wrong."""
 
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from anydit.config import check_at_least, config
+
+
+@config
+class Spikes:
+    """Skip a step whose gradient is out of all proportion, and go back where such steps do not end.
+
+    `factor`: how many times the median norm of the last `window` steps that were applied is too much. After `limit`
+    skipped in a row, the run goes back to its newest checkpoint from before them, and passes over their batches.
+    """
+
+    factor: float = 50.0
+    window: int = 100
+    limit: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.factor > 1:
+            raise ValueError(f"train.spikes.factor: got {self.factor}, expected a number above 1")
+        check_at_least("train.spikes.window", self.window, 2)
+        check_at_least("train.spikes.limit", self.limit, 1)
+
+
+class Norms:
+    """The gradient's norms of the last steps that were applied, oldest first; they never leave their device.
+
+    NaN stands for steps that were not taken yet; until there are none of these, every norm is a usual one.
+    """
+
+    def __init__(self, config: Spikes, device: torch.device) -> None:
+        self.factor, self.values = config.factor, torch.full((config.window,), float("nan"), device=device)
+
+    def usual(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""]:
+        """Whether a norm is in proportion to these."""
+        return ~(norm > self.factor * self.values.median())
+
+    def see(self, norm: Float[Tensor, ""], applied: Float[Tensor, ""]) -> None:
+        """Take note of a step, if it was applied."""
+        self.values = torch.where(applied > 0, torch.cat([self.values[1:], norm[None]]), self.values)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {"norms": self.values}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave, also that of another window."""
+        unseen = torch.full_like(self.values, float("nan"))
+        self.values = torch.cat([unseen, state["norms"].to(unseen)])[-len(unseen) :]
 
 
 class NotFinite(RuntimeError):
@@ -21,25 +73,42 @@ class Interrupted(Exception):
         self.signal, self.step = signal, step
 
 
+class Spiked(RuntimeError):
+    """Too many steps in a row, from `first` to `last`, had a gradient out of all proportion."""
+
+    def __init__(self, first: int, last: int, factor: float) -> None:
+        super().__init__(
+            f"train.spikes: the steps {first} to {last} were skipped, the last for a gradient above {factor:g} times "
+            "the median norm before, and there is no checkpoint from before them to go back to, or going back has not "
+            "helped; lower the learning rate, look at the data, or raise train.spikes.factor"
+        )
+        self.first, self.last = first, last
+
+
 class SkipCounter:
     """Counts steps that were not applied, in all and in a row."""
 
-    def __init__(self, limit: int, total: int = 0) -> None:
-        self.limit, self.total, self.in_a_row = limit, total, 0
+    def __init__(self, limit: int, spikes: Spikes | None) -> None:
+        self.limit, self.spikes, self.total, self.in_a_row = limit, spikes, 0, 0
 
-    def see(self, applied: bool, step: int) -> None:
+    def see(self, step: int, *, applied: bool, finite: bool) -> None:
         """Take note of one step.
 
         Raises:
-            NotFinite: `limit` steps in a row were skipped.
+            NotFinite: `limit` steps in a row were skipped, and this one is not finite.
+            Spiked: `spikes.limit` steps in a row were skipped, and this one is finite.
         """
         self.total += not applied
         self.in_a_row = 0 if applied else self.in_a_row + 1
-        if self.in_a_row >= self.limit:
+        if applied:
+            return
+        if not finite and self.in_a_row >= self.limit:
             raise NotFinite(
-                f"train.max_skipped: {self.in_a_row} steps in a row up to step {step} had a loss or gradient that is "
-                "not finite; lower the learning rate or look for bad values in the data"
+                f"train.max_skipped: {self.in_a_row} steps in a row up to step {step} were skipped, the last for a "
+                "loss or gradient that is not finite; lower the learning rate or look for bad values in the data"
             )
+        if finite and self.spikes is not None and self.in_a_row >= self.spikes.limit:
+            raise Spiked(step - self.in_a_row + 1, step, self.spikes.factor)
 
 
 @contextmanager

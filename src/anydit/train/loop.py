@@ -40,6 +40,7 @@ def train(
             began otherwise than with `start`.
         Interrupted: Ctrl-C or SIGTERM; everything is saved, and the same call goes on.
         NotFinite: the loss or the gradient stopped being finite.
+        Spiked: gradients out of all proportion, again after going back to a checkpoint.
     """
     out, device = Path(out), find_device(device)
     if device.type == "mps":

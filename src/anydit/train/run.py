@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ from anydit.tensors import Batch
 from anydit.train import checkpoint, pictures
 from anydit.train.base import Site, Trainable, Work
 from anydit.train.checkpoint import Checkpoint
-from anydit.train.guards import Interrupted, SkipCounter, StopRequest
+from anydit.train.guards import Interrupted, SkipCounter, Spiked, StopRequest
 from anydit.train.log import Bar, Log, progress_bar, read
 from anydit.train.saving import Saver, copied
 from anydit.train.step import Outcome
@@ -28,12 +29,17 @@ CHECKPOINTS, LOG_FILE, SAMPLES, LOSS_CURVE = "checkpoints", "log.jsonl", "sample
 PREVIEWS = 50
 """Samples on a sheet, about."""
 
+NOT_FINITE = "loss or gradient is not finite"
+
 T = TypeVar("T")
 
 
 @dataclass
 class Run(Generic[T]):
-    """A run under way: what is being trained, and what is written about it. `data`: what tells them apart."""
+    """A run under way: what is being trained, and what is written about it. `data`: what tells them apart.
+
+    `passed`: batches that were passed over because of spikes; `returned`: the step to which the run last went back.
+    """
 
     recipe: Trainable[T]
     work: Work[T]
@@ -43,12 +49,14 @@ class Run(Generic[T]):
     done: int = 0
     saved: int = -1
     due: bool = False
+    passed: int = 0
+    returned: int = -1
     began: float = field(default_factory=perf_counter)
     pending: list[tuple[int, Outcome, Json]] = field(default_factory=list[tuple[int, Outcome, Json]])
 
     def __post_init__(self) -> None:
         config = self.recipe.loop
-        self.skips = SkipCounter(config.max_skipped)
+        self.skips = SkipCounter(config.max_skipped, config.spikes)
         self.saver = Saver(self.site.out / CHECKPOINTS, config.keep, self.site.processes)
         if config.bf16 and emulates_bf16(self.site.device):
             self.site.note(
@@ -107,9 +115,8 @@ class Run(Generic[T]):
                 f"out: got {self.site.out} with a checkpoint of step {self.done}, and another process sees one of step "
                 f"{most}; expected a folder that all of them share"
             )
-        self.work.step.gather()
-        if self.done and processes.first:
-            self._export(self.work.weights())  # a kill may have come between the checkpoint and these
+        if self.done:
+            self._publish()  # a kill may have come between the checkpoint and these
         if processes.most(self.due):
             self.save()
 
@@ -118,19 +125,47 @@ class Run(Generic[T]):
         config = self.recipe.loop
         if self.done >= config.steps:
             return
-        batches = read_ahead(self.work.samples, self.work.order, self.done, config.workers)
-        self.began = perf_counter()
         with self._told() as (log, bar), closing(self.saver):
             while self.done < config.steps:
-                self._one(batches, log, bar)
-                self.saver.check()
-                if signal := self.site.processes.most(stop.signal or 0):
-                    self._flush(log, bar)
-                    self.save()
-                    self.saver.wait()
-                    raise Interrupted(signal, self.done)
+                try:
+                    self._on(stop, log, bar)
+                except Spiked as spiked:
+                    self._go_back(spiked)
             self.saver.wait()
         self.site.note(f"Trained: {self.site.out}.")
+
+    def _on(self, stop: StopRequest, log: Log | None, bar: Bar | None) -> None:
+        """Step after step to the last."""
+        config = self.recipe.loop
+        batches = read_ahead(self.work.samples, self.work.order, self.done + self.passed, config.workers)
+        self.began = perf_counter()
+        while self.done < config.steps:
+            self._one(batches, log, bar)
+            self.saver.check()
+            if signal := self.site.processes.most(stop.signal or 0):
+                self._flush(log, bar)
+                self.save()
+                self.saver.wait()
+                raise Interrupted(signal, self.done)
+
+    def _go_back(self, spiked: Spiked) -> None:
+        """Take up the newest checkpoint from before a row of spikes, and go on with the batch after them.
+
+        Raises:
+            Spiked: there is none, or the run has gone back to it before.
+        """
+        self.saver.wait()
+        found = checkpoint.newest(self.site.out / CHECKPOINTS, self.site.note, spiked.first)
+        if found is None or found.step <= self.returned:
+            raise spiked
+        batch, skipped = spiked.last + 1 + self.passed, self.skips.total
+        self._load(found)
+        self._publish()
+        self.returned, self.passed, self.skips.total = found.step, batch - found.step, skipped
+        self.site.note(
+            f"Going back to step {found.step}, because the steps {spiked.first} to {spiked.last} were skipped; their "
+            "batches, and those that led to them, are passed over."
+        )
 
     @contextmanager
     def _told(self) -> Iterator[tuple[Log | None, Bar | None]]:
@@ -179,14 +214,15 @@ class Run(Generic[T]):
             if log is not None:
                 log.step(entry | figures | told | {"seconds": seconds, "samples_per_second": rate})
             if not applied:
-                self.site.note(f"Step {step} was skipped: its loss or gradient is not finite.")
+                why = f"gradient, of norm {norm:.3g}, is out of all proportion" if isfinite(loss + norm) else NOT_FINITE
+                self.site.note(f"Step {step} was skipped: its {why}.")
         if log is not None and bar is not None:
             log.flush()
             bar.update(self.done, outcomes[-1][0], rate)
         steps = [step for step, _, _ in self.pending]
         self.pending.clear()
-        for step, (_, _, applied) in zip(steps, outcomes, strict=True):
-            self.skips.see(applied, step)
+        for step, (loss, norm, applied) in zip(steps, outcomes, strict=True):
+            self.skips.see(step, applied=applied, finite=isfinite(loss + norm))
         self.began = perf_counter()
 
     def save(self) -> None:
@@ -200,6 +236,8 @@ class Run(Generic[T]):
             "lr": self.recipe.loop.rate(self.done - 1),
             "data": self.data,
             "skipped": self.skips.total,
+            "skipped_in_a_row": self.skips.in_a_row,
+            "passed": self.passed,
             **self._here(),
         }
         weights = {name: copied(tensors) for name, tensors in self.work.weights().items()}
@@ -216,6 +254,12 @@ class Run(Generic[T]):
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+
+    def _publish(self) -> None:
+        """Write the averaged weights as they are now; all processes must ask."""
+        self.work.step.gather()
+        if self.site.processes.first:
+            self._export(self.work.weights())
 
     def _export(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write the averaged weights where `anydit.load` looks for them."""
@@ -253,9 +297,11 @@ class Run(Generic[T]):
                 "began; put the data back, or choose another folder"
             )
         step = self.work.step
-        step.load_state({name: found.tensors(name, step.share.cut) for name in step.state()}, found.folder)
+        groups = (name for name in step.state() if found.has(name))
+        step.load_state({name: found.tensors(name, step.share.cut) for name in groups}, found.folder)
         self.done = self.saved = int(info["step"])
-        self.skips.total = int(info["skipped"])
+        self.skips.total, self.skips.in_a_row = int(info["skipped"]), int(info.get("skipped_in_a_row", 0))
+        self.passed = int(info.get("passed", 0))
         for name, now in self._here().items():
             if (then := info.get(name, now)) != now:
                 self.site.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")

@@ -23,6 +23,7 @@ from anydit.train.checkpoint import WHOLE, Share
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.context import share_tokens
 from anydit.train.ema import EMA
+from anydit.train.guards import Norms
 from anydit.train.parallel import ALONE, Processes, held_back
 from anydit.train.split import Split
 from anydit.weights import load_strictly
@@ -67,6 +68,7 @@ class Step(ABC, Generic[M]):
         self.model, self.loop, self.processes = model, config, processes
         self.positions = positions.to(next(model.parameters()).device)
         self.ema = EMA(model, config.ema_decay)
+        self.norms = None if config.spikes is None else Norms(config.spikes, self.positions.device)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.split: Split | None = None
         if processes.mesh.splits:
@@ -82,7 +84,7 @@ class Step(ABC, Generic[M]):
         return self.processes.replicated(_Share(self))
 
     def __call__(self, batch: Batch, step: int) -> Outcome:
-        """Update the weights from this process's share of a batch at `step`, unless loss or gradient is not finite."""
+        """Update the weights from this process's share of a batch at `step`, unless its loss or gradient is amiss."""
         self.model.train()
         parts = torch.arange(len(batch.x), device=batch.x.device).chunk(self.loop.accumulate)
         shares = [self._backward(batch, part, step, last=part is parts[-1]) for part in parts]
@@ -91,6 +93,9 @@ class Step(ABC, Generic[M]):
         loss = terms.pop(LOSS)
         norm = self._clipped()
         applied = (loss.isfinite() & norm.isfinite()).float()
+        if self.norms is not None:
+            applied = applied * self.norms.usual(norm)
+            self.norms.see(norm, applied)
         self._update(step, applied)
         return Outcome(loss, norm, applied, terms)
 
@@ -131,10 +136,11 @@ class Step(ABC, Generic[M]):
         else:
             modules, kept = {"model": self.model, "ema": self.ema.module}, self._kept
             weights = {name: {k: v for k, v in m.state_dict().items() if k not in kept} for name, m in modules.items()}
-        return {**weights, "optimizer": moments_of(self.optimizer, self.trained)}
+        usual = {} if self.norms is None else {"norms": self.norms.state()}
+        return {**weights, "optimizer": moments_of(self.optimizer, self.trained), **usual}
 
     def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
-        """Put back what `state` gave.
+        """Put back what `state` gave; the norms may be missing, as in checkpoints from before there were any.
 
         Raises:
             ValueError: the tensors are not of this model or optimizer.
@@ -144,6 +150,8 @@ class Step(ABC, Generic[M]):
         load_strictly(self.model if whole else self.trained, {**kept, **groups["model"]}, f"{source}, model")
         load_strictly(self.ema.module if whole else self.ema.own, {**kept, **groups["ema"]}, f"{source}, ema")
         put_moments(self.optimizer, self.trained, groups["optimizer"], source)
+        if self.norms is not None and "norms" in groups:
+            self.norms.load_state(groups["norms"])
 
     @property
     def _kept(self) -> dict[str, nn.Parameter]:
@@ -225,11 +233,12 @@ def put_moments(
     moments: Mapping[str, Tensor],
     source: object,
 ) -> None:
-    """Put back what `moments_of` gave.
+    """Put back what `moments_of` gave, and nothing beside it.
 
     Raises:
         ValueError: they are of a parameter that is not trained.
     """
+    optimizer.state.clear()
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in moments.items():
         name, _, moment = key.rpartition(":")

@@ -58,8 +58,9 @@ def damage(root: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.fault("T15")
 def test_bad_images_are_skipped_counted_and_named(root: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """T15: the good ones, CMYK among them, keep their order, and every opening gives the same ids."""
+    """The good ones, CMYK among them, keep their order, and every opening gives the same ids."""
     pictures.flat(root, 100)
     Image.new("CMYK", (9, 6), (0, 255, 255, 0)).save(root / "cmyk.jpg", quality=95)
     expected = damage(root)
@@ -80,8 +81,9 @@ def test_bad_images_are_skipped_counted_and_named(root: Path, cache: Path, capsy
     assert "Skipped 7 unreadable of 108 images" in capsys.readouterr().err
 
 
+@pytest.mark.fault("T15")
 def test_too_many_bad_images_stop(root: Path, cache: Path) -> None:
-    """T15: above the limit nothing is kept, whether they were decoded before or not."""
+    """Above the limit nothing is kept, whether they were decoded before or not."""
     pictures.flat(root, 100)
     damage(root)
     strict, loose = folder(root, cache), folder(root, cache, bad_limit=0.07)
@@ -240,8 +242,9 @@ def test_a_cache_without_room_or_right_is_refused(root: Path, cache: Path, monke
         folder(root, cache).open("train")
 
 
+@pytest.mark.fault("T10")
 def test_a_full_disk_is_a_sentence(root: Path, cache: Path) -> None:
-    """T10: the limit on a file's size stands for the disk's."""
+    """The limit on a file's size stands for the disk's."""
     pictures.flat(root, 4, (64, 64))
     import resource
 

@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -32,9 +33,7 @@ def sample(i: int) -> dict[str, bytes]:
 def write(file: Path, members: dict[str, bytes]) -> None:
     with tarfile.open(file, "w") as tar:
         for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+            add(tar, name, content)
 
 
 def all_of(path: Path, **options) -> tuple[torch.Tensor, list[str], list[str]]:
@@ -81,6 +80,7 @@ def test_damaged_members_are_named_and_counted(tmp_path: Path, capsys: pytest.Ca
         all_of(tmp_path, bad_limit=0.0)
 
 
+@pytest.mark.fault("T16")
 def test_of_a_tar_file_that_is_cut_off_all_before_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     members = {name: v for i in range(N) for name, v in sample(i).items()}
     write(tmp_path / "a.tar", members)
@@ -94,6 +94,47 @@ def test_of_a_tar_file_that_is_cut_off_all_before_is_read(tmp_path: Path, capsys
     (tmp_path / "a.tar").write_bytes(broken)
     assert all_of(tmp_path)[2] == [f"text {i}" for i in range(6)]
     assert "a.tar: damaged after 6 samples" in capsys.readouterr().err
+
+
+def hostile(file: Path, secret: Path) -> None:
+    """Four samples, and members that would leave the folder, or bring a file into it, where they are unpacked."""
+    with tarfile.open(file, "w") as tar:
+        for i in range(4):
+            add(tar, f"{i}.png", png(i))
+        for i, name in enumerate(("../outside.png", f"{file.parent}/absolute.png", "a/../../outside.png"), start=4):
+            add(tar, name, png(i))
+        for kind, name, to in (
+            (tarfile.SYMTYPE, "link.png", str(secret)),
+            (tarfile.LNKTYPE, "hard.png", "../secret.png"),
+            (tarfile.SYMTYPE, "folder", ".."),
+            (tarfile.FIFOTYPE, "pipe.png", ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, to
+            tar.addfile(info)
+        add(tar, "folder/outside.png", png(7))
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.fault("T16")
+def test_nothing_is_unpacked_and_no_link_is_followed(tmp_path: Path):
+    """Members are bytes in the tar file, whatever they are called; the control is that Python would unpack them."""
+    (tmp_path / "in").mkdir()
+    pictures.write(tmp_path / "secret.png", np.full((6, 9, 3), 200, np.uint8))
+    hostile(tmp_path / "in" / "a.tar", tmp_path / "secret.png")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    samples = ImageShards(path=tmp_path / "in", size=(6, 9), held_out=0.0).open("train")
+    first = (samples.read(torch.arange(len(samples))).x[:, 0, 0, 0] * 255).round().int()
+    assert sorted(first.tolist()) == list(range(8)), "the members with content, and not what a link names"
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    with tarfile.open(tmp_path / "in" / "a.tar") as tar:
+        tar.extract("../outside.png", tmp_path / "in", filter="fully_trusted")
+    assert (tmp_path / "outside.png").exists()
 
 
 def test_what_has_no_images_is_refused(tmp_path: Path):
