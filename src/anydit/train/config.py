@@ -5,7 +5,7 @@ from anydit.diffusion.losses import AnyWeight, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Uniform
 from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
-from anydit.train.optim import AdamW, AnySchedule, Constant
+from anydit.train.optim import AdamW, AnyOptimizer, AnySchedule, Constant, Muon
 
 
 @config
@@ -21,7 +21,7 @@ class LoopConfig:
     steps: int = 10_000
     batch: int = 128
     seed: int = 0
-    optimizer: AdamW = AdamW()
+    optimizer: AnyOptimizer = AdamW()
     schedule: AnySchedule = Constant()
     clip: float = 1.0
     accumulate: int = 1
@@ -76,6 +76,8 @@ class TrainConfig(LoopConfig):
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         if not 0 <= self.drop_all < 1:
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
+        if self.adapter is not None and isinstance(self.optimizer, Muon):
+            raise ValueError("train.optimizer: got Muon beside train.adapter, expected AdamW, by which pairs learn")
 
 
 RESUMABLE = (

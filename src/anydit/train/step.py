@@ -58,7 +58,7 @@ class Step(ABC, Generic[M]):
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.positions = positions.to(next(model.parameters()).device)
         self.ema = EMA(model, config.ema_decay)
-        self.optimizer = config.optimizer.build(self.trained.values())
+        self.optimizer = config.optimizer.build(self.trained)
 
     @cached_property
     def _shared(self) -> nn.Module:
@@ -114,8 +114,8 @@ class Step(ABC, Generic[M]):
     def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
         """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.loop.rate(step)
-        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the fused kernel's switch that skips a step
+            group["lr"] = self.loop.rate(step) * group["share"]
+        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the optimizers' switch that skips a step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step, applied)
