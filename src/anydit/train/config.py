@@ -6,6 +6,7 @@ from anydit.diffusion.times import AnyTrainingTimes, Uniform
 from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
 from anydit.train.optim import AdamW, AnyOptimizer, AnySchedule, Constant, Muon
+from anydit.train.posthoc import Profiles
 
 
 @config
@@ -60,7 +61,7 @@ class TrainConfig(LoopConfig):
     `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `drop_all`: how often
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
     torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside
-    a model to begin with, and not the model.
+    a model to begin with, and not the model. `profiles`: averages to keep, of which others are made afterwards.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -71,6 +72,7 @@ class TrainConfig(LoopConfig):
     compile: bool = False
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
+    profiles: Profiles | None = None
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
@@ -78,6 +80,10 @@ class TrainConfig(LoopConfig):
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
         if self.adapter is not None and isinstance(self.optimizer, Muon):
             raise ValueError("train.optimizer: got Muon beside train.adapter, expected AdamW, by which pairs learn")
+        if self.adapter is not None and self.profiles is not None:
+            raise ValueError(
+                "train.profiles: got some beside train.adapter, expected None: averages are of whole models"
+            )
 
 
 RESUMABLE = (

@@ -67,6 +67,7 @@ class DiffusionWork(Work[Pipeline]):
         model.to(device)
         self.order = order_of(self.samples, train.batch, train.seed, processes.rank, processes.world)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)
+        self.averages = self.step.averages
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
         if train.compile:
             compile_blocks(model)
@@ -92,6 +93,10 @@ class DiffusionWork(Work[Pipeline]):
         elif (out / INIT_FILE).is_file():
             raise ValueError(f"init: got none, expected it again: {out} was stopped before its first checkpoint")
         return self.start is not None  # from there on the run needs nobody else's weights
+
+    def passed(self, out: Path, done: int) -> None:
+        if self.averages is not None and (self.averages.due(done) or done == self.train.steps):
+            self.averages.write(out, done)
 
     @property
     def origin(self) -> Json:

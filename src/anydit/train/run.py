@@ -132,6 +132,8 @@ class Run(Generic[T]):
         entry: Json = {"step": step, "lr": config.rate(step), "ids": zlib.crc32(ids.numpy().tobytes())}
         self.pending.append((step, outcome, entry))
         self.done += 1
+        if self.site.processes.first:
+            self.work.passed(self.site.out, self.done)
         last = self.done == config.steps
         if self.done % config.log_every == 0 or last:
             self._flush(log, bar)

@@ -22,6 +22,7 @@ from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.ema import EMA
 from anydit.train.parallel import ALONE, Processes, held_back
+from anydit.train.posthoc import PROFILES, Averages
 from anydit.weights import load_strictly
 
 M = TypeVar("M", bound=nn.Module)
@@ -202,6 +203,7 @@ class TrainStep(Step[DiT]):
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
         self.coded = coded_fields(model.config)
+        self.averages = None if config.profiles is None else Averages(config.profiles, model)
 
     def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
         with torch.no_grad():
@@ -216,6 +218,19 @@ class TrainStep(Step[DiT]):
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
         with autocast(x0.device, self.config.bf16):
             return {LOSS: self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch}
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        return super().state() | ({} if self.averages is None else {PROFILES: self.averages.state()})
+
+    def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
+        super().load_state(groups, source)
+        if self.averages is not None:
+            self.averages.load_state(groups[PROFILES], source)
+
+    def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
+        super()._update(step, applied)
+        if self.averages is not None:
+            self.averages.update(step, applied)
 
     def _told(self, batch: Batch) -> dict[str, Tensor | Tokens]:
         """The conditions of this model; the data may know more."""

@@ -1,0 +1,110 @@
+"""Better per FLOP: what each option gives at equal cost, on small models of the handwritten digits.
+
+    python benchmarks/better.py --only muon profiles routing width
+
+Each part writes its text and its curve; the page has all parts that have been run. One process and one thread.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+import torch
+from course import Curve, costs, followed, small, with_train
+from results import PAGES, publish, table
+
+from anydit.train.optim import AdamW, Muon
+
+SEEDS = (0, 1)
+KEPT = Path("runs/better")
+"""Where the texts of parts are until a page has all of them."""
+
+
+def muon() -> str:
+    """Muon and AdamW, each at its best learning rate, after as many steps and after as much time."""
+    base, rates, every = small(64, 3, 4, 300), (2e-3, 4e-3, 8e-3), 50
+    cost = costs({kind.__name__: with_train(base, optimizer=kind()) for kind in (AdamW, Muon)})
+    swept = {kind: {lr: followed(with_train(base, optimizer=kind(lr=lr)), every) for lr in rates}
+             for kind in (AdamW, Muon)}  # fmt: skip
+    best = {kind: min(rates, key=lambda lr, kind=kind: swept[kind][lr][-1][1]) for kind in swept}
+    longer = round(base.train.steps * cost["Muon"] / cost["AdamW"])
+    ways = {
+        "AdamW": with_train(base, optimizer=AdamW(lr=best[AdamW])),
+        "Muon": with_train(base, optimizer=Muon(lr=best[Muon])),
+        "AdamW, as long as Muon": with_train(base, optimizer=AdamW(lr=best[AdamW]), steps=longer),
+    }
+    known = {"AdamW": swept[AdamW][best[AdamW]], "Muon": swept[Muon][best[Muon]]}
+    curves = seeds_of(ways, every, known)
+    rows = [[name, ways[name].train.optimizer.lr, ways[name].train.steps, 1000 * cost[name.split(",")[0]],
+             *spread(curves[name])] for name in ways]  # fmt: skip
+    head = ["", "learning rate", "steps", "ms per step", f"held-out loss, mean of {len(SEEDS)} seeds", "least, most"]
+    sweep = [[kind.__name__, *(curve[-1][1] for curve in swept[kind].values())] for kind in swept]
+    drawn(
+        "muon",
+        {n: [(s * cost[n.split(",")[0]], loss) for s, loss in curves[n][0]] for n in ways},
+        "seconds of one core",
+    )
+    return "\n\n".join(
+        [
+            "## Muon beside AdamW",
+            "3 blocks of width 64, 4 tokens, batches of 64. Learning rates were chosen from "
+            f"{', '.join(f'{lr:g}' for lr in rates)} by the held-out loss of seed 0.",
+            table(head, rows),
+            f"Held-out loss after {base.train.steps} steps by learning rate, seed 0:",
+            table(["", *(f"{lr:g}" for lr in rates)], sweep),
+            "![Held-out loss over time, seed 0](better-muon.png)",
+        ]
+    )
+
+
+def seeds_of(ways: Mapping[str, object], every: int, known: Mapping[str, Curve]) -> dict[str, list[Curve]]:
+    """The curves of each way for all seeds; those of the first may be known."""
+    return {
+        name: [known[name] if seed == SEEDS[0] and name in known else followed(with_train(way, seed=seed), every)
+               for seed in SEEDS]
+        for name, way in ways.items()
+    }  # fmt: skip
+
+
+def spread(curves: Sequence[Curve]) -> list[object]:
+    """The mean of the last losses, and their range."""
+    last = [curve[-1][1] for curve in curves]
+    return [mean(last), f"{min(last):.4f}, {max(last):.4f}"]
+
+
+def drawn(name: str, curves: Mapping[str, Sequence[tuple[float, float]]], over: str, scale: str = "linear") -> None:
+    """Losses over `over`, as a PNG beside the page."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for label, curve in curves.items():
+        axes.plot(*zip(*curve, strict=True), marker=".", label=label)
+    axes.set(xlabel=over, ylabel="held-out loss", yscale="log", xscale=scale)
+    axes.grid(visible=True, which="both", linewidth=0.3)
+    axes.legend()
+    figure.savefig(PAGES / f"better-{name}.png", dpi=120)
+    plt.close(figure)
+
+
+PARTS: dict[str, Callable[[], str]] = {"muon": muon}
+
+
+def main() -> None:
+    """Run the parts that are asked for, and write the page of all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
+    torch.set_num_threads(1)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for name in parser.parse_args().only:
+        print(name, flush=True)
+        (KEPT / f"{name}.md").write_text(PARTS[name](), encoding="utf-8")
+    texts = [(KEPT / f"{name}.md").read_text(encoding="utf-8") for name in PARTS if (KEPT / f"{name}.md").is_file()]
+    publish("better", "Better per FLOP", "\n\n".join(texts))
+
+
+if __name__ == "__main__":
+    main()
