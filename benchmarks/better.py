@@ -23,7 +23,7 @@ KEPT = Path("runs/better")
 
 def muon() -> str:
     """Muon and AdamW, each at its best learning rate, after as many steps and after as much time."""
-    base, rates, every = small(64, 3, 4, 300), (2e-3, 4e-3, 8e-3), 50
+    base, rates, every = small(64, 3, 4, 300), (4e-3, 8e-3, 16e-3), 50
     cost = costs({kind.__name__: with_train(base, optimizer=kind()) for kind in (AdamW, Muon)})
     swept = {kind: {lr: followed(with_train(base, optimizer=kind(lr=lr)), every) for lr in rates}
              for kind in (AdamW, Muon)}  # fmt: skip

@@ -37,8 +37,8 @@ def small(width: int, depth: int, patch: int, steps: int) -> Recipe:
     """The recipe of the demo, smaller."""
     recipe = digits()
     model = replace(recipe.model, width=width, depth=depth, heads=width // 32, patch=(patch, patch))
-    return replace(recipe, model=model, train=replace(recipe.train, steps=steps, batch=64, schedule=LinearDecay(50, 0.5),
-                                                      ema_decay=0.99, bf16=False))  # fmt: skip
+    train = replace(recipe.train, steps=steps, batch=64, schedule=LinearDecay(50, 0.5), ema_decay=0.99, bf16=False)
+    return replace(recipe, model=model, train=train)
 
 
 def with_train(recipe: Recipe, **train: object) -> Recipe:

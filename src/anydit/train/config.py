@@ -7,6 +7,7 @@ from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
 from anydit.train.optim import AdamW, AnyOptimizer, AnySchedule, Constant, Muon
 from anydit.train.posthoc import Profiles
+from anydit.train.routing import Route
 
 
 @config
@@ -62,6 +63,7 @@ class TrainConfig(LoopConfig):
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
     torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside
     a model to begin with, and not the model. `profiles`: averages to keep, of which others are made afterwards.
+    `routing`: lets tokens pass by blocks.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -73,6 +75,7 @@ class TrainConfig(LoopConfig):
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
     profiles: Profiles | None = None
+    routing: Route | None = None
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]

@@ -44,6 +44,8 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         PipelineConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         for size in self.data.sizes if self.codec.complete else ():
             grid_of(self.codec.latent_size(size), self.model.patch)
+        if self.train.routing is not None:
+            self.train.routing.blocks(self.model)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
             raise ValueError(

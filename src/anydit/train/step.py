@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -18,11 +19,13 @@ from anydit.diffusion.times import stratified
 from anydit.inference.compile import autocast
 from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT, coded_fields
-from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
+from anydit.model.tokens import grid_of, token_mask
+from anydit.tensors import MASK, Batch, Stream, Tokens, drop, mask_of, select
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.ema import EMA
 from anydit.train.parallel import ALONE, Processes, held_back
 from anydit.train.posthoc import PROFILES, Averages
+from anydit.train.routing import Detour
 from anydit.weights import load_strictly
 
 M = TypeVar("M", bound=nn.Module)
@@ -158,6 +161,13 @@ class Draws:
             if condition.dropout
         }
 
+    def kept(
+        self, step: int, positions: Int[Tensor, " b"], tokens: int, exists: Bool[Tensor, "b n"] | None
+    ) -> Int[Tensor, "b m"]:
+        """Which tokens of each sample go through all blocks, where others pass by some."""
+        assert self.config.routing is not None
+        return self.config.routing.kept(Stream(self.config.seed, "route"), step, positions, tokens, exists)
+
 
 def moments_of(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """An optimizer's state of each parameter, as `PARAMETER:KEY`."""
@@ -203,6 +213,7 @@ class TrainStep(Step[DiT]):
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
         self.coded = coded_fields(model.config)
+        self.detour = None if config.routing is None else Detour(config.routing, model)
         self.averages = None if config.profiles is None else Averages(config.profiles, model)
 
     def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
@@ -216,7 +227,7 @@ class TrainStep(Step[DiT]):
         places = self.positions[rows]
         cond = drop(told, self.draws.dropped(step, places))
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
-        with autocast(x0.device, self.config.bf16):
+        with autocast(x0.device, self.config.bf16), self._routed(step, places, tuple(x0.shape[2:]), mask_of(cond)):
             return {LOSS: self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch}
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -231,6 +242,16 @@ class TrainStep(Step[DiT]):
         super()._update(step, applied)
         if self.averages is not None:
             self.averages.update(step, applied)
+
+    def _routed(
+        self, step: int, places: Int[Tensor, " m"], size: tuple[int, ...], mask: Bool[Tensor, "m *space"] | None
+    ) -> AbstractContextManager[None]:
+        """Within it, some tokens of each sample pass by blocks, if the config says so."""
+        if self.detour is None:
+            return nullcontext()
+        patch = self.model.config.patch
+        exists = None if mask is None else token_mask(mask, patch)
+        return self.detour.taken(self.draws.kept(step, places, prod(grid_of(size, patch)), exists))
 
     def _told(self, batch: Batch) -> dict[str, Tensor | Tokens]:
         """The conditions of this model; the data may know more."""
