@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from anydit.data.loader import read_ahead
+from anydit.model.dit import DiT
 from anydit.recipes.digits import digits
 from anydit.tensors import Batch
 from anydit.train.base import Site
@@ -70,10 +71,10 @@ def followed(recipe: Recipe, every: int, seen: Callable[[DiffusionWork, int], No
 
 
 @torch.no_grad()
-def held_out_loss(work: DiffusionWork) -> float:
-    """The mean loss of held-out digits."""
+def held_out_loss(work: DiffusionWork, model: DiT | None = None) -> float:
+    """The mean loss of held-out digits, of the averaged weights or those of another `model`."""
     batch = _held_out()
-    model, objective = work.step.ema.module, work.step.objective
+    model, objective = model or work.step.ema.module, work.step.objective
     x0, total = work.pipeline.codec.encode(batch.x), 0.0
     places = torch.arange(len(x0))
     draws = Draws(TrainConfig(batch=len(x0), seed=12345, times=work.train.times), {})

@@ -8,6 +8,7 @@ from anydit.train.lora import LoRA
 from anydit.train.optim import AdamW, AnyOptimizer, AnySchedule, Constant, Muon
 from anydit.train.posthoc import Profiles
 from anydit.train.routing import Route
+from anydit.train.width import Width
 
 
 @config
@@ -63,7 +64,7 @@ class TrainConfig(LoopConfig):
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
     torch.compile. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this beside
     a model to begin with, and not the model. `profiles`: averages to keep, of which others are made afterwards.
-    `routing`: lets tokens pass by blocks.
+    `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of another width.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -76,6 +77,7 @@ class TrainConfig(LoopConfig):
     adapter: LoRA | None = None
     profiles: Profiles | None = None
     routing: Route | None = None
+    width: Width | None = None
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
@@ -83,10 +85,9 @@ class TrainConfig(LoopConfig):
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
         if self.adapter is not None and isinstance(self.optimizer, Muon):
             raise ValueError("train.optimizer: got Muon beside train.adapter, expected AdamW, by which pairs learn")
-        if self.adapter is not None and self.profiles is not None:
-            raise ValueError(
-                "train.profiles: got some beside train.adapter, expected None: averages are of whole models"
-            )
+        for name in ("profiles", "width") if self.adapter is not None else ():
+            if (got := getattr(self, name)) is not None:
+                raise ValueError(f"train.{name}: got {got} beside train.adapter, expected None: it is of whole models")
 
 
 RESUMABLE = (

@@ -64,6 +64,8 @@ class DiffusionWork(Work[Pipeline]):
             self.data, self.samples = (each_size(some, lambda part: Told(part, told)) for some in (samples, latents))
         if start is None:
             standardise(model, self.samples)
+            if train.width is not None:
+                train.width.begin(model, train.seed)
         model.to(device)
         self.order = order_of(self.samples, train.batch, train.seed, processes.rank, processes.world)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -52,17 +53,23 @@ class Outcome:
 class Step(ABC, Generic[M]):
     """The state that training changes (weights, their average, the optimizer's) and the step that changes it.
 
-    What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch.
+    What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch. `shares`:
+    of the learning rate, for parameters that do not get all of it.
     """
 
     def __init__(
-        self, model: M, config: LoopConfig, positions: Int[Tensor, " b"], processes: Processes = ALONE
+        self,
+        model: M,
+        config: LoopConfig,
+        positions: Int[Tensor, " b"],
+        processes: Processes = ALONE,
+        shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.model, self.loop, self.processes = model, config, processes
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.positions = positions.to(next(model.parameters()).device)
         self.ema = EMA(model, config.ema_decay)
-        self.optimizer = config.optimizer.build(self.trained)
+        self.optimizer = config.optimizer.build(self.trained, shares)
 
     @cached_property
     def _shared(self) -> nn.Module:
@@ -209,7 +216,8 @@ class TrainStep(Step[DiT]):
         positions: Int[Tensor, " b"],
         processes: Processes = ALONE,
     ) -> None:
-        super().__init__(model, config, positions, processes)
+        shares = {} if config.width is None else config.width.shares(model)
+        super().__init__(model, config, positions, processes, shares)
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
         self.coded = coded_fields(model.config)
