@@ -22,21 +22,23 @@ from anydit.evaluate.evaluate import evaluate
 from anydit.model.dit import DiT
 from anydit.recipes.digits import digits
 from anydit.train.diffusion import DiffusionWork
-from anydit.train.optim import AdamW, Constant, Muon
+from anydit.train.optim import AdamW, Constant, LinearDecay, Muon
 from anydit.train.posthoc import PowerAverage, Profiles, averaged
 from anydit.train.recipe import Recipe
 from anydit.train.routing import Route
+from anydit.train.width import Width
 
 SEEDS = (0, 1)
 LENGTHS = (0.01, 0.02, 0.04, 0.07, 0.14, 0.2, 0.25)
 UNGUIDED = replace(digits().sampling, steps=10, guidance=Guidance())
+WIDTHS, RATES = (32, 64, 128, 256), (4e-3, 1.6e-2, 6.4e-2, 0.256)
 KEPT = Path("runs/better")
 """Where the texts of parts are until a page has all of them."""
 
 
 def muon() -> str:
     """Muon and AdamW, each at its best learning rate, after as many steps and after as much time."""
-    base, rates, every = small(64, 3, 4, 300), (4e-3, 8e-3, 16e-3), 50
+    base, rates, every = small(64, 3, 4, 300), (4e-3, 8e-3, 1.6e-2), 50
     cost = costs({kind.__name__: with_train(base, optimizer=kind()) for kind in (AdamW, Muon)})
     swept = {kind: {lr: followed(with_train(base, optimizer=kind(lr=lr)), every) for lr in rates}
              for kind in (AdamW, Muon)}  # fmt: skip
@@ -53,11 +55,8 @@ def muon() -> str:
              *spread(curves[name])] for name in ways]  # fmt: skip
     head = ["", "learning rate", "steps", "ms per step", f"held-out loss, mean of {len(SEEDS)} seeds", "least, most"]
     sweep = [[kind.__name__, *(curve[-1][1] for curve in swept[kind].values())] for kind in swept]
-    drawn(
-        "muon",
-        {n: [(s * cost[n.split(",")[0]], loss) for s, loss in curves[n][0]] for n in ways},
-        "seconds of one core",
-    )
+    timed = {n: [(s * cost[n.split(",")[0]], loss) for s, loss in curves[n][0]] for n in ways}
+    drawn("muon", {"": timed}, "seconds of one core")
     return "\n\n".join(
         [
             "## Muon beside AdamW",
@@ -98,7 +97,8 @@ def profiles() -> str:
             rows.append([length, ours, theirs, f"{made.misfit:.2%}", report.figures["frechet"].samples])
             curve.append((length, ours))
             alone.append((length, theirs))
-    drawn("profiles", {"made afterwards": curve, "of this length, run along": alone}, "length, of the training", "log")
+    curves = {"made afterwards": curve, "of this length, run along": alone}
+    drawn("profiles", {"": curves}, "length, of the training", "log")
     head = ["length", "held-out loss", "of one that ran along", "misfit of profiles", "Fréchet distance"]
     return "\n\n".join(
         [
@@ -126,11 +126,8 @@ def routing() -> str:
     rows = [[name, way.train.steps, 1000 * cost[name.split(",")[0]], *spread(curves[name])]
             for name, way in ways.items()]  # fmt: skip
     head = ["", "steps", "ms per step", f"held-out loss, mean of {len(SEEDS)} seeds", "least, most"]
-    drawn(
-        "routing",
-        {n: [(s * cost[n.split(",")[0]], loss) for s, loss in curves[n][0]] for n in ways},
-        "seconds of one core",
-    )
+    timed = {n: [(s * cost[n.split(",")[0]], loss) for s, loss in curves[n][0]] for n in ways}
+    drawn("routing", {"": timed}, "seconds of one core")
     return "\n\n".join(
         [
             "## Tokens that pass by blocks",
@@ -138,6 +135,34 @@ def routing() -> str:
             "The loss on held-out digits is that of all tokens in all blocks.",
             table(head, rows),
             "![Held-out loss over time, seed 0](better-routing.png)",
+        ]
+    )
+
+
+def width() -> str:
+    """Four widths at four learning rates, as published and with the rate of the narrowest."""
+    recipes = {n: with_train(small(n, 2, 4, 60), schedule=LinearDecay(10, 0.5), batch=32) for n in WIDTHS}
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for title, scaled in (("as published", None), (f"width.base {WIDTHS[0]}", Width(WIDTHS[0]))):
+        panels[title] = {
+            f"width {n}": [
+                (lr, followed(with_train(recipe, width=scaled, optimizer=AdamW(lr=lr)), 60)[-1][1]) for lr in RATES
+            ]
+            for n, recipe in recipes.items()
+        }
+    drawn("width", panels, "learning rate", "log")
+    rows = [
+        [title, name, *(loss for _, loss in curve), f"{min(curve, key=lambda point: point[1])[0]:g}"]
+        for title, curves in panels.items()
+        for name, curve in curves.items()
+    ]
+    return "\n\n".join(
+        [
+            "## One learning rate for all widths",
+            f"2 blocks, heads of 32, 4 tokens, batches of 32, {recipes[32].train.steps} steps, seed 0: the loss on "
+            "held-out digits by learning rate.",
+            table(["", "", *(f"{lr:g}" for lr in RATES), "best at"], rows),
+            "![Held-out loss by learning rate](better-width.png)",
         ]
     )
 
@@ -157,26 +182,32 @@ def spread(curves: Sequence[Curve]) -> list[object]:
     return [mean(last), f"{min(last):.4f}, {max(last):.4f}"]
 
 
-def drawn(name: str, curves: Mapping[str, Sequence[tuple[float, float]]], over: str, scale: str = "linear") -> None:
-    """Losses over `over`, as a PNG beside the page."""
+Points = Sequence[tuple[float, float]]
+
+
+def drawn(name: str, panels: Mapping[str, Mapping[str, Points]], over: str, scale: str = "linear") -> None:
+    """Losses over `over`, as a PNG beside the page; panels side by side."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for label, curve in curves.items():
-        axes.plot(*zip(*curve, strict=True), marker=".", label=label)
-    axes.set(xlabel=over, ylabel="held-out loss", yscale="log", xscale=scale)
-    axes.yaxis.set_major_formatter("{x:.2f}")
-    axes.yaxis.set_minor_formatter("{x:.2f}")
-    axes.grid(visible=True, which="both", linewidth=0.3)
-    axes.legend()
+    figure, row = plt.subplots(1, len(panels), figsize=(3 + 3 * len(panels), 4), layout="constrained", sharey=True,
+                               squeeze=False)  # fmt: skip
+    for axes, (title, curves) in zip(row[0], panels.items(), strict=True):
+        for label, curve in curves.items():
+            axes.plot(*zip(*curve, strict=True), marker=".", label=label)
+        axes.set(xlabel=over, title=title, yscale="log", xscale=scale)
+        axes.yaxis.set_major_formatter("{x:.2f}")
+        axes.yaxis.set_minor_formatter("{x:.2f}")
+        axes.grid(visible=True, which="both", linewidth=0.3)
+    row[0][0].set_ylabel("held-out loss")
+    row[0][0].legend()
     figure.savefig(PAGES / f"better-{name}.png", dpi=120)
     plt.close(figure)
 
 
-PARTS: dict[str, Callable[[], str]] = {"muon": muon, "profiles": profiles, "routing": routing}
+PARTS: dict[str, Callable[[], str]] = {"muon": muon, "profiles": profiles, "routing": routing, "width": width}
 
 
 def main() -> None:
