@@ -63,6 +63,9 @@ def muon() -> str:
             "3 blocks of width 64, 4 tokens, batches of 64. Learning rates were chosen from "
             f"{', '.join(f'{lr:g}' for lr in rates)} by the held-out loss of seed 0.",
             table(head, rows),
+            f"After as many steps {lowest(curves, ['AdamW', 'Muon'])} has the lower loss, after as much time "
+            f"{lowest(curves, ['AdamW, as long as Muon', 'Muon'])}. Muon's products are about 5 w / n of those of the "
+            "blocks, for width w and n tokens in a batch: here 1.25 of them, and 9 % for w = 1,152 and n = 65,536.",
             f"Held-out loss after {base.train.steps} steps by learning rate, seed 0:",
             table(["", *(f"{lr:g}" for lr in rates)], sweep),
             "![Held-out loss over time, seed 0](better-muon.png)",
@@ -134,6 +137,8 @@ def routing() -> str:
             f"6 blocks of width 64, 16 tokens, batches of 64; {route.share:.0%} of the tokens pass by blocks 1 to 4. "
             "The loss on held-out digits is that of all tokens in all blocks.",
             table(head, rows),
+            f"After as many steps *{lowest(curves, ['all tokens', 'routed'])}* has the lower loss, after as much time "
+            f"*{lowest(curves, ['all tokens', 'routed, as long as all tokens'])}*.",
             "![Held-out loss over time, seed 0](better-routing.png)",
         ]
     )
@@ -180,6 +185,11 @@ def spread(curves: Sequence[Curve]) -> list[object]:
     """The mean of the last losses, and their range."""
     last = [curve[-1][1] for curve in curves]
     return [mean(last), f"{min(last):.4f}, {max(last):.4f}"]
+
+
+def lowest(curves: Mapping[str, Sequence[Curve]], names: Sequence[str]) -> str:
+    """Which of two ways ends with the lower mean loss."""
+    return min(names, key=lambda name: mean(curve[-1][1] for curve in curves[name])).split(",")[0]
 
 
 Points = Sequence[tuple[float, float]]
