@@ -25,9 +25,8 @@ from anydit.evaluate.features import in_parts
 from anydit.inference.device import find_device
 from anydit.recipes import find
 from anydit.train.ema import EMA
-from anydit.train.log import read
+from anydit.train.log import LOG_FILE, read
 from anydit.train.loop import train
-from anydit.train.run import LOG_FILE
 
 STEPS = 25
 BATCH = {"cpu": 64, "cuda": 256}

@@ -22,10 +22,9 @@ from results import publish, table
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.compile import emulates_bf16
 from anydit.inference.pipeline import Pipeline
-from anydit.train.log import read
+from anydit.train.log import LOG_FILE, read
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe
-from anydit.train.run import LOG_FILE
 
 HEAD = ["modality", "data", "tokens", "parameters", "minutes", "reading", "figure", "samples", "held-out", "trivial",
         "which is"]  # fmt: skip

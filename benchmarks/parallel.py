@@ -16,8 +16,7 @@ from statistics import median
 
 from results import publish, table
 
-from anydit.train.log import read
-from anydit.train.run import LOG_FILE
+from anydit.train.log import LOG_FILE, read
 
 WARM = 20
 """Steps that are left out at the beginning."""

@@ -16,8 +16,7 @@ import torch
 from results import publish, table
 
 from anydit.train.guards import Norms, Spikes
-from anydit.train.log import read
-from anydit.train.run import LOG_FILE
+from anydit.train.log import LOG_FILE, read
 from anydit.weights import RUN_FILE, read_config
 
 HEAD = ["run", "norm at first", "at last", "steps", "largest multiple", "at step", "above 50", "largest below"]

@@ -26,6 +26,7 @@ from anydit.recipes import RECIPES
 from anydit.train import loop
 from anydit.train.loop import train
 from anydit.train.lora import LoRA
+from anydit.train.posthoc import Profiles
 from anydit.train.start import Start, begun
 from tests.codecs.tiny import saved
 from tests.codecs.tiny_text import save_encoder
@@ -119,6 +120,13 @@ def save_flows(runs: Path) -> None:
         train(replace(small, sampling=Sampling(steps=2)), runs / name, "cpu", lambda _: None)
 
 
+def save_profiled(out: Path) -> None:
+    """A run of digits that kept averages, trained for two steps."""
+    recipe = tiny()
+    short = replace(recipe.train, steps=2, profiles=Profiles(every=1))
+    train(replace(recipe, train=short), out, "cpu", lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which runs/digits is there, badly trained, and small models stand for the published ones."""
@@ -131,6 +139,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):  # fmt: skip
         save_small(name, folder / "runs")
     save_flows(folder / "runs")
+    save_profiled(folder / "runs" / "profiled")
     save_published(folder / "published", TimeEmbedding())
     convert.to_dit(folder / "published", folder / "DiT-XL-2-256x256.pt")
     saved(folder / "sd-vae-ft-ema")

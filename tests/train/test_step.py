@@ -78,7 +78,7 @@ def test_schedules(schedule, expected):
 
 def test_only_matrices_decay():
     module = nn.Linear(3, 3)
-    groups = AdamW(weight_decay=0.1).build(module.parameters()).param_groups
+    groups = AdamW(weight_decay=0.1).build(dict(module.named_parameters())).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert groups[0]["params"][0] is module.weight and groups[1]["params"][0] is module.bias
 

@@ -38,6 +38,10 @@ COMMANDS: dict[str, Command] = {
         "Reconstruct what was measured, with a run as the prior.", "reconstruct runs/digits --physics inpainting"
     ),
     "evaluate": Command("Show how good a run's samples are, beside held-out real data.", "evaluate runs/digits"),
+    "average": Command(
+        "Average a run's weights anew, over any length of its training.",
+        "average runs/profiled --length 0.1 --to longer",
+    ),
     "profile": Command("Show what a recipe or a run costs: FLOPs, memory, time.", "profile digits"),
     "convert": Command(
         "Turn published weights into a folder that anydit opens, and back.", "convert to-dit runs/digits --to digits.pt"

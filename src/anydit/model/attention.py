@@ -53,7 +53,8 @@ class Axial:
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani 2017), optionally with normalised queries and keys and rotary positions.
 
-    `more`: values that come after those of each head.
+    A rotation is that of all samples, or has axes `each` of sample and head. `more`: values that come after those of
+    each head.
     """
 
     def __init__(self, width: int, heads: int, qk_norm: Norm | None = None, more: int = 0) -> None:
@@ -66,14 +67,14 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n width"],
-        rotation: Float[Tensor, "2 n k"] | None = None,
+        rotation: Float[Tensor, "2 *each n k"] | None = None,
         mask: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n width"]:
         """Let every token attend to all tokens that `mask` says exist."""
         return self.out(merge(attend(*self.split(x, rotation), mask)))
 
     def split(
-        self, x: Float[Tensor, "b n width"], rotation: Float[Tensor, "2 n k"] | None = None
+        self, x: Float[Tensor, "b n width"], rotation: Float[Tensor, "2 *each n k"] | None = None
     ) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of each head, as one product."""
         # Plain views in place of einops, whose overhead shows in small models: qkv is [b n (three heads k)].

@@ -45,7 +45,7 @@ class Places(NamedTuple):
     `grid`: on which the sample's tokens lie. `relation`: of tokens that are points, in one block.
     """
 
-    rotation: Float[Tensor, "2 n k"] | None
+    rotation: Float[Tensor, "2 *each n k"] | None
     mask: Bool[Tensor, "b n"] | None
     exists: Bool[Tensor, "b m"] | None
     grid: Grid = ()
@@ -94,7 +94,10 @@ class Block(nn.Module):
         return self.fed(x, rows), context
 
     def split(
-        self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation], rotation: Float[Tensor, "2 n k"] | None = None
+        self,
+        x: Float[Tensor, "b n width"],
+        rows: Sequence[Modulation],
+        rotation: Float[Tensor, "2 *each n k"] | None = None,
     ) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of the modulated tokens."""
         return self.attention.split(modulate(self.norm1(x), *rows[:2]), rotation)

@@ -172,7 +172,7 @@ def rotation_table(places: Float[Tensor, "n axes"], head_width: int, max_period:
     return both.flatten(2).float()
 
 
-def rotate(x: Float[Tensor, "b heads n k"], rotation: Float[Tensor, "2 n k"]) -> Float[Tensor, "b heads n k"]:
+def rotate(x: Float[Tensor, "b heads n k"], rotation: Float[Tensor, "2 *each n k"]) -> Float[Tensor, "b heads n k"]:
     """Turn each pair of values, one from each half of the head, by its token's angle; in float32 at least."""
     cos, sin = rotation
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

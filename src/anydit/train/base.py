@@ -61,6 +61,9 @@ class Work(ABC, Generic[T]):
         """
         return False
 
+    def passed(self, out: Path, done: int) -> None:
+        """Write what is kept of the moment after `done` steps, beside checkpoints."""
+
     @property
     def origin(self) -> Json:
         """What the run came from, beside its recipe."""

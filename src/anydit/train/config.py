@@ -7,7 +7,10 @@ from anydit.train.guards import Spikes
 from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
 from anydit.train.mesh import Mesh
-from anydit.train.optim import AdamW, AnySchedule, Constant
+from anydit.train.optim import AdamW, AnyOptimizer, AnySchedule, Constant, Muon
+from anydit.train.posthoc import Profiles
+from anydit.train.routing import Route
+from anydit.train.width import Width
 
 
 @config
@@ -24,7 +27,7 @@ class LoopConfig:
     steps: int = 10_000
     batch: int = 128
     seed: int = 0
-    optimizer: AdamW = AdamW()
+    optimizer: AnyOptimizer = AdamW()
     schedule: AnySchedule = Constant()
     clip: float = 1.0
     accumulate: int = 1
@@ -57,6 +60,15 @@ class LoopConfig:
         """The learning rate at `step`, the first being 0."""
         return self.optimizer.lr * self.schedule.factor(step, self.steps)
 
+    def jump(self, step: int, last: float) -> str | None:
+        """What to say where the rate was `last` before `step`, since the schedule was over another number of steps."""
+        if last == self.rate(step - 1):
+            return None
+        return (
+            f"The learning rate was {last:.3g} at step {step - 1}, and goes on with {self.rate(step):.3g}: its "
+            f"schedule is now over {self.steps} steps."
+        )
+
 
 @config
 class TrainConfig(LoopConfig):
@@ -66,7 +78,8 @@ class TrainConfig(LoopConfig):
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
     torch.compile. `recompute`: in which share of the blocks activations are computed again in the backward pass, which
     saves memory for time. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this
-    beside a model to begin with, and not the model.
+    beside a model to begin with, and not the model. `profiles`: averages to keep, of which others are made afterwards.
+    `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of another width.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -78,14 +91,31 @@ class TrainConfig(LoopConfig):
     recompute: float = 0.0
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
+    profiles: Profiles | None = None
+    routing: Route | None = None
+    width: Width | None = None
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         if not 0 <= self.drop_all < 1:
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
         check_fraction("train.recompute", self.recompute)
-        if self.adapter is not None and self.mesh.splits:
-            raise ValueError(f"train.mesh: got {self.mesh} for an adapter, expected shard and context of 1")
+        if self.adapter is not None and isinstance(self.optimizer, Muon):
+            raise ValueError("train.optimizer: got Muon beside train.adapter, expected AdamW, by which pairs learn")
+        for name in ("profiles", "width") if self.adapter is not None else ():
+            if (got := getattr(self, name)) is not None:
+                raise ValueError(f"train.{name}: got {got} beside train.adapter, expected None: it is of whole models")
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        """Refuse what needs whole parameters, or all tokens, where processes have parts of them."""
+        whole = {"adapter": self.adapter, "profiles": self.profiles}
+        whole["optimizer"] = self.optimizer if isinstance(self.optimizer, Muon) else None
+        for name, got in whole.items() if self.mesh.splits else ():
+            if got is not None:
+                raise ValueError(f"train.mesh: got {self.mesh} beside train.{name} {got}, expected shard, context of 1")
+        if self.mesh.context > 1 and self.routing is not None:
+            raise ValueError(f"train.mesh.context: got {self.mesh.context} beside train.routing, expected 1")
 
 
 RESUMABLE = (

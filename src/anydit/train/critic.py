@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anydit.config import check_at_least, check_positive, config
-from anydit.train.optim import AdamW
-from anydit.train.step import moments_of, put_moments
+from anydit.train.optim import AdamW, moments_of, put_moments
 from anydit.weights import load_strictly
 
 GROUPS = 8
@@ -50,7 +49,7 @@ class Critic:
                 len(shape) - 1, about.width, shape[0], num_layers_d=about.layers, norm=("GROUP", {"num_groups": GROUPS})
             ).to(device)
         self.trained = dict(self.network.named_parameters())
-        self.optimizer = about.optimizer.build(self.trained.values())
+        self.optimizer = about.optimizer.build(self.trained)
 
     def misled(self, made: Tensor, y: Tensor, step: int) -> Float[Tensor, ""]:
         """The autoencoder's share of the game: less where reconstructions pass for data. Both are kept for `learn`."""

@@ -65,9 +65,12 @@ class DiffusionWork(Work[Pipeline]):
             self.data, self.samples = (each_size(some, lambda part: Told(part, told)) for some in (samples, latents))
         if start is None:
             standardise(model, self.samples)
+            if train.width is not None:
+                train.width.begin(model, train.seed)
         model.to(device)
         self.order = order_of(self.samples, train.batch, train.seed, processes.part, processes.mesh.parts)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)
+        self.averages = self.step.averages
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
         recompute(model, train.recompute)
         if train.compile:
@@ -94,6 +97,10 @@ class DiffusionWork(Work[Pipeline]):
         elif (out / INIT_FILE).is_file():
             raise ValueError(f"init: got none, expected it again: {out} was stopped before its first checkpoint")
         return self.start is not None  # from there on the run needs nobody else's weights
+
+    def passed(self, out: Path, done: int) -> None:
+        if self.averages is not None and (self.averages.due(done) or done == self.train.steps):
+            self.averages.write(out, done)
 
     @property
     def origin(self) -> Json:

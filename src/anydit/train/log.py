@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anydit.config import Json
 
+LOG_FILE = "log.jsonl"
+
 
 class Log:
     """Appends to `log.jsonl`. A step that is done again after a resume is written again: the last line counts."""
@@ -77,6 +79,20 @@ class Bar:
             left = self._progress.tasks[0].time_remaining
             tail = f", {left:.0f} s left" if left is not None else ""
             self._progress.console.print(f"step {done}/{self._steps}, loss {loss:.4f}, {rate:.0f} samples/s{tail}")
+
+
+@contextmanager
+def telling(out: Path | None, steps: int, done: int, tensorboard: bool) -> Iterator[tuple[Log | None, Bar | None]]:
+    """The log in a run's folder and the bar, while the block runs; for a process that tells nothing, neither."""
+    if out is None:
+        yield None, None
+        return
+    log = Log(out / LOG_FILE, out / "tensorboard" if tensorboard else None)
+    try:
+        with progress_bar(steps, done) as bar:
+            yield log, bar
+    finally:
+        log.close()
 
 
 @contextmanager

@@ -47,6 +47,10 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         check_context(self.model, self.train.mesh)
         for size in self.data.sizes if self.codec.complete else ():
             grid_of(self.codec.latent_size(size), self.model.patch)
+        if self.train.routing is not None:
+            self.train.routing.blocks(self.model)
+        if self.train.width is not None:
+            self.train.width.config(self.model)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
             raise ValueError(

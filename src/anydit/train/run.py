@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -20,12 +20,12 @@ from anydit.train import checkpoint, pictures
 from anydit.train.base import Site, Trainable, Work
 from anydit.train.checkpoint import Checkpoint
 from anydit.train.guards import Interrupted, SkipCounter, Spiked, StopRequest
-from anydit.train.log import Bar, Log, progress_bar, read
+from anydit.train.log import LOG_FILE, Bar, Log, read, telling
 from anydit.train.saving import Saver, copied
 from anydit.train.step import Outcome
 from anydit.weights import RUN_FILE, identify, read_id, save_tensors, write_config
 
-CHECKPOINTS, LOG_FILE, SAMPLES, LOSS_CURVE = "checkpoints", "log.jsonl", "samples", "loss.png"
+CHECKPOINTS, SAMPLES, LOSS_CURVE = "checkpoints", "samples", "loss.png"
 PREVIEWS = 50
 """Samples on a sheet, about."""
 
@@ -93,7 +93,8 @@ class Run(Generic[T]):
                 )
                 return
             self.site.note(f"Going on from step {self.done} of {self.recipe.loop.steps} in {self.site.out}.")
-            self._compare_rates(found)
+            if jump := self.recipe.loop.jump(self.done, float(found.info()["lr"])):
+                self.site.note(jump)
         elif root.is_dir() and any(root.iterdir()):
             raise ValueError(f"out: got {self.site.out}, where no checkpoint is whole; move it away to start anew")
         if self.site.processes.first:
@@ -125,7 +126,8 @@ class Run(Generic[T]):
         config = self.recipe.loop
         if self.done >= config.steps:
             return
-        with self._told() as (log, bar), closing(self.saver):
+        out = self.site.out if self.site.processes.first else None
+        with telling(out, config.steps, self.done, config.tensorboard) as (log, bar), closing(self.saver):
             while self.done < config.steps:
                 try:
                     self._on(stop, log, bar)
@@ -167,20 +169,6 @@ class Run(Generic[T]):
             "batches, and those that led to them, are passed over."
         )
 
-    @contextmanager
-    def _told(self) -> Iterator[tuple[Log | None, Bar | None]]:
-        """The log and the bar, of the first process."""
-        if not self.site.processes.first:
-            yield None, None
-            return
-        config = self.recipe.loop
-        log = Log(self.site.out / LOG_FILE, self.site.out / "tensorboard" if config.tensorboard else None)
-        try:
-            with progress_bar(config.steps, self.done) as bar:
-                yield log, bar
-        finally:
-            log.close()
-
     def _one(self, batches: Iterator[Batch], log: Log | None, bar: Bar | None) -> None:
         """One step, and whatever is due after it."""
         config, step = self.recipe.loop, self.done
@@ -190,6 +178,8 @@ class Run(Generic[T]):
         entry: Json = {"step": step, "lr": config.rate(step), "ids": zlib.crc32(ids.numpy().tobytes())}
         self.pending.append((step, outcome, entry))
         self.done += 1
+        if self.site.processes.first:
+            self.work.passed(self.site.out, self.done)
         last = self.done == config.steps
         if self.done % config.log_every == 0 or last:
             self._flush(log, bar)
@@ -241,7 +231,7 @@ class Run(Generic[T]):
             **self._here(),
         }
         weights = {name: copied(tensors) for name, tensors in self.work.weights().items()}
-        after = partial(self._export, weights) if self.site.processes.first else _nothing
+        after = partial(self._export, weights if self.site.processes.first else {})
         self.saver.save(self.done, step.state(), info, step.share, after)
         self.saved = self.done
 
@@ -305,16 +295,3 @@ class Run(Generic[T]):
         for name, now in self._here().items():
             if (then := info.get(name, now)) != now:
                 self.site.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")
-
-    def _compare_rates(self, found: Checkpoint) -> None:
-        """Say if the learning rate jumps, because the schedule follows another number of steps than before."""
-        config, last = self.recipe.loop, float(found.info()["lr"])
-        if last != config.rate(self.done - 1):
-            self.site.note(
-                f"The learning rate was {last:.3g} at step {self.done - 1}, and goes on with "
-                f"{config.rate(self.done):.3g}: its schedule is now over {config.steps} steps."
-            )
-
-
-def _nothing() -> None:
-    """What a process does whose checkpoint another one completes."""

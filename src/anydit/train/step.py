@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -18,13 +20,17 @@ from anydit.diffusion.times import stratified
 from anydit.inference.compile import autocast
 from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT, coded_fields
-from anydit.tensors import MASK, Batch, Stream, Tokens, drop, select
+from anydit.model.tokens import grid_of, token_mask
+from anydit.tensors import MASK, Batch, Stream, Tokens, drop, mask_of, select
 from anydit.train.checkpoint import WHOLE, Share
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.context import share_tokens
 from anydit.train.ema import EMA
 from anydit.train.guards import Norms
+from anydit.train.optim import moments_of, put_moments
 from anydit.train.parallel import ALONE, Processes, held_back
+from anydit.train.posthoc import PROFILES, Averages
+from anydit.train.routing import Detour
 from anydit.train.split import Split
 from anydit.weights import load_strictly
 
@@ -54,7 +60,8 @@ class Step(ABC, Generic[M]):
 
     What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch. `layers`:
     the modules of the model whose weights are gathered at a time, where processes have parts of them. Then `trained`
-    is this process's part of the parameters, and `ema` averages that part.
+    is this process's part of the parameters, and `ema` averages that part. `shares`: of the learning rate, for
+    parameters that do not get all of it.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Step(ABC, Generic[M]):
         positions: Int[Tensor, " b"],
         processes: Processes = ALONE,
         layers: Iterable[nn.Module] = (),
+        shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.model, self.loop, self.processes = model, config, processes
         self.positions = positions.to(next(model.parameters()).device)
@@ -76,7 +84,7 @@ class Step(ABC, Generic[M]):
             self.trained = self.split.own
             self.ema.follow(self.trained)
             self.ema.module.cpu()
-        self.optimizer = config.optimizer.build(self.trained.values())
+        self.optimizer = config.optimizer.build(self.trained, shares)
 
     @cached_property
     def _shared(self) -> nn.Module:
@@ -177,8 +185,8 @@ class Step(ABC, Generic[M]):
     def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
         """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.loop.rate(step)
-        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the fused kernel's switch that skips a step
+            group["lr"] = self.loop.rate(step) * group["share"]
+        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the optimizers' switch that skips a step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step, applied)
@@ -220,34 +228,12 @@ class Draws:
             if condition.dropout
         }
 
-
-def moments_of(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """An optimizer's state of each parameter, as `PARAMETER:KEY`."""
-    states = {name: optimizer.state[parameter] for name, parameter in trained.items()}
-    return {f"{name}:{key}": torch.as_tensor(v) for name, state in states.items() for key, v in state.items()}
-
-
-def put_moments(
-    optimizer: torch.optim.Optimizer,
-    trained: Mapping[str, nn.Parameter],
-    moments: Mapping[str, Tensor],
-    source: object,
-) -> None:
-    """Put back what `moments_of` gave, and nothing beside it.
-
-    Raises:
-        ValueError: they are of a parameter that is not trained.
-    """
-    optimizer.state.clear()
-    states: dict[str, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        name, _, moment = key.rpartition(":")
-        if name not in trained:
-            raise ValueError(f"checkpoint: {source} has optimizer state for {name!r}, which the model does not have")
-        states.setdefault(name, {})[moment] = value
-    for name, state in states.items():
-        # The step counter stays where the fused kernel wants it; moments lie beside their parameter.
-        optimizer.state[trained[name]] = {k: v.to(trained[name].device) for k, v in state.items()}
+    def kept(
+        self, step: int, positions: Int[Tensor, " b"], tokens: int, exists: Bool[Tensor, "b n"] | None
+    ) -> Int[Tensor, "b m"]:
+        """Which tokens of each sample go through all blocks, where others pass by some."""
+        assert self.config.routing is not None
+        return self.config.routing.kept(Stream(self.config.seed, "route"), step, positions, tokens, exists)
 
 
 class TrainStep(Step[DiT]):
@@ -262,10 +248,13 @@ class TrainStep(Step[DiT]):
         positions: Int[Tensor, " b"],
         processes: Processes = ALONE,
     ) -> None:
-        super().__init__(model, config, positions, processes, model.blocks)
+        shares = {} if config.width is None else config.width.shares(model)
+        super().__init__(model, config, positions, processes, model.blocks, shares)
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
         self.coded = coded_fields(model.config)
+        self.detour = None if config.routing is None else Detour(config.routing, model)
+        self.averages = None if config.profiles is None else Averages(config.profiles, model)
         if processes.mesh.context > 1:
             share_tokens(model, processes)
 
@@ -280,8 +269,31 @@ class TrainStep(Step[DiT]):
         places = self.positions[rows]
         cond = drop(told, self.draws.dropped(step, places))
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
-        with autocast(x0.device, self.config.bf16):
+        with autocast(x0.device, self.config.bf16), self._routed(step, places, tuple(x0.shape[2:]), mask_of(cond)):
             return {LOSS: self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch}
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        return super().state() | ({} if self.averages is None else {PROFILES: self.averages.state()})
+
+    def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], source: object) -> None:
+        super().load_state(groups, source)
+        if self.averages is not None:
+            self.averages.load_state(groups[PROFILES], source)
+
+    def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
+        super()._update(step, applied)
+        if self.averages is not None:
+            self.averages.update(step, applied)
+
+    def _routed(
+        self, step: int, places: Int[Tensor, " m"], size: tuple[int, ...], mask: Bool[Tensor, "m *space"] | None
+    ) -> AbstractContextManager[None]:
+        """Within it, some tokens of each sample pass by blocks, if the config says so."""
+        if self.detour is None:
+            return nullcontext()
+        patch = self.model.config.patch
+        exists = None if mask is None else token_mask(mask, patch)
+        return self.detour.taken(self.draws.kept(step, places, prod(grid_of(size, patch)), exists))
 
     def _told(self, batch: Batch) -> dict[str, Tensor | Tokens]:
         """The conditions of this model; the data may know more."""
