@@ -2,18 +2,22 @@
 
     python benchmarks/faults.py
 
-Runs the tests that are marked `fault`, one after the other, and reads from the marks which fault each of them injects.
+Runs the tests that are marked `fault`, and reads from their marks which fault each of them injects.
 """
 
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from results import publish, table
 
 ROOT = Path(__file__).parent.parent
+
+PROCESSES = 2
+"""That tests are shared by."""
 
 INJECTED = {
     "T1": "kill -9 of a process in a step: alone, of several, while workers read, with data of several sizes",
@@ -43,37 +47,35 @@ ABOUT = """\
 Nothing lost means: the losses of all steps, the samples that each read, and the state at the end are to the last bit
 those of a run that nothing disturbed; no more is done again than since the last checkpoint; nothing half is left. Each
 test says in its own words what it asserts, and those that compare have a control that must not agree. {count} tests
-take {seconds:.0f} s one after the other, {ci:.0f} s of it those that CI runs. `make test-faults` runs them all."""
+took {wall:.0f} s in {processes} processes: {seconds:.0f} s in all, {ci:.0f} s of it those that CI runs.
+`make test-faults` runs them."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Outcomes:
-    """A plugin of pytest: of each test its faults, whether CI runs it, how long it took, and how it ended."""
+    """A plugin of pytest: of each test its faults, how long it took, and how it ended; and which CI leaves out."""
 
-    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    slow: set[str] = field(default_factory=set)
+    faults: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     worst: dict[str, str] = field(default_factory=dict)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
-            for mark in item.iter_markers("fault"):
-                for number in mark.args:
-                    self.faults[number].append(item.nodeid)
-            if item.get_closest_marker("slow"):
-                self.slow.add(item.nodeid)
+    slow: set[str] = field(default_factory=set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
-        if not report.passed or report.nodeid not in self.worst:
-            self.worst[report.nodeid] = report.outcome
+        test = report.nodeid
+        for name, value in report.user_properties:
+            if name == "fault":
+                self.faults[str(value)].add(test)
+            if name == "slow":
+                self.slow.add(test)
+        self.seconds[test] += report.duration
+        if not report.passed or test not in self.worst:
+            self.worst[test] = report.outcome
 
     def row(self, number: str) -> list[object]:
         """What is told of one fault."""
-        tests = self.faults[number]
-        ended = [self.worst.get(test, "not run") for test in tests]
-        bad = [test.rpartition("::")[2] for test, how in zip(tests, ended, strict=True) if how != "passed"]
-        lost = "nothing" if tests and not bad else f"not shown: {', '.join(bad)}" if tests else "not shown: no test"
+        tests = sorted(self.faults[number])
+        bad = [f"{test.rpartition('::')[2]} ({self.worst[test]})" for test in tests if self.worst[test] != "passed"]
+        lost = "not shown: " + (", ".join(bad) or "no test") if bad or not tests else "nothing"
         files = sorted({test.partition("::")[0].removeprefix("tests/") for test in tests})
         in_ci = f"{sum(test not in self.slow for test in tests)} of {len(tests)}"
         return [number, INJECTED[number], ", ".join(files), in_ci, sum(self.seconds[t] for t in tests), lost]
@@ -81,14 +83,15 @@ class Outcomes:
 
 def main() -> int:
     """The page; returns pytest's exit code."""
-    outcomes = Outcomes()
-    code = pytest.main(["-m", "fault", "-q", "--rootdir", str(ROOT), str(ROOT / "tests")], plugins=[outcomes])
-    rows = [outcomes.row(number) for number in INJECTED]
-    seconds = outcomes.seconds
-    ci = sum(value for test, value in seconds.items() if test not in outcomes.slow)
-    about = ABOUT.format(count=len(seconds), seconds=sum(seconds.values()), ci=ci)
+    outcomes, began = Outcomes(), perf_counter()
+    marked = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.fault(" in file.read_text()]
+    words = ["-m", "fault", "-q", "-n", str(PROCESSES), "--dist", "loadfile", "--rootdir", str(ROOT)]
+    code = pytest.main([*words, *marked], plugins=[outcomes])
+    wall, rows = perf_counter() - began, [outcomes.row(number) for number in INJECTED]
+    ci = sum(value for test, value in outcomes.seconds.items() if test not in outcomes.slow)
+    told = {"count": len(outcomes.worst), "seconds": sum(outcomes.seconds.values()), "ci": ci, "wall": wall}
     page = table(["", "injected", "tests", "in CI", "seconds", "lost"], rows)
-    publish("faults", "What is never lost", f"{about}\n\n{page}")
+    publish("faults", "What is never lost", f"{ABOUT.format(**told, processes=PROCESSES)}\n\n{page}")
     return int(code)
 
 

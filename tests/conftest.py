@@ -36,12 +36,15 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need a GPU where there is none, and refuse a fault without its number."""
+    """Skip tests that need a GPU where there is none; put faults into reports, and refuse one without its number."""
     no_gpu = pytest.mark.skip(reason="needs a GPU")
     for item in items:
         for fault in item.iter_markers("fault"):
             if not fault.args or not all(re.fullmatch(r"[TS]\d+", str(number)) for number in fault.args):
                 raise pytest.UsageError(f"{item.nodeid}: fault{fault.args}, expected numbers such as T8")
+            item.user_properties += [("fault", number) for number in fault.args]
+        if item.get_closest_marker("slow"):
+            item.user_properties.append(("slow", True))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
 

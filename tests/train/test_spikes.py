@@ -99,6 +99,18 @@ def test_killed_on_the_way_it_goes_back_again_to_the_same_end(gone_back: Path, t
 
 
 @pytest.mark.fault("T14")
+def test_two_processes_go_back_together(gone_back: Path, tmp_path: Path):
+    """The gradient of one of them is too large; what is skipped is skipped by both."""
+    spikes = SPIKES.format(when=f"of_batches(*{BAD})")
+    codes, printed = run_together(tmp_path, 2, *FLAGS, before=spikes)
+    assert codes == [0, 0], printed
+    assert "Going back to step 8" in printed[0] and "Going back" not in printed[1]
+    both, one = read(tmp_path / "log.jsonl"), read(gone_back / "log.jsonl")
+    assert [e["ids"] for e in both] == [e["ids"] for e in one]
+    assert [e["loss"] for e in both] == pytest.approx([e["loss"] for e in one], rel=1e-5)
+
+
+@pytest.mark.fault("T14")
 def test_where_going_back_does_not_help_the_run_stops(tmp_path: Path, spiked):
     """With an exit code of its own; what was saved stays, and the guard may be turned off to go on."""
     out = tmp_path / "run"
