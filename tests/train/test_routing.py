@@ -187,7 +187,7 @@ def test_a_run_goes_on_bit_by_bit(tmp_path: Path):
 )
 def test_what_it_cannot_do_is_refused_with_the_recipe(model: dict, route: Route, said: str):
     with pytest.raises(ValueError, match=said):
-        deep(route, **model)
+        deep(route, **model).refuse_unbuildable()
 
 
 @pytest.mark.parametrize(("field", "values"), [("share", (0.0, 1.0, -0.1)), ("first", (-1,)), ("last", (0,))])

@@ -99,7 +99,7 @@ def test_at_its_base_it_changes_nothing(tmp_path: Path):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"train\.width\.base: got 12, expected a multiple of 8"):
-        tiny_with(width=Width(12))
+        tiny_with(width=Width(12)).refuse_unbuildable()
     with pytest.raises(ValueError, match=r"train\.width\.base: got 0, expected at least 1"):
         Width(0)
     with pytest.raises(ValueError, match=r"train\.width: got .* beside train\.adapter, expected None"):

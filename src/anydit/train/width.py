@@ -21,7 +21,7 @@ from anydit.model.dit import DiT, DiTConfig
 class Width:
     """Begin and learn as a model of the width `base` does, with which the learning rate was found."""
 
-    base: int
+    base: int = 256
 
     def __post_init__(self) -> None:
         check_at_least("train.width.base", self.base, 1)
