@@ -1,27 +1,24 @@
 """Reconstruction with a DiT as the prior, beside what needs none, a U-Net trained for it, and deepinv's algorithms.
 
-python benchmarks/reconstruct.py [--runs FOLDER] [--only NAME ...]
+python benchmarks/reconstruct.py [--runs FOLDER] [--only PROBLEM ...] [--again METHOD ...]
 
 The slices are of one template, MNI152: bands of 12 mm of it are held out, and of these the middle is reconstructed.
 """
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import deepinv
 import numpy as np
 import torch
 from modality import trained
-from reconstruct_flow import ABOUT as FLOW
 from reconstruct_flow import of_flow
-from results import PAGES, publish, table
+from results import PAGES, Kept, publish, table
 from supervised import STEPS, supervised
 from torch import Tensor, nn
 
@@ -61,6 +58,9 @@ PROBLEMS: dict[str, Operator] = {
     "deblurring": Deblurring(width=1.5),
 }
 
+CALIBRATED = (("MRI x4", MomentMatching()), ("MRI x4", DAPS()), ("inpainting 70 %", MomentMatching()))
+SURENESS = "How often the truth lies in intervals of so many percent, in the brain:"
+
 UNSURE = ("MRI x4, 4 coils", "CT, 30 views", "CT, 60 views")
 """Problems whose mean takes more samples to settle."""
 
@@ -88,8 +88,8 @@ class Problem:
     truth: Tensor
     measured: Measurement
 
-    def row(self, method: str, find: Callable[["Problem"], FOUND]) -> list[object]:
-        """Of the table; `find` is timed."""
+    def figures(self, method: str, find: Callable[["Problem"], FOUND]) -> list[object]:
+        """A method's, in the table; `find` is timed."""
         began = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deepinv's own deprecations
@@ -98,8 +98,9 @@ class Problem:
         unit, truth = (self.measured.unit(one).clamp(0, 1) for one in (x, self.truth))
         psnr = float(deepinv.metric.PSNR()(unit, truth).mean())
         ssim = float(deepinv.metric.SSIM()(unit, truth).mean())
-        row = [self.name, method, psnr, ssim, float(self.measured.residual(x).mean()), calls, seconds]
-        print(*(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row), sep=" | ", flush=True)
+        row = [psnr, ssim, float(self.measured.residual(x).mean()), calls, seconds]
+        shown = (f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
+        print(self.name, method, *shown, sep=" | ", flush=True)
         return row
 
 
@@ -197,22 +198,18 @@ def coverage(pipeline: Pipeline, truth: Tensor, name: str, how: AnyCorrection) -
     measured = posed(pipeline, truth, name).measured
     found = reconstruct(pipeline, measured.y, measured.physics, how=how, samples=39, sigma=SIGMA)
     there = truth > 10
-    shares = [100 * float(found.coverage(truth, level)[there].mean()) for level in LEVELS]
-    return [name, type(how).__name__, *shares]
+    return [100 * float(found.coverage(truth, level)[there].mean()) for level in LEVELS]
 
 
-def problem_rows(pipeline: Pipeline, truth: Tensor, name: str, network: Callable[[], nn.Module]) -> list[list[object]]:
+def problem_rows(
+    pipeline: Pipeline, truth: Tensor, name: str, network: Callable[[], nn.Module], kept: Kept
+) -> list[list[object]]:
     """All that is tried on a problem."""
     problem = posed(pipeline, truth, name)
-    return [problem.row(method, find) for method, find in methods(name, pipeline, network).items()]
-
-
-def kept(runs: Path, name: str, find: Callable[[], list[Any]]) -> list[Any]:
-    """What was found before in that folder, or is now."""
-    file = runs / f"reconstruct-{name.replace(' ', '-')}.json"
-    if not file.is_file():
-        file.write_text(json.dumps(find()), encoding="utf-8")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return [
+        kept.row(name, method, partial(problem.figures, method, find))
+        for method, find in methods(name, pipeline, network).items()
+    ]
 
 
 def picture(pipeline: Pipeline, truth: Tensor) -> str:
@@ -229,35 +226,41 @@ def picture(pipeline: Pipeline, truth: Tensor) -> str:
     return "reconstruct.png"
 
 
-def main() -> None:
-    """The page, of what was found before and what is not yet."""
+def asked() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs here, go on with them")
-    parser.add_argument("--only", nargs="+", choices=[*PROBLEMS, "calibration", "flow"], help="only these problems")
-    known = parser.parse_args()
-    asked = known.only or [*PROBLEMS, "calibration", "flow"]
-    recipe = brain_slices()
+    every, add = [*PROBLEMS, "calibration", "flow"], parser.add_argument
+    add("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs and rows here, go on with them")
+    add("--only", nargs="+", choices=every, default=every, metavar="PROBLEM", help=f"of {', '.join(every)}")
+    add("--again", nargs="+", default=[], metavar="METHOD", help="find rows anew whose method begins so")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The page, of rows that were found before and of those that are not there yet."""
+    known, recipe = asked(), brain_slices()
     done = trained(recipe, known.runs / "brain-slices")
     assert isinstance(recipe.data, Slices)
     truth, pipeline = held_out(recipe.data), done.pipeline
     network = partial(supervised, recipe, MRI(acceleration=4), SIGMA, known.runs / "unet-x4.safetensors")
-    found = partial(kept, known.runs)
-    rows = list[list[object]]()
-    for name in (name for name in PROBLEMS if name in asked):
-        rows += found(name, lambda name=name: problem_rows(pipeline, truth, name, network))
-    prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, network()))
-    gradients = MomentMatching().iterations + 1
-    about = ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior, unet=other)
-    parts = [about, table(HEAD, rows)] if rows else []
-    if "calibration" in asked:
-        some = [("MRI x4", MomentMatching()), ("MRI x4", DAPS()), ("inpainting 70 %", MomentMatching())]
-        of_them = found("calibration", lambda: [coverage(pipeline, truth, name, how) for name, how in some])
-        head = ["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)]
-        parts.append(
-            f"How often the truth lies in intervals of so many percent, in the brain:\n\n{table(head, of_them)}"
-        )
-    if "flow" in asked:
-        parts += [FLOW, *(table(*part) for part in found("flow", lambda: of_flow(known.runs)))]
+    rows, parts = list[list[object]](), list[str]()
+    kept = Kept.of(known.runs / "reconstruct.json", known.again)
+    for name in (name for name in PROBLEMS if name in known.only):
+        rows += problem_rows(pipeline, truth, name, network, kept)
+    if rows:
+        prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, network()))
+        gradients = MomentMatching().iterations
+        parts += [ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior,
+                               unet=other), table(HEAD, rows)]  # fmt: skip
+    if "calibration" in known.only:
+        sure = Kept.of(known.runs / "reconstruct-calibration.json", known.again)
+        shares = [
+            sure.row(name, type(how).__name__, partial(coverage, pipeline, truth, name, how))
+            for name, how in CALIBRATED
+        ]
+        parts += [SURENESS, table(["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)], shares)]
+    if "flow" in known.only:
+        parts += of_flow(known.runs, known.again)
     parts.append(f"![slices]({picture(pipeline, truth)})")
     publish("reconstruct", "Reconstruction with a DiT as the prior", "\n\n".join(parts))
 

@@ -5,13 +5,17 @@ states, each weighted by its energy, which is the best estimate that is linear i
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from math import log
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from modality import trained
+from results import Kept, table
 from scipy.interpolate import griddata
 from torch import Tensor
 
@@ -37,17 +41,23 @@ NOISE = 0.05
 """Deviation of the noise on every measurement, in deviations of the velocity."""
 
 HEAD = ["problem", "method", "error", "spectrum", "residual", "calls", "seconds"]
-"""`error`: root mean square, in deviations of the velocity. `spectrum`: its largest relative error up to half of
-Nyquist's wavenumber, beside that of the true states."""
 
 ABOUT = f"""\
 A whole turbulent flow (32x32, two velocities) from points, or means over blocks, with noise of {100 * NOISE:g} % of its
-deviation: {COUNT} states of trajectories that no model saw. Errors are root mean squares in deviations of the velocity;
-spectrum: the largest relative error of the energy up to half of Nyquist's wavenumber. Modes (POD) are all of the
-training states, each weighted by its energy: what is best of all that is linear. Below, how often the truth lies in
-intervals of so many percent."""
+deviation: {COUNT} states of trajectories that no model saw. Errors are root mean squares in deviations of the velocity.
+Spectrum: the largest relative error of the energy up to half of Nyquist's wavenumber, beside the true states'; that of
+moment matching is of single samples, since a mean loses what samples differ in. Modes (POD) are all of the training
+states, each weighted by its energy: what is best of all that is linear."""
+
+BY_WAVENUMBER = """\
+The energy by wavenumber, as a share of that of the true states; of these and of the prior's own samples, which know of
+no measurement, as a share of that of all held-out states:"""
+
+SURENESS = "How often the truth lies in intervals of so many percent:"
 
 LEVELS = (0.5, 0.8, 0.95)
+T = TypeVar("T")
+
 PROBLEMS: dict[str, Operator] = {"sensors, 5 %": Sensors(share=0.05), "means over 4 x 4": SuperResolution(factor=4)}
 
 
@@ -81,55 +91,111 @@ def by_modes(states: Tensor, measured: Measurement) -> Tensor:
     return mean + torch.tensordot(weights, scaled, 1)
 
 
-def of_flow(runs: Path) -> list[tuple[list[str], list[list[object]]]]:
-    """Head and rows of two tables on both problems: errors, and how often the truth lies in intervals of 39 samples."""
+@dataclass(frozen=True)
+class Problem:
+    """True states, what was measured of them, and what is found beside them; `scale`: deviations of the velocities."""
+
+    name: str
+    pipeline: Pipeline
+    truth: Tensor
+    measured: Measurement
+    scale: Tensor
+
+    @cached_property
+    def drawn(self) -> tuple[Reconstruction, float]:
+        """Samples, and how many seconds they took."""
+        return _timed(lambda: self.draw(SAMPLES))
+
+    def draw(self, count: int) -> Reconstruction:
+        """So many samples of each state."""
+        y, physics, sigma = self.measured.y, self.measured.physics, self.measured.sigma
+        how = MomentMatching()
+        return reconstruct(self.pipeline, y, physics, how=how, samples=count, sigma=sigma, sampling=SAMPLING)
+
+    def shares(self, x: Tensor, beside: Tensor) -> list[float]:
+        """Energies of states as shares of others', for each wavenumber up to half of Nyquist's."""
+        view = self.pipeline.config.view
+        assert isinstance(view, FieldView)
+        got, right = (spectrum(some, axes_of(view, 2), self.scale) for some in (x, beside))
+        return (got.energy / right.energy)[: right.half].tolist()
+
+    def figures(self, x: Tensor, seconds: float, calls: int, each: Tensor | None = None) -> list[object]:
+        """Of a method's answer; `each`: of samples, whose mean it is."""
+        each = x if each is None else each
+        error = float(((x - self.truth) / self.scale[:, None, None]).square().mean().sqrt())
+        worst = max(abs(share - 1) for share in self.shares(each, self.truth))
+        residual = float(self.measured.rows(torch.arange(len(each)) % COUNT).residual(each).mean())
+        cells = [error, worst, residual, calls, seconds / COUNT]
+        print(self.name, *(f"{cell:.4g}" for cell in cells), sep=" | ", flush=True)
+        return cells
+
+    def by(self, find: Callable[[Measurement], Tensor]) -> list[object]:
+        """A method's figures."""
+        return self.figures(*_timed(lambda: find(self.measured)), 0)
+
+    def sampled(self, count: int) -> list[object]:
+        """Those of the mean of so many samples, and of the samples."""
+        found, seconds = self.drawn if count == SAMPLES else _timed(lambda: self.draw(count))
+        return self.figures(found.mean, seconds, count * found.calls, found.samples.flatten(0, 1))
+
+    def coverage(self) -> list[object]:
+        """How often the truth lies in intervals of the samples."""
+        return [100 * float(self.drawn[0].coverage(self.truth, level).mean()) for level in LEVELS]
+
+
+def of_flow(runs: Path, again: Sequence[str]) -> list[str]:
+    """What the page says: errors, energies by wavenumber, and how often the truth lies in intervals.
+
+    Rows are kept in `runs`; `again`: those of methods to be found anew.
+    """
     recipe = flow()
     assert isinstance(recipe.data, Fields)
     pipeline = trained(recipe, runs / "flow").pipeline
     held_out, train = recipe.data.open("held_out"), recipe.data.open("train")
     truth = held_out.read(torch.arange(COUNT) * len(held_out) // COUNT).x
-    states = train.read(torch.arange(0, len(train), 2)).x
-    rows, shares = list[list[object]](), list[list[object]]()
+    states, others = (part.read(torch.arange(0, len(part), 2)).x for part in (train, held_out))
+    scale = states.transpose(0, 1).flatten(1).std(1)
+    kept = [Kept.of(runs / f"reconstruct-flow{name}.json", again) for name in ("", "-energies", "-coverage")]
+    rows, energies, sure = list[list[object]](), list[list[object]](), list[list[object]]()
     for name, operator in PROBLEMS.items():
         sigma = NOISE * float(states.std())
         physics = operator.build(tuple(truth.shape[1:]), sigma)
         measured = checked(physics(truth), physics, sigma, tuple(truth.shape[1:]), None)
-        of_it, found = _rows(name, pipeline, measured, states, truth)
-        rows += of_it
-        shares.append([name, *(100 * float(found.coverage(truth, level).mean()) for level in LEVELS)])
-    return [(HEAD, rows), (["problem", *(f"{100 * level:g} %" for level in LEVELS)], shares)]
+        one = Problem(name, pipeline, truth, measured, scale)
+        rows += [kept[0].row(name, method, find) for method, find in _methods(one, states).items()]
+        energies += [kept[1].row(*which, find) for which, find in _energies(one, others).items()]
+        sure.append(kept[2].row(name, "MomentMatching", one.coverage))
+    waves = ["problem", "states", *map(str, range(1, len(energies[0]) - 1))]
+    levels = ["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)]
+    parts = (ABOUT, HEAD, rows), (BY_WAVENUMBER, waves, energies), (SURENESS, levels, sure)
+    return [f"{about}\n\n{table(head, some)}" for about, head, some in parts]
 
 
-def _rows(
-    name: str, pipeline: Pipeline, measured: Measurement, states: Tensor, truth: Tensor
-) -> tuple[list[list[object]], Reconstruction]:
-    """One problem's rows, and our samples."""
-    view, scale = pipeline.config.view, states.transpose(0, 1).flatten(1).std(1)
-    assert isinstance(view, FieldView)
-    axes, rows = axes_of(view, 2), list[list[object]]()
-
-    def row(method: str, x: Tensor, seconds: float, calls: int, drawn: Tensor | None = None) -> None:
-        got, right = (spectrum(some, axes, scale) for some in (x if drawn is None else drawn, truth))
-        worst = float((got.energy / right.energy - 1)[: right.half].abs().max())
-        error = float(((x - truth) / scale[:, None, None]).square().mean().sqrt())
-        of_it = x if drawn is None else drawn
-        residual = float(measured.rows(torch.arange(len(of_it)) % COUNT).residual(of_it).mean())
-        rows.append([name, method, error, worst, residual, calls, seconds / COUNT])
-        print(*(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in rows[-1]), sep=" | ", flush=True)
-
-    for method, find in (("interpolation", interpolated), ("modes (POD)", lambda m: by_modes(states, m))):
-        x, seconds = _timed(lambda find=find: find(measured))
-        row(method, x, seconds, 0)
-    for count in (1, SAMPLES):
-        found, seconds = _timed(lambda count=count: reconstruct(
-            pipeline, measured.y, measured.physics, how=MomentMatching(3), samples=count, sigma=measured.sigma,
-            sampling=SAMPLING,
-        ))  # fmt: skip
-        title = "MomentMatching, 1 sample" if count == 1 else f"MomentMatching, mean of {count}, spectrum of each"
-        row(title, found.mean, seconds, count * found.calls, found.samples.flatten(0, 1))
-    return rows, found
+def _methods(one: Problem, states: Tensor) -> dict[str, Callable[[], list[object]]]:
+    """Figures of all that is tried; `states`: those of training."""
+    return {
+        "interpolation": partial(one.by, interpolated),
+        "modes (POD)": partial(one.by, partial(by_modes, states)),
+        "MomentMatching, a sample": partial(one.sampled, 1),
+        f"MomentMatching, mean of {SAMPLES}": partial(one.sampled, SAMPLES),
+    }
 
 
-def _timed(find: Callable[[], Tensor | Reconstruction]) -> tuple[Tensor | Reconstruction, float]:
+def _energies(one: Problem, others: Tensor) -> dict[tuple[str, str], Callable[[], list[float]]]:
+    """Energies by wavenumber of samples and of their mean; `others`: all held-out states."""
+    alone = {
+        ("none", "true"): lambda: one.shares(one.truth, others),
+        ("none", "the prior's samples"): lambda: one.shares(
+            one.pipeline.sample(COUNT * SAMPLES, sampling=SAMPLING), others
+        ),
+    }
+    of_it = {
+        (one.name, "samples"): lambda: one.shares(one.drawn[0].samples.flatten(0, 1), one.truth),
+        (one.name, f"mean of {SAMPLES}"): lambda: one.shares(one.drawn[0].mean, one.truth),
+    }
+    return (alone | of_it) if one.name == next(iter(PROBLEMS)) else of_it
+
+
+def _timed(find: Callable[[], T]) -> tuple[T, float]:
     began = time.perf_counter()
     return find(), time.perf_counter() - began

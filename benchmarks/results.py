@@ -1,9 +1,11 @@
 """How a benchmark's table gets onto its page in docs/results/: with command, hardware, versions and date."""
 
+import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +26,30 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(
         "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows_of_text
     )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of a table in a JSON file, by problem and method, their first two cells, so that none is found twice.
+
+    `again`: what the names of methods begin with that are found anew.
+    """
+
+    file: Path
+    rows: dict[tuple[str, str], list[object]]
+
+    @classmethod
+    def of(cls, file: Path, again: Sequence[str] = ()) -> "Kept":
+        """What was found before."""
+        rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        return cls(file, {(row[0], row[1]): row for row in rows if not row[1].startswith(tuple(again))})
+
+    def row(self, problem: str, method: str, find: Callable[[], list[object]]) -> list[object]:
+        """One of them, which is found now if it was not before; `find` makes its further cells."""
+        if (problem, method) not in self.rows:
+            self.rows[problem, method] = [problem, method, *find()]
+            self.file.write_text(json.dumps([*self.rows.values()]), encoding="utf-8")
+        return self.rows[problem, method]
 
 
 def hardware() -> str:

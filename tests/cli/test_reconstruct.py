@@ -10,28 +10,45 @@ from PIL import Image
 
 from anydit.cli import main, reconstruct
 from anydit.codecs import Normalize
-from anydit.data import Digits, SliceView
+from anydit.data import Digits, SliceView, View, VolumeView
 from anydit.data.volumes.medical import read_dicom
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
+from anydit.inverse.scan.kspace import spectra
 from anydit.model.dit import DiT, DiTConfig
 from tests.data.volumes.scans import AFFINE, dicom, nifti
 from tests.inverse.scan.test_files import image, write_fastmri
 from tests.inverse.scan.test_kspace import acquired
+from tests.inverse.scan.test_raw import header, lines, scanned, write_raw
 
 QUICK = ["--samples", "2", "--steps", "3", "--how", "Proximal", "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, with random weights, of axial slices of 16x16 at 2 mm with values from 0 to 200."""
-    folder = tmp_path_factory.mktemp("cli") / "slices"
-    affine = ((2.0, 0.0, 0.0, 0.0), (0.0, 1.5, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0))
-    view = SliceView(low=0, high=200, affine=affine, code=1, unit="mm")
-    model = DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), channels=1, size=(16, 16))
+AXES = ((2.0, 0.0, 0.0, 0.0), (0.0, 1.5, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0))
+EXACT = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001"]
+"""Whole k-space and hardly any noise: what comes out is what went in."""
+
+
+def untrained(folder: Path, size: tuple[int, ...], view: View) -> Path:
+    """A model with random weights of samples of that size with values from 0 to 200."""
+    model = DiTConfig(width=16, depth=1, heads=2, patch=(4,) * len(size), channels=1, size=size)
     config = PipelineConfig(model=model, codec=Normalize.to_unit(0, 200), view=view, sampling=Sampling(steps=2))
     Pipeline(config, DiT(model)).save(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of axial slices of 16x16, 2 x 1.5 mm."""
+    view = SliceView(low=0, high=200, affine=AXES, code=1, unit="mm")
+    return untrained(tmp_path_factory.mktemp("cli") / "slices", (16, 16), view)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of volumes of 16x12x8, 2 x 1.5 x 3 mm, larger than `body` along two axes."""
+    view = VolumeView(low=0, high=200, affine=AXES, code=1, unit="mm")
+    return untrained(tmp_path_factory.mktemp("cli") / "volumes", (16, 12, 8), view)
 
 
 def body(shape: tuple[int, ...] = (12, 7, 14)) -> np.ndarray:
@@ -66,7 +83,7 @@ def test_a_picture_and_an_array_are_the_same_image(run: Path, tmp_path: Path):
 def test_a_scan_comes_back_on_its_own_grid(slices: Path, tmp_path: Path):
     """Whole k-space and hardly any noise: what comes out is what went in, at the same places."""
     scan, out = nifti(tmp_path / "scan.nii.gz", body()), tmp_path / "recon.nii.gz"
-    words = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001", "--slices", "2", "5"]
+    words = [*EXACT, "--slices", "2", "5"]
     assert main(["reconstruct", str(slices), str(scan), *words, *QUICK, "--out", str(out)]) == 0
     mean, deviation = nibabel.load(out), nibabel.load(tmp_path / "recon-deviation.nii.gz")
     assert mean.shape == deviation.shape == (12, 4, 14), "slices follow each other along the scan's second axis"
@@ -86,7 +103,7 @@ def test_some_slices_into_a_folder_keep_their_places(slices: Path, tmp_path: Pat
     else:
         stored = (body((14, 12, 7)) / 2 + 512).round()
         scan = dicom(tmp_path / "in", stored, [1, 0, 0], [0, 1, 0], [0, 0, 3.0])
-    words = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001", "--slices", "2", "3"]
+    words = [*EXACT, "--slices", "2", "3"]
     out = tmp_path / "out"
     assert main(["reconstruct", str(slices), str(scan), *words, *QUICK, "--scale", "1", "--out", str(out)]) == 0
     mean, deviation = (nibabel.load(out / f"{name}.nii.gz") for name in ("mean", "deviation"))
@@ -123,6 +140,73 @@ def test_fastmri_s_k_space(slices: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert 0.2 * bright < np.asarray(found.dataobj).max() < 2 * bright, "in the numbers of the file"
 
 
+def test_raw_lines(slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Every other line and the middle, of an image as large as the model's in a readout twice as long."""
+    measured = sorted({*range(0, 16, 2), 7, 9})
+    file, out = write_raw(tmp_path / "raw.h5", lines(scanned(), measured), header()), tmp_path / "recon.nii.gz"
+    words = ["--measured", "--physics", "mri", "--samples", "2", "--steps", "3", "--device", "cpu"]
+    assert main(["reconstruct", str(slices), str(file), *words, "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "A share of 0.625 of k-space was measured" in printed
+    found = nibabel.load(out)
+    assert found.shape == (16, 16, 2) and np.allclose(found.header.get_zooms(), [3.0, 1.5, 4.5])
+    assert 0.3 < np.asarray(found.dataobj).max() / image(2, 16, 16).max().item() < 3, "in the numbers of the file"
+
+
+def test_a_volume_comes_back_on_its_own_grid(volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """All of k-space along three axes, of a scan that lies otherwise than the model's data."""
+    scan, out = nifti(tmp_path / "scan.nii.gz", body()), tmp_path / "recon.nii.gz"
+    assert main(["reconstruct", str(volumes), str(scan), *EXACT, *QUICK, "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 reconstructed" in printed and "(14, 12, 7) voxels are filled up with air" in printed
+    mean, deviation = nibabel.load(out), nibabel.load(tmp_path / "recon-deviation.nii.gz")
+    assert mean.shape == deviation.shape == body().shape
+    assert np.allclose(mean.affine, AFFINE) and np.allclose(deviation.affine, AFFINE)
+    np.testing.assert_allclose(np.asarray(mean.dataobj), body(), atol=2)
+    with Image.open(tmp_path / "recon.png") as sheet:
+        assert sheet.width > sheet.height, "all ways of one volume beside each other"
+
+
+def test_a_series_of_dicom_files_is_one_volume(volumes: Path, tmp_path: Path):
+    stored = (body((12, 14, 7)) / 2 + 512).round()  # slope 2, intercept -1024
+    folder = dicom(tmp_path / "in", stored, (1, 0, 0), (0, 1, 0), (0, 0, 3), PixelSpacing=[1.5, 2.0])
+    command = ["reconstruct", str(volumes), str(folder), *EXACT, *QUICK]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    before, after = (read_dicom(sorted((tmp_path / name).glob("*.dcm"))) for name in ("in", "out"))
+    assert np.allclose(before.affine, after.affine)
+    np.testing.assert_allclose(before.values, after.values, atol=3)
+
+
+def test_k_space_of_a_volume_by_moment_matching(volumes: Path, tmp_path: Path):
+    """Of two coils and most columns: what is written is what was scanned, in the numbers of the file."""
+    x = torch.from_numpy(body((16, 12, 8)))[None, None] * torch.tensor([0.6, 0.8j]).view(1, 2, 1, 1, 1)
+    y = spectra(x) * (torch.arange(8) != 1)
+    y = y + 0.1 * torch.randn(y.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)) * (y != 0)
+    np.save(tmp_path / "k.npy", y.numpy())
+    words = ["--physics", "mri", "--samples", "2", "--steps", "3", "--device", "cpu"]
+    assert main(["reconstruct", str(volumes), str(tmp_path / "k.npy"), *words, "--out", str(tmp_path / "o.npy")]) == 0
+    found = np.load(tmp_path / "o.npy")
+    assert found.shape == (1, 1, 16, 12, 8) and np.abs(found[0, 0] - body((16, 12, 8))).mean() < 10
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--physics", "ct"], "got CT of samples of size (16, 12, 8), expected ones with 2 axes"),
+        (
+            ["--physics", "mri", "--slices", "1"],
+            "slices: got [1], expected none: the model's samples are whole volumes",
+        ),
+    ],
+)
+def test_of_volumes_refused(
+    words: list[str], named: str, volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    scan, out = nifti(tmp_path / "scan.nii.gz", body()), tmp_path / "out.nii.gz"
+    assert main(["reconstruct", str(volumes), str(scan), *words, *QUICK, "--out", str(out)]) == 2
+    assert named in " ".join("".join(capsys.readouterr()).split()) and not out.exists()
+
+
 def test_real_and_imaginary_parts_a_mask_and_maps_of_a_person(
     slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -143,7 +227,7 @@ def test_into_a_folder_what_is_written_is_on_the_scale_of_what_came_in(slices: P
     """Of hardly any noise and all of k-space, an array comes out as it went in, and k-space in its own numbers."""
     x = body((16, 16, 3))[None, None, ..., 1]
     np.save(tmp_path / "x.npy", x / 50)
-    words = ["--physics", "mri", "--acceleration", "1", "--center", "1", "--sigma", "0.001", *QUICK]
+    words = [*EXACT, *QUICK]
     command = ["reconstruct", str(slices), str(tmp_path / "x.npy"), "--scale", "50", *words]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     np.testing.assert_allclose(np.load(tmp_path / "out" / "mean.npy"), x / 50, atol=0.04)

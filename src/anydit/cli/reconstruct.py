@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run", type=Path, help="a run's folder, or an exported one")
-    add("scan", type=Path, nargs="?", help="NIfTI, DICOM, image, array, fastMRI's .h5 (the run's held-out data)")
+    add("scan", type=Path, nargs="?", help="NIfTI, DICOM, image, array, .h5 of fastMRI or ISMRMRD (held-out data)")
     add("--physics", metavar="NAME", help=f"{', '.join(PHYSICS)}")
     add("--measured", action="store_true", help="the file holds a measurement; else an image that is to be measured")
     add(

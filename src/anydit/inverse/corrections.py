@@ -170,8 +170,9 @@ class PiGDM(Correction):
 class MomentMatching(Correction):
     """Posterior mean with the denoiser's own covariance (Rozet 2024, arXiv 2405.13712, algorithm 2).
 
-    Exact where data given xt are normal. One call a step, and a gradient for each of `iterations` of conjugate
-    gradients, which begin with 0, and one more.
+    Exact where data given xt are normal. One call a step, and a gradient for each of `iterations`, which are of
+    conjugate residuals. The paper's conjugate gradients make another norm least: where the covariance is wide and the
+    noise small, their first leave more unexplained than there was, by steps that are large where nothing was measured.
     """
 
     iterations: int = 3
@@ -182,32 +183,37 @@ class MomentMatching(Correction):
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         e, measured = estimated(setting, denoiser, xt, t, cond), setting.measured
 
-        def spread(v: Tensor) -> Tensor:
-            along = e.pull(measured.linear.A_adjoint(v))
-            return measured.sigma**2 * v + measured.physics.A(setting.seen(e.x0 + along) - e.seen)
+        def explained(v: Tensor) -> tuple[Tensor, Tensor]:
+            move = e.pull(measured.linear.A_adjoint(v))
+            return measured.sigma**2 * v + measured.physics.A(setting.seen(e.x0 + move) - e.seen), move
 
-        v = _conjugate_gradients(spread, measured.y - measured.physics.A(e.seen), self.iterations)
-        return Denoised(e.x0 + e.pull(measured.linear.A_adjoint(v)), e.variance)
+        off = measured.y - measured.physics.A(e.seen)
+        return Denoised(_conjugate_residuals(explained, off, e.x0, self.iterations), e.variance)
 
 
-def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """Solve product(v) = b for each sample by itself, from 0, until what is left is rounding.
+def _conjugate_residuals(
+    explained: Callable[[Tensor], tuple[Tensor, Tensor]], off: Tensor, x0: Tensor, iterations: int
+) -> Tensor:
+    """Move each sample of `x0` so as to explain what is `off`, as far as the iterations bring it (Eisenstat 1983).
 
-    A network's covariance is not quite symmetric, and steps can lead away: of all of them the best is taken.
+    `explained(v)`: what a move explains, and that move; both linear in `v`. None leaves more than the one before, even
+    where the covariance is not quite symmetric, as a network's is.
     """
-    v, rest, along = torch.zeros_like(b), b, b
-    size = whole = least = _dot(b, b)
-    best = v
+    floor, before = 1e-10 * _dot(off, off), list[tuple[Tensor, Tensor]]()
     for _ in range(iterations):
-        image = product(along)
-        curved = _dot(along, image)
-        going = (size > 1e-10 * whole) & (curved > 0)
-        step = per_sample(torch.where(going, size / curved, 0), b)
-        v, rest = v + step * along, rest - step * image
-        size, before = _dot(rest, rest), size
-        best, least = torch.where(per_sample(size < least, b), v, best), torch.minimum(size, least)
-        along = rest + per_sample(torch.where(going, size / before, 0), b) * along
-    return best
+        part, move = explained(off)
+        whole = _dot(part, part)
+        for other, its_move in before:
+            shared = _dot(other, part)
+            part, move = part - per_sample(shared, part) * other, move - per_sample(shared, move) * its_move
+        size = _dot(part, part)
+        rounding = (_dot(off, off) <= floor) | (size <= 1e-10 * whole)
+        shrink = torch.where(rounding, torch.inf, size).rsqrt()
+        part, move = per_sample(shrink, part) * part, per_sample(shrink, move) * move
+        step = _dot(part, off)
+        off, x0 = off - per_sample(step, off) * part, x0 + per_sample(step, x0) * move
+        before.append((part, move))
+    return x0
 
 
 def _dot(a: Tensor, b: Tensor) -> Float[Tensor, " b"]:

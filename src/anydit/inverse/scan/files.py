@@ -1,9 +1,7 @@
-"""What there is to reconstruct, as files have it: scans, pictures and arrays, and k-space in fastMRI's layout."""
+"""What there is to reconstruct, as files have it: scans, pictures and arrays; k-space in HDF5 is read by hdf5.py."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +11,8 @@ from torch import Tensor
 
 from anydit.data.outside import Unreadable
 from anydit.data.volumes.medical import DICOM, NIFTI, Scan, read_dicom, read_nifti, series_in
-from anydit.inverse.scan.kspace import KSpace, measured_of
+from anydit.inverse.scan.hdf5 import read_hdf5
+from anydit.inverse.scan.kspace import KSpace, kspace
 
 PICTURES, HDF5, NUMPY = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"), (".h5", ".hdf5"), ".npy"
 
@@ -59,14 +58,12 @@ def read(path: Path, axes: int) -> Series | Picture | Array | KSpace:
         if suffix in PICTURES:
             return Picture(_picture(path))
         if suffix in HDF5:
-            return fastmri(path, axes)
+            return read_hdf5(path, axes)
         if suffix == NUMPY:
             return _numpy(path, axes)
     except (Unreadable, OSError) as error:
         raise ValueError(f"scan: got {path}, which cannot be read: {error}") from None
-    kinds = (
-        f"{', '.join(NIFTI)}, a folder of DICOM slices, {NUMPY}, {', '.join(HDF5)} (fastMRI's k-space), {PICTURES[0]}"
-    )
+    kinds = f"{', '.join(NIFTI)}, a folder of DICOM slices, {NUMPY}, {', '.join(HDF5)} (k-space), {PICTURES[0]}"
     raise ValueError(f"scan: got {path}, expected one of: {kinds}")
 
 
@@ -84,89 +81,6 @@ def array(path: Path, field: str) -> Shaped[np.ndarray, "..."]:
     if values.dtype.kind not in "biufc":
         raise ValueError(f"{field}: got values of {values.dtype} in {path}, expected numbers")
     return values
-
-
-def kspace(
-    y: Tensor, axes: int, mask: Tensor | None = None, truth: Tensor | None = None,
-    spacing: tuple[float, ...] | None = None,
-) -> KSpace:  # fmt: skip
-    """Complex numbers `[n (coils) *space]` or `[*space]` as k-space; the mask is given, or its zeros tell it.
-
-    Raises:
-        ValueError: another number of axes, values that are not finite, or a mask that measures nothing, is of another
-            size, or leaves out what was measured.
-    """
-    if not axes <= y.ndim <= axes + 2:
-        size = ", ".join("dhw"[-axes:])
-        raise ValueError(f"k-space: got shape {tuple(y.shape)}, expected [n, coils, {size}], [n, {size}] or [{size}]")
-    if not bool(torch.view_as_real(y.resolve_conj()).isfinite().all()):
-        raise ValueError("k-space: got NaN or infinity, expected finite values")
-    y = y.reshape(-1, y.shape[-axes - 1] if y.ndim == axes + 2 else 1, *y.shape[-axes:]).to(torch.complex64)
-    found = measured_of(y)
-    if mask is not None:
-        mask = checked_mask(mask, tuple(y.shape[2:]))
-        found, y = mask, y * mask
-        measured_of(y)
-    return KSpace(y, found, truth, spacing)
-
-
-def checked_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A mask of places, or of columns, for k-space of a size.
-
-    Raises:
-        ValueError: it is of another size, or measures nothing.
-    """
-    mask = mask != 0
-    if tuple(mask.shape) not in (size, size[-1:]):
-        raise ValueError(f"mask: got shape {tuple(mask.shape)}, expected {size}, or {size[-1:]} for columns")
-    if not bool(mask.any()):
-        raise ValueError("mask: got one that measures nothing, expected that it is not 0 somewhere")
-    return mask.expand(size)
-
-
-def fastmri(path: Path, axes: int = 2) -> KSpace:
-    """k-space in the layout of fastMRI (Zbontar 2018, arXiv 1811.08839).
-
-    `kspace`, `[slices, (coils,) h, w]`; where the file has them also `mask`, of columns, `reconstruction_esc` or
-    `reconstruction_rss`, and `ismrmrd_header`, which tells the spacing.
-
-    Raises:
-        ValueError: the file is of another layout.
-    """
-    try:
-        import h5py
-    except ImportError:
-        raise ValueError("scan: HDF5 files need h5py, which is missing; pip install 'anydit[fields]'") from None
-    with h5py.File(path, "r") as file:
-        content: Any = file
-        if "kspace" not in content:
-            have = ", ".join(content) or "nothing"
-            ismrmrd = "; ISMRMRD's own files are not read: convert them" if "dataset" in content else ""
-            raise ValueError(f"scan: got {path} with {have}, expected kspace, as fastMRI's files have{ismrmrd}")
-        y = np.asarray(content["kspace"])
-        if y.dtype.kind != "c":
-            raise ValueError(f"kspace: got {y.dtype} in {path}, expected complex numbers")
-        mask = torch.from_numpy(np.asarray(content["mask"]).astype(bool)) if "mask" in content else None
-        shown = next((n for n in ("reconstruction_rss", "reconstruction_esc") if n in content), None)
-        truth = torch.from_numpy(np.asarray(content[shown], np.float32))[:, None] if shown else None
-        header = bytes(content["ismrmrd_header"][()]).decode(errors="replace") if "ismrmrd_header" in content else ""
-    return kspace(torch.from_numpy(y), axes, mask, truth, _spacing(header))
-
-
-def _spacing(header: str) -> tuple[float, ...] | None:
-    """From pixel to pixel along h, w and slices in mm, as an ISMRMRD header tells of the space that is encoded."""
-    found = re.search(r"<encodedSpace>(.*?)</encodedSpace>", header, re.DOTALL)
-    if found is None:
-        return None
-    numbers = dict[str, float]()
-    for block in ("matrixSize", "fieldOfView_mm"):
-        inner = re.search(rf"<{block}>(.*?)</{block}>", found[1], re.DOTALL)
-        for axis in "xyz":
-            value = re.search(rf"<{axis}>\s*([0-9.eE+-]+)\s*</{axis}>", inner[1]) if inner else None
-            numbers[block + axis] = float(value[1]) if value else 0.0
-    if min(numbers.values()) <= 0:
-        return None
-    return tuple(numbers["fieldOfView_mm" + axis] / numbers["matrixSize" + axis] for axis in "xyz")
 
 
 def _numpy(path: Path, axes: int) -> Array | KSpace:

@@ -78,8 +78,11 @@ class Grid:
             lines.append(f"brought from {before} to {after} mm and back")
         there = self._placed(scan).values.shape[2:]
         plane = there if self.across is None else plane_of(there, self.across)
-        if plane != self.size:
-            lines.append(f"of {plane} voxels the middle {self.size} are reconstructed")
+        shown = tuple(min(n, m) for n, m in zip(plane, self.size, strict=True))
+        if shown != plane:
+            lines.append(f"of {plane} voxels the middle {shown} are reconstructed")
+        if shown != self.size:
+            lines.append(f"{shown} voxels are filled up with air to the model's {self.size}")
         return "; ".join(lines)
 
     def _turned(self, scan: Scan) -> tuple[Scan, tuple[float, ...] | None]:

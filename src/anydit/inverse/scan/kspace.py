@@ -1,7 +1,7 @@
 """k-space as scanners give it: which of it is measured, what its coils see, how noisy and how bright it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import deepinv
 import torch
@@ -29,12 +29,14 @@ class KSpace:
     """Centred k-space of `n` slices or volumes, 0 where `mask` says that nothing was measured, and what is known of it.
 
     `truth`: the image in the file, if any. `spacing`: from pixel to pixel along each axis in mm, if the file says it.
+    `noise`: its deviation in real and imaginary parts, if it was measured.
     """
 
     y: Complex[Tensor, "n coils *space"]
     mask: Bool[Tensor, "*space"]
     truth: Float[Tensor, "n 1 *smaller"] | None = None
     spacing: tuple[float, ...] | None = None
+    noise: float | None = None
 
     @property
     def whole(self) -> bool:
@@ -48,6 +50,44 @@ class KSpace:
                 return False
             inner = inner.narrow(axis, first, length)
         return bool(inner.all())
+
+
+def kspace(
+    y: Tensor, axes: int, mask: Tensor | None = None, truth: Tensor | None = None,
+    spacing: tuple[float, ...] | None = None,
+) -> KSpace:  # fmt: skip
+    """Complex numbers `[n (coils) *space]` or `[*space]` as k-space; the mask is given, or its zeros tell it.
+
+    Raises:
+        ValueError: another number of axes, values that are not finite, or a mask that measures nothing, is of another
+            size, or leaves out what was measured.
+    """
+    if not axes <= y.ndim <= axes + 2:
+        size = ", ".join("dhw"[-axes:])
+        raise ValueError(f"k-space: got shape {tuple(y.shape)}, expected [n, coils, {size}], [n, {size}] or [{size}]")
+    if not bool(torch.view_as_real(y.resolve_conj()).isfinite().all()):
+        raise ValueError("k-space: got NaN or infinity, expected finite values")
+    y = y.reshape(-1, y.shape[-axes - 1] if y.ndim == axes + 2 else 1, *y.shape[-axes:]).to(torch.complex64)
+    found = measured_of(y)
+    if mask is not None:
+        mask = checked_mask(mask, tuple(y.shape[2:]))
+        found, y = mask, y * mask
+        measured_of(y)
+    return KSpace(y, found, truth, spacing)
+
+
+def checked_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A mask of places, or of columns, for k-space of a size.
+
+    Raises:
+        ValueError: it is of another size, or measures nothing.
+    """
+    mask = mask != 0
+    if tuple(mask.shape) not in (size, size[-1:]):
+        raise ValueError(f"mask: got shape {tuple(mask.shape)}, expected {size}, or {size[-1:]} for columns")
+    if not bool(mask.any()):
+        raise ValueError("mask: got one that measures nothing, expected that it is not 0 somewhere")
+    return mask.expand(size)
 
 
 def measured_of(y: Complex[Tensor, "n coils *space"]) -> Bool[Tensor, "*space"]:
@@ -99,14 +139,14 @@ def narrowed(k: KSpace, size: Sequence[int]) -> KSpace:
     for axis, n in enumerate(inner):
         mask = mask.narrow(axis, 0, n) if n < mask.shape[axis] else mask
     y = spectra(middle(images(k.y), inner)) * mask
-    return KSpace(y, mask, k.truth, k.spacing)
+    return replace(k, y=y, mask=mask)
 
 
 def undersampled(k: KSpace, operator: MRI) -> KSpace:
     """Whole k-space as the operator would have measured it."""
     columns = random_columns(k.mask.shape[-1], operator.acceleration, operator.center, operator.seed)
     mask = k.mask & columns
-    return KSpace(k.y * mask, mask, k.truth, k.spacing)
+    return replace(k, y=k.y * mask, mask=mask)
 
 
 def maps_of(k: KSpace) -> Complex[Tensor, "n coils *space"]:
@@ -157,10 +197,12 @@ def _reach(mask: Bool[Tensor, "*space"], axis: int) -> int:
 
 
 def noise_of(k: KSpace) -> float:
-    """The deviation of the noise in real and imaginary parts, from the outermost frequencies that are measured.
+    """The deviation of the noise in real and imaginary parts, from the outermost frequencies if it was not measured.
 
     The median of magnitudes there, as a normal distribution has it: what is left of the image makes it no smaller.
     """
+    if k.noise is not None:
+        return k.noise
     outer = torch.zeros_like(k.mask)
     for axis, n in enumerate(k.mask.shape):
         edge = max(1, round(OUTER * n / 2))

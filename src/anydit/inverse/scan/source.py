@@ -16,7 +16,7 @@ from anydit.inverse.reconstruct import data_shape
 from anydit.inverse.scan import files
 from anydit.inverse.scan.files import Array, Picture, Series
 from anydit.inverse.scan.grid import Grid, cut
-from anydit.inverse.scan.kspace import KSpace
+from anydit.inverse.scan.kspace import KSpace, checked_mask, kspace
 from anydit.inverse.scan.task import Task, of_kspace, of_measurements, of_samples
 from anydit.inverse.scan.written import Origin
 
@@ -110,8 +110,9 @@ def _scan(
 def _kspace(pipeline: Pipeline, source: Source, operator: Operator, k: KSpace) -> tuple[Task, Origin]:
     """k-space with the mask, the maps and of the slices that a person names."""
     if source.mask is not None:
-        mask = files.checked_mask(torch.from_numpy(files.array(source.mask, "mask")), tuple(k.mask.shape))
-        k = files.kspace(k.y, k.mask.ndim, mask, k.truth, k.spacing)
+        mask = checked_mask(torch.from_numpy(files.array(source.mask, "mask")), tuple(k.mask.shape))
+        there = kspace(k.y, k.mask.ndim, mask)
+        k = replace(k, y=there.y, mask=there.mask)
     rows, maps = _rows(source, len(k.y)), None
     truth = k.truth[rows] if k.truth is not None and len(k.truth) == len(k.y) else None
     if source.coil_maps is not None:
@@ -121,7 +122,7 @@ def _kspace(pipeline: Pipeline, source: Source, operator: Operator, k: KSpace) -
         maps = torch.from_numpy(values.astype(np.complex64))
         maps = maps[None] if maps.ndim == k.y.ndim - 1 else maps
         maps = maps[rows] if len(maps) == len(k.y) else maps
-    k = KSpace(k.y[rows], k.mask, truth, k.spacing)
+    k = replace(k, y=k.y[rows], truth=truth)
     task = of_kspace(pipeline, k, operator, source.sigma, source.scale, maps)
     return task, Origin(spacing=k.spacing, scale=task.scale, black=task.black)
 
@@ -142,4 +143,4 @@ def _as_kspace(x: Tensor, axes: int) -> KSpace:
         raise ValueError(
             f"scan: got real numbers of shape {tuple(x.shape)}, expected complex ones, or [n, 2, ...] with both parts"
         )
-    return files.kspace(torch.complex(x[:, 0].contiguous(), x[:, 1].contiguous()), axes)
+    return kspace(torch.complex(x[:, 0].contiguous(), x[:, 1].contiguous()), axes)

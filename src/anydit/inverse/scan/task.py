@@ -154,7 +154,8 @@ def of_kspace(
     unit = scale / (high - low)
     if sigma is None:
         sigma = max(ks.noise_of(k) * unit, LEAST_NOISE * white / (high - low))
-        notes.append(f"noise of deviation {sigma:.3g}, from the outermost frequencies")
+        whence = "as it was measured" if k.noise is not None else "from the outermost frequencies"
+        notes.append(f"noise of deviation {sigma:.3g}, {whence}")
     noise, jobs = deepinv.physics.GaussianNoise(sigma), list[Job]()
     for i in range(len(k.y)):
         own = None if maps is None else maps[min(i, len(maps) - 1)]
