@@ -128,7 +128,7 @@ def on_paper(step_seconds: float, batch: int) -> str:
     head = ["GPUs", "exchange", "ms of it", "ms a step", "of one GPU's efficiency", "images a second"]
     return (
         f"On paper: DiT-XL/2, {batch} images on each GPU, {1000 * step_seconds:g} ms a step on one (given, not "
-        f"measured here), {gradient / 2**30:.2f} GiB of gradients in float32, copies of the whole model. In machines of "
+        f"measured here), {gradient / 2**30:.2f} GiB of gradients in float32, whole copies. Within machines of "
         f"{IN_A_MACHINE} GPUs {INSIDE / 1e9:g} GB/s, between them {PARALLEL_LINKS / 1e9:g} GB/s a GPU, both at their "
         "whole rate; no time for latency, slow members or reading data. Hidden is what fits into the backward pass, "
         "three fifths of a step.\n\n" + table(head, rows)
