@@ -212,8 +212,8 @@ def drawn(name: str, panels: Mapping[str, Mapping[str, Points]], over: str, scal
         for label, curve in curves.items():
             axes.plot(*zip(*[point for point in curve if point[1] < SHOWN], strict=True), marker=".", label=label)
         axes.set(xlabel=over, title=title, yscale="log", xscale=scale)
-        axes.yaxis.set_major_formatter("{x:.2f}")
-        axes.yaxis.set_minor_formatter("{x:.2f}")
+        axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.yaxis.set_minor_formatter("{x:.3g}")
         axes.grid(visible=True, which="both", linewidth=0.3)
     row[0][0].set_ylabel("held-out loss")
     row[0][0].legend()
