@@ -51,7 +51,7 @@ states, each weighted by its energy: what is best of all that is linear."""
 
 BY_WAVENUMBER = """\
 The energy by wavenumber, as a share of that of the true states; of these and of the prior's own samples, which know of
-no measurement, as a share of that of all held-out states:"""
+no measurement, as a share of that of all held-out states. What samples lack of small eddies, the prior's lack, too:"""
 
 SURENESS = "How often the truth lies in intervals of so many percent:"
 
