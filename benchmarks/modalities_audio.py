@@ -23,8 +23,8 @@ from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
 from anydit.recipes.audio import spoken_digits, spoken_digits_gpu, spoken_digits_text, spoken_digits_wave
 
-SAMPLES = 840
-"""Words that are drawn, two for each held-out one."""
+SAMPLES = 420
+"""Words that are drawn, one for each held-out one."""
 
 DATA, NOISE = "spoken digits, 0.64 s at 8 kHz", "noise with the mean spectrum"
 CPU = torch.device("cpu")

@@ -23,14 +23,19 @@ from anydit.diffusion.samplers import Euler
 from anydit.diffusion.times import Discrete
 from anydit.evaluate.distances import crps
 from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.own import own
 from anydit.evaluate.own.fields import axes_of, spectrum
 from anydit.evaluate.own.forecast import forecast
+from anydit.evaluate.sets import opened, spread
 from anydit.inference.config import Sampling
 from anydit.recipes.fields import flow, flow_fine, flow_forecast, flow_gpu
 from anydit.train.recipe import Recipe
 
 LEADS, STARTS, MEMBERS = 20, 32, 4
 """States ahead, forecasts that begin at different times, and members of each ensemble."""
+
+STATES, DRAWN = 512, ("spectrum", "divergence", "vorticity")
+"""States that are drawn at a Reynolds number, and what is told of them."""
 
 ABOUT = (
     f"The flow's forecast, of {STARTS} starts and {MEMBERS} members; errors are in deviations of the velocity.\n"
@@ -45,17 +50,16 @@ def deterministic(recipe: Recipe) -> Recipe:
     return replace(recipe, train=once, sampling=Sampling(sampler=Euler(), steps=1))
 
 
-def drawn(done: Trained) -> list[object]:
-    """States at a Reynolds number: the spectrum, beside that of white noise with the data's mean and deviation."""
-    figure = evaluate(done.pipeline, done.recipe.data).figures["spectrum"]
-    train_, view = done.recipe.data.open("train"), done.pipeline.config.view
-    assert isinstance(view, FieldView)
-    x = train_.read(torch.arange(0, len(train_), 4)).x
-    scale = x.transpose(0, 1).flatten(1).std(1)
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * scale[:, None, None]
-    both = [spectrum(some, axes_of(view, 2), scale) for some in (noise, x)]
-    worst = float((both[0].energy / both[1].energy - 1)[: both[1].half].abs().max())
-    return _row(done, "spectrum, worst error", figure.samples, figure.floor, worst, "white noise of its deviation")
+def drawn(done: Trained) -> list[list[object]]:
+    """States at a Reynolds number, beside white noise with the deviation of each velocity."""
+    figures = evaluate(done.pipeline, done.recipe.data, samples=STATES).figures
+    sets = opened(done.pipeline, done.recipe.data, STATES)
+    x = sets.read_train(spread(len(sets.train), STATES))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * _scale(x)
+    trivial = own(sets.view, noise, sets).figures
+    which = "white noise of its deviation"
+    return [_row(done, f.title, f.samples, f.floor, trivial[name].samples, which)
+            for name, f in ((name, figures[name]) for name in DRAWN)]  # fmt: skip
 
 
 def finer(done: Trained) -> list[object]:
@@ -130,7 +134,7 @@ def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
 
 def of_flow(_: bool, runs: Path) -> tuple[list[list[object]], str]:
     """States at a Reynolds number."""
-    return [drawn(trained(flow(), runs / "flow"))], ""
+    return drawn(trained(flow(), runs / "flow")), ""
 
 
 def of_fine(_: bool, runs: Path) -> tuple[list[list[object]], str]:

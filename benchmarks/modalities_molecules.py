@@ -17,7 +17,7 @@ from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened, spread
 from anydit.recipes.molecules import small_molecules, small_molecules_gpu
 
-SAMPLES, SHOWN = 1000, 40
+SAMPLES, SHOWN = 300, 40
 """Molecules that are drawn; those on the picture, beside real ones of the same composition."""
 
 ROWS = ("valid", "stable_atoms", "bonds", "novel")
