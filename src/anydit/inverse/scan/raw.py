@@ -135,7 +135,7 @@ def _content(path: Path, group: str) -> tuple[Any, list[Any]]:
             raise ValueError(f"xml: got {path} without a header, which ISMRMRD's files have") from None
         except (ValueError, TypeError, SyntaxError) as error:
             raise ValueError(f"xml: got a header in {path} that cannot be read: {error}") from None
-        return header, [file.read_acquisition(i) for i in range(file.number_of_acquisitions())]
+        return header, [file.read_acquisition(i) for i in range(int(file.number_of_acquisitions() or 0))]
 
 
 def _checked(lines: list[Any]) -> list[Any]:
