@@ -157,7 +157,8 @@ def main() -> None:
         ways[name] = list(some), found
     about = (
         "Two blocks, in float32; unless said otherwise 256 tokens, width 128, 4 samples (1 for tokens). By the law a "
-        f"step takes as long as its operations, from the first row on. Fastest product: {ceiling / 1e9:.0f} GFLOP/s."
+        "step takes as its operations say, from the first row on, in which small products do not fill the processor. "
+        f"Fastest product: {ceiling / 1e9:.0f} GFLOP/s."
     )
     gpu = "-gpu" if device.type == "cuda" else ""
     picture = plot(ways, PAGES / f"cost{gpu}.png")
