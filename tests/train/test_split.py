@@ -39,7 +39,7 @@ def test_a_model_in_parts_learns_the_same(parts: Path, whole: Path):
     found = newest(parts / "checkpoints")
     assert found is not None
     assert {file.name for file in found.folder.glob("*.safetensors")} == {
-        f"{group}-{n}-of-2.safetensors" for group in ("model", "ema", "optimizer") for n in (1, 2)
+        f"{group}-{n}-of-2.safetensors" for group in ("model", "ema", "optimizer", "norms") for n in (1, 2)
     }
     own = DiT(train(tiny(), whole, "cpu", silent).config.model).state_dict()
     for group in ("model", "ema"):
