@@ -14,8 +14,6 @@ from tests.train.tiny import tiny_with
 
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.timeout(180)  # each profile looks for the largest sizes that fit, which takes seconds
-
 
 def small():
     recipe = replace(digits(), train=tiny_with(batch=4).train)

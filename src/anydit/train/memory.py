@@ -35,8 +35,8 @@ CLEAR = 4
 ROUGH_BYTES = 60
 """Of activations for each token, block and unit of width; that of a step in float32 is 40 to 60."""
 
-TRIES, NEAR = 5, 0.97
-"""How often a largest size is looked for, and how near it is near enough."""
+TRIES, NEAR, FURTHER = 5, 0.97, 16
+"""How often a largest size is looked for, how near it is near enough, and how many times a size the next may be."""
 
 MARGIN = 0.9
 """The share of the free memory that is planned with, because of what is not counted."""
@@ -198,6 +198,7 @@ def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
     of_a, of_b, best = need(a), need(b), 0
     for _ in range(TRIES):
         c = max(1, int(b + (free - of_b) * (b - a) / max(1, of_b - of_a)))
+        c = min(c, FURTHER * max(a, b))  # where weights are nearly all of it, a line says nothing of what is far away
         of_c = need(c)
         if of_c <= free:
             best = max(best, c)
