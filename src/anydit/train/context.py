@@ -5,6 +5,7 @@ and values of the other processes' heads away, and gets those of its own heads f
 same way back. Of a block's work and memory each process has its part, and the result is the same to rounding.
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def check_context(model: DiTConfig, mesh: Mesh) -> None:
     if model.heads % count:
         raise ValueError(f"{name}: got {count}, expected a divisor of heads {model.heads}")
     if model.size is not None:
-        _each(torch.Size(model.grid).numel(), count)
+        _each(prod(model.grid), count)
 
 
 def share_tokens(model: DiT, processes: Processes) -> None:

@@ -21,7 +21,7 @@ from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
-from anydit.model.flops import TEXT_TOKENS
+from anydit.model.flops import TEXT_TOKENS, cost
 from anydit.tensors import Batch, Tokens
 from anydit.train.config import TrainConfig
 from anydit.train.recompute import recompute
@@ -211,8 +211,7 @@ def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
 def _rough(step: Step) -> int:
     model, train = step.model, step.train
     tokens = train.batch // train.accumulate * prod(model.grid)
-    with torch.device("meta"):
-        weights = sum(p.nbytes for p in DiT(model).parameters())
+    weights = 4 * cost(model).parameters
     return (2 + BESIDE) * weights + tokens * model.depth * model.width * ROUGH_BYTES
 
 
