@@ -135,14 +135,8 @@ def of_kspace(
     shape = data_shape(pipeline)
     check_complex(shape)
     _check_maps(maps, k)
-    k, notes = ks.narrowed(k, shape[1:]), list[str]()
-    truth = k.truth if k.truth is not None and k.truth.shape[2:] == shape[1:] else None
-    if k.whole and operator.acceleration > 1:
-        truth = ks.middle(ks.together(k.y), shape[1:])
-        k = ks.undersampled(k, operator)
-        notes.append(f"k-space is whole: a share of {_measured(k):.3g} of it is used, the whole is the truth")
-    elif not k.whole:
-        notes.append(f"a share of {_measured(k):.3g} of k-space was measured; the acceleration has no part in it")
+    k, truth, note = _used(ks.narrowed(k, shape[1:]), operator, shape[1:])
+    notes = [note]
     alone = maps is None and shape[0] == 2 and k.y.shape[1] == 1
     maps = None if alone else _coils(k, maps, real=shape[0] == 1)
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
@@ -165,6 +159,18 @@ def of_kspace(
             y = y + physics.A(torch.full((1, *shape), (black - low) / (high - low), device=pipeline.device)).cpu()
         jobs.append(Job(y, physics, None if truth is None or shape[0] != 1 else black + scale * truth[i : i + 1]))
     return Task(jobs, sigma, scale, black, tuple(notes))
+
+
+def _used(k: KSpace, operator: MRI, size: tuple[int, ...]) -> tuple[KSpace, Tensor | None, str]:
+    """What of k-space is used, the truth of that size if it is known, and a sentence on it."""
+    truth = k.truth if k.truth is not None and k.truth.shape[2:] == size else None
+    if k.whole and operator.acceleration > 1:
+        truth = ks.middle(ks.together(k.y), size)
+        k = ks.undersampled(k, operator)
+        return k, truth, f"k-space is whole: a share of {_measured(k):.3g} of it is used, the whole is the truth"
+    if not k.whole:
+        return k, truth, f"a share of {_measured(k):.3g} of k-space was measured; the acceleration has no part in it"
+    return k, truth, "k-space is whole, and all of it is used"
 
 
 def _coils(
