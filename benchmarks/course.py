@@ -21,9 +21,9 @@ from anydit.tensors import Batch
 from anydit.train.base import Site
 from anydit.train.config import TrainConfig
 from anydit.train.diffusion import DiffusionWork
+from anydit.train.draws import Draws
 from anydit.train.optim import LinearDecay
 from anydit.train.recipe import Recipe
-from anydit.train.step import Draws
 
 CPU = torch.device("cpu")
 

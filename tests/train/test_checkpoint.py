@@ -1,5 +1,6 @@
 """The checkpoint protocol: a crash leaves a whole checkpoint, damage is found (T4, T8). Any moment: test_disk.py."""
 
+import errno
 import json
 import os
 import signal
@@ -68,6 +69,30 @@ def _no_manifest(folder: Path) -> None:
 
 def _garbled_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_text("[]", encoding="utf-8")
+
+
+@pytest.mark.fault("T8")
+def test_what_the_disk_cannot_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real, said = checkpoint.sha256, list[str]()
+
+    def failing(path: Path) -> str:
+        if path.parent.name == "step-000000002":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "sha256", failing)
+    for step in (1, 2):
+        _save(tmp_path, step, keep=5)
+    found = newest(tmp_path, said.append)
+    assert found is not None and found.step == 1
+    assert "step-000000002 is damaged (model.safetensors cannot be read: Input/output error)" in said[0]
+
+
+def test_later_ones_are_removed_when_a_run_goes_back(tmp_path: Path):
+    for step in (1, 2, 3):
+        _save(tmp_path, step, keep=5)
+    checkpoint.forget(tmp_path, after=1)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step-000000001"]
 
 
 @pytest.mark.fault("T8")

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,18 @@ from anydit.train.critic import CriticConfig
 from anydit.train.log import read
 from anydit.train.loop import train
 from anydit.train.parallel import ALONE, Processes
-from tests.train.tiny import IN_STEP, KILL_IN_STEP, command, ends_as, losses, silent, state_hash, steps_taken, tiny
+from tests.train.tiny import (
+    IN_STEP,
+    KILL_IN_STEP,
+    command,
+    ends_as,
+    losses,
+    silent,
+    state_hash,
+    steps_taken,
+    tiny,
+    tiny_beside,
+)
 from tests.train.tiny_codec import tiny_codec
 from tests.train.together import run_together, start_together
 
@@ -53,6 +65,19 @@ def off(out: Path, other: Path) -> float:
 
 def test_a_curve_does_not_depend_on_how_many_make_it(pair: Path, whole: Path):
     assert 0 < off(pair, whole) < 1e-5
+
+
+def test_a_condition_that_is_never_dropped_has_a_null_that_nothing_waits_for(tmp_path: Path):
+    """No step uses it, so that it has no gradient to exchange; three steps, since the second was the one to fail."""
+    file, x = tmp_path / "pairs.npz", np.random.default_rng(0).normal(size=(40, 1, 8, 8)).astype(np.float32)
+    np.savez(file, x=x, near=2 * x)
+    flags = ["--data.path", str(file), "--train.steps", "3"]
+    codes, printed = run_together(tmp_path / "two", 2, *flags, recipe="tiny_beside")
+    assert codes == [0, 0], printed
+    recipe = tiny_beside()
+    data, steps = replace(recipe.data, path=file), replace(recipe.train, steps=3)
+    train(replace(recipe, data=data, train=steps), tmp_path / "one", "cpu", silent)
+    assert off(tmp_path / "two", tmp_path / "one") < 1e-5
 
 
 def test_a_part_of_a_batch_at_a_time_gives_the_same(pair: Path, tmp_path: Path):

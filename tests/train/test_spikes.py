@@ -12,7 +12,7 @@ from anydit.train.guards import Norms, SkipCounter, Spiked, Spikes
 from anydit.train.log import read
 from anydit.train.loop import train
 from anydit.train.step import TrainStep
-from tests.train.spiking import SPIKES, ids_of, spiking
+from tests.train.spiking import SPIKES, ids_of, of_batches, spiking
 from tests.train.tiny import KILL_IN_STEP, ends_as, losses, silent, state_hash, tiny_with
 from tests.train.together import run_together
 
@@ -21,6 +21,17 @@ NARROW = Spikes(window=4)
 
 BAD = range(9, 14)
 """Batches that make gradients a million times as large, in some of the tests."""
+
+SLOW = """
+import time
+from anydit.train import checkpoint
+real = checkpoint.save
+def save(root, step, *others):
+    time.sleep(2 * (step == {step}))
+    return real(root, step, *others)
+checkpoint.save = save
+"""
+"""Code that lets a checkpoint take its time; a process runs it first."""
 
 FLAGS = ("--train.steps", "16", "--train.spikes.window", "4")
 
@@ -108,6 +119,30 @@ def test_two_processes_go_back_together(gone_back: Path, tmp_path: Path):
     both, one = read(tmp_path / "log.jsonl"), read(gone_back / "log.jsonl")
     assert [e["ids"] for e in both] == [e["ids"] for e in one]
     assert [e["loss"] for e in both] == pytest.approx([e["loss"] for e in one], rel=1e-5)
+
+
+@pytest.mark.fault("T14")
+def test_two_processes_go_back_to_the_same_step_however_long_it_takes_to_write(tmp_path: Path):
+    """The checkpoint is written by the first alone; the other waits for it to be in its place."""
+    flags = ["--train.steps", "14", "--train.spikes.window", "4", "--train.spikes.limit", "3"]
+    spikes, slow = SPIKES.format(when="of_batches(8, 9, 10)"), SLOW.format(step=8)
+    codes, printed = run_together(tmp_path, 2, *flags, before=spikes, own={0: slow})
+    assert codes == [0, 0] and "Going back to step 8" in printed[0], printed
+    assert [e["ids"] for e in read(tmp_path / "log.jsonl")[8:]] == [ids_of(batch) for batch in range(11, 17)]
+
+
+@pytest.mark.fault("T14")
+def test_what_was_saved_after_the_step_that_it_goes_back_to_is_gone(tmp_path: Path, spiked):
+    """Else the next start would take up the run that led to the spikes."""
+    spiked(of_batches(*BAD))
+    kept = list[list[str]]()
+
+    def note(said: str) -> None:
+        if said.startswith("Going back to step 8"):
+            kept.append(sorted(folder.name[-2:] for folder in (tmp_path / "checkpoints").iterdir()))
+
+    train(tiny_with(steps=15, spikes=NARROW, save_every=2, keep=5), tmp_path, "cpu", note)
+    assert kept == [["04", "06", "08"]]
 
 
 @pytest.mark.fault("T14")

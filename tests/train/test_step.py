@@ -19,10 +19,11 @@ from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.model.dit import DiT
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.tensors import Batch, Tokens, select
+from anydit.train.draws import Draws
 from anydit.train.ema import EMA
 from anydit.train.optim import AdamW, Constant, CosineDecay, LinearDecay
 from anydit.train.recipe import TrainConfig
-from anydit.train.step import Draws, TrainStep
+from anydit.train.step import TrainStep
 from tests.train.tiny import tiny_with
 
 DRAWS = Draws(TrainConfig(batch=64, seed=3), {"label": Label(3, dropout=0.25), "kept": Label(3, dropout=0.0)})

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from anydit.codecs import Normalize
-from anydit.data import Digits, Images
+from anydit.data import Arrays, ArrayView, Digits, Images
 from anydit.inference.config import Sampling
-from anydit.model.conditioning import Label
+from anydit.model.conditioning import Field, Label
 from anydit.model.dit import DiTConfig
 from anydit.train.checkpoint import broken, newest
 from anydit.train.log import read
@@ -49,6 +49,12 @@ def tiny() -> Recipe:
         data=Digits(),
         train=TrainConfig(steps=12, batch=8, optimizer=AdamW(lr=1e-2), save_every=4, sample_every=100, log_every=1),
     )
+
+
+def tiny_beside() -> Recipe:
+    """Arrays, each given another, which no step drops: with --data.path."""
+    model = DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), conditions={"field": Field()})
+    return replace(tiny(), model=model, codec=Normalize(), view=ArrayView(), data=Arrays(field="near"))
 
 
 def tiny_with(**train: Any) -> Recipe:

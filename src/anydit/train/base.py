@@ -32,6 +32,16 @@ class Site:
     note: Note = print
     processes: Processes = ALONE
 
+    @property
+    def told(self) -> Json:
+        """What of the machine and the processes decides over the last bits of a loss."""
+        return {
+            "processes": self.processes.world,
+            "mesh": str(self.processes.mesh),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
 
 class Work(ABC, Generic[T]):
     """What is being trained: the samples in their order, the step, and how what comes of it is written and shown."""

@@ -65,6 +65,10 @@ class Share:
 WHOLE = Share()
 
 
+class Unwritten(OSError):
+    """Another of a checkpoint's writers has not written its part."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A whole, verified checkpoint on disk."""
@@ -159,9 +163,20 @@ def broken(folder: Path) -> str | None:
     for name, expected in listed.items():
         if Path(name).name != name or not (folder / name).is_file():
             return f"{name} is missing"
-        if sha256(folder / name) != expected:
+        try:
+            same = sha256(folder / name) == expected
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        if not same:
             return f"{name} has another sha256 than when it was written"
     return None
+
+
+def forget(root: Path, after: int) -> None:
+    """Remove the checkpoints of steps after this one, the newest first: what a run that went back has left."""
+    for folder in _folders(root):
+        if _step(folder) > after:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
@@ -224,12 +239,12 @@ def _listed(file: Path, patience: float) -> dict[str, str]:
     until = time.monotonic() + patience
     while not file.is_file():
         if time.monotonic() > until:
-            raise TimeoutError(f"checkpoint: {file.name.removeprefix('.')} was not there after {patience:g} s")
+            raise Unwritten(f"another process had not written its part of the checkpoint after {patience:g} s")
         time.sleep(0.01)
     said = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()
     if "failed" in said:
-        raise OSError(f"another process could not write its part of the checkpoint: {said['failed']}")
+        raise Unwritten(f"another process could not write its part of the checkpoint: {said['failed']}")
     return said["sha256"]
 
 

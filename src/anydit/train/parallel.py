@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from anydit.train.mesh import Mesh
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait while the first prepares data for all."""
+"""How long processes wait while one prepares data for all, or draws a preview."""
 
 ONE = Mesh(replicate=1)
 
@@ -78,12 +78,16 @@ class Processes:
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
-        """The block in the first process, then in all others: what it leaves on disk is there for them."""
+        """The block in the first process, then in all others: what it leaves on disk is there for them.
+
+        All go on together, however long the block takes in any of them.
+        """
         if not self.first:
-            self._wait()
+            self.meet()
         yield
         if self.first:
-            self._wait()
+            self.meet()
+        self.meet()
 
     def total(self, x: Shaped[Tensor, "*s"]) -> Shaped[Tensor, "*s"]:
         """The sum of a tensor over all parts of a batch; it stays on its device."""
@@ -117,13 +121,17 @@ class Processes:
         dist.all_gather(parts, x.contiguous(), self.control)
         return torch.cat(parts[:: self.mesh.context])
 
-    def replicated(self, module: nn.Module) -> nn.Module:
-        """The module, whose gradients come to be the means of those of all processes as they are found."""
+    def replicated(self, module: nn.Module, *, idle: bool = False) -> nn.Module:
+        """The module, whose gradients come to be the means of those of all processes as they are found.
+
+        `idle`: some of its parameters may have no part in what it returns, so that no gradient of theirs is awaited.
+        """
         if self.world == 1 or self.model is not None:
             return module
-        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=idle)
 
-    def _wait(self) -> None:
+    def meet(self) -> None:
+        """Wait until all processes are here, with patience for what one of them does alone."""
         if self.world > 1:
             dist.monitored_barrier(self.control, PATIENCE)
 

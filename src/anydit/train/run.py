@@ -156,13 +156,17 @@ class Run(Generic[T]):
         Raises:
             Spiked: there is none, or the run has gone back to it before.
         """
-        self.saver.wait()
-        found = checkpoint.newest(self.site.out / CHECKPOINTS, self.site.note, spiked.first)
+        root = self.site.out / CHECKPOINTS
+        with self.site.processes.first_before_others():
+            self.saver.wait()  # the first's thread puts a checkpoint into its place, whoever has written its parts
+            found = checkpoint.newest(root, self.site.note, spiked.first)
         if found is None or found.step <= self.returned:
             raise spiked
         batch, skipped = spiked.last + 1 + self.passed, self.skips.total
         self._load(found)
         self._publish()
+        if self.site.processes.first:
+            checkpoint.forget(root, found.step)
         self.returned, self.passed, self.skips.total = found.step, batch - found.step, skipped
         self.site.note(
             f"Going back to step {found.step}, because the steps {spiked.first} to {spiked.last} were skipped; their "
@@ -190,6 +194,7 @@ class Run(Generic[T]):
             self.work.step.gather()
             if log is not None:
                 self._preview(log)
+            self.site.processes.meet()
 
     def _flush(self, log: Log | None, bar: Bar | None) -> None:
         """Read the pending steps' outcomes off the device, in one wait for all of them."""
@@ -228,22 +233,12 @@ class Run(Generic[T]):
             "skipped": self.skips.total,
             "skipped_in_a_row": self.skips.in_a_row,
             "passed": self.passed,
-            **self._here(),
+            **self.site.told,
         }
-        weights = {name: copied(tensors) for name, tensors in self.work.weights().items()}
-        after = partial(self._export, weights if self.site.processes.first else {})
+        whole = self.work.weights() if self.site.processes.first else {}
+        after = partial(self._export, {name: copied(tensors) for name, tensors in whole.items()})
         self.saver.save(self.done, step.state(), info, step.share, after)
         self.saved = self.done
-
-    def _here(self) -> Json:
-        """What of this machine and its processes decides over the last bits."""
-        processes = self.site.processes
-        return {
-            "processes": processes.world,
-            "mesh": str(processes.mesh),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
 
     def _publish(self) -> None:
         """Write the averaged weights as they are now; all processes must ask."""
@@ -292,6 +287,6 @@ class Run(Generic[T]):
         self.done = self.saved = int(info["step"])
         self.skips.total, self.skips.in_a_row = int(info["skipped"]), int(info.get("skipped_in_a_row", 0))
         self.passed = int(info.get("passed", 0))
-        for name, now in self._here().items():
+        for name, now in self.site.told.items():
             if (then := info.get(name, now)) != now:
                 self.site.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")

@@ -71,7 +71,7 @@ class Saver:
     def close(self) -> None:
         """Let what was begun come to its end, if it can without the others."""
         if self._thread is not None:
-            self._thread.join(None if self._processes.world == 1 else LAST_SECONDS)
+            self._thread.join(LAST_SECONDS if self._processes.mesh.splits else None)
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

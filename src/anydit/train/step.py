@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from anydit.codecs import Codec
 from anydit.codecs.base import coarser, encoded_groups
 from anydit.diffusion.losses import Objective
-from anydit.diffusion.times import stratified
 from anydit.inference.compile import autocast
-from anydit.model.conditioning import Condition
 from anydit.model.dit import DiT, coded_fields
 from anydit.model.tokens import grid_of, token_mask
-from anydit.tensors import MASK, Batch, Stream, Tokens, drop, mask_of, select
+from anydit.tensors import MASK, Batch, Tokens, drop, mask_of, select
 from anydit.train.checkpoint import WHOLE, Share
 from anydit.train.config import LoopConfig, TrainConfig
 from anydit.train.context import share_tokens
+from anydit.train.draws import Draws
 from anydit.train.ema import EMA
 from anydit.train.guards import Norms
 from anydit.train.optim import moments_of, put_moments
@@ -89,7 +88,12 @@ class Step(ABC, Generic[M]):
     @cached_property
     def _shared(self) -> nn.Module:
         """The terms, with their gradients of all processes; made when all of them take their first step."""
-        return self.processes.replicated(_Share(self))
+        return self.processes.replicated(_Share(self), idle=self._idle)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether there are parameters that have no part in the loss."""
+        return False
 
     def __call__(self, batch: Batch, step: int) -> Outcome:
         """Update the weights from this process's share of a batch at `step`, unless its loss or gradient is amiss."""
@@ -203,39 +207,6 @@ class _Share(nn.Module):
         return self._terms(batch, rows, step)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The randomness of a training step: a pure function of (seed, step, the sample's global position in the batch)."""
-
-    config: TrainConfig
-    conditions: dict[str, Condition]
-
-    def times(self, step: int, positions: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Times to train at."""
-        u = Stream(self.config.seed, "time").uniform(step, positions)
-        return self.config.times.at(stratified(u, positions, self.config.batch) if self.config.stratified else u)
-
-    def noise(self, step: int, positions: Int[Tensor, " b"], shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
-        """The noise to add."""
-        return Stream(self.config.seed, "noise").normal(step, positions, shape)
-
-    def dropped(self, step: int, positions: Int[Tensor, " b"]) -> dict[str, Bool[Tensor, " b"]]:
-        """Which conditions to make null."""
-        every = Stream(self.config.seed, "drop all").uniform(step, positions) <= self.config.drop_all
-        return {
-            name: every | (Stream(self.config.seed, f"drop {name}").uniform(step, positions) <= condition.dropout)
-            for name, condition in self.conditions.items()
-            if condition.dropout
-        }
-
-    def kept(
-        self, step: int, positions: Int[Tensor, " b"], tokens: int, exists: Bool[Tensor, "b n"] | None
-    ) -> Int[Tensor, "b m"]:
-        """Which tokens of each sample go through all blocks, where others pass by some."""
-        assert self.config.routing is not None
-        return self.config.routing.kept(Stream(self.config.seed, "route"), step, positions, tokens, exists)
-
-
 class TrainStep(Step[DiT]):
     """A step of a diffusion model, on latents of a codec that stays as it is."""
 
@@ -271,6 +242,10 @@ class TrainStep(Step[DiT]):
         noise, t = self.draws.noise(step, places, tuple(x0.shape[1:])), self.draws.times(step, places)
         with autocast(x0.device, self.config.bf16), self._routed(step, places, tuple(x0.shape[2:]), mask_of(cond)):
             return {LOSS: self.objective.loss(self.model, x0, noise, t, cond).sum() / self.config.batch}
+
+    @property
+    def _idle(self) -> bool:
+        return not self.config.drop_all and any(not c.dropout for c in self.draws.conditions.values())  # their nulls
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         return super().state() | ({} if self.averages is None else {PROFILES: self.averages.state()})
