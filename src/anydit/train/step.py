@@ -170,7 +170,7 @@ class Step(ABC, Generic[M]):
         """Add the gradient of some rows' share of the batch's mean loss; with the last, of all processes' shares."""
         with nullcontext() if last else held_back(self._shared):
             terms: Terms = self._shared(batch, rows, step)
-            (terms[LOSS] * self.processes.world).backward()  # the mean over processes is then the sum
+            (terms[LOSS] * self.processes.different).backward()  # the mean over processes is then the sum
         return {name: term.detach() for name, term in terms.items()}
 
     def _clipped(self) -> Float[Tensor, ""]:
