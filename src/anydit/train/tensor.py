@@ -88,13 +88,13 @@ class Cut:
 Cuts = Mapping[str, Cut]
 
 
-def share_products(model: nn.Module, sharers: Sharers) -> tuple[dict[str, Cut], set[str]]:
+def share_products(model: nn.Module, sharers: Sharers) -> tuple[dict[str, Cut], list[str]]:
     """Leave to `model` this process's heads and hidden units; what it computes stays the same.
 
-    Returns how its parameters are cut, by name, and which whole ones serve several heads, so that each process knows a
-    part of their gradient: the norms of queries and keys.
+    Returns how its parameters are cut, by name, and those that serve all heads, of whose gradient each process knows a
+    part: the norms of queries and keys.
     """
-    cuts, parts = dict[str, Cut](), set[str]()
+    cuts, common = dict[str, Cut](), list[str]()
     for at, module in list(model.named_modules()):
         replaced = dict[str, Product]()
         for name, groups in _firsts(module).items():
@@ -107,8 +107,8 @@ def share_products(model: nn.Module, sharers: Sharers) -> tuple[dict[str, Cut], 
             cuts |= {f"{at}.{name}.weight": product.cuts[0], f"{at}.{name}.bias": product.cuts[1]}
         if isinstance(module, Attention | CrossAttention | KeysAndValues):
             module.heads //= sharers.count
-            parts |= {f"{at}.{name}" for name, _ in module.named_parameters() if name.startswith(("q_norm", "k_norm"))}
-    return cuts, parts
+            common += [f"{at}.{name}" for name, _ in module.named_parameters() if name.startswith(("q_norm", "k_norm"))]
+    return cuts, common
 
 
 class Product(nn.Linear):
