@@ -31,6 +31,8 @@ class Split:
         self._cuts, self._common = share_products(model, self._sharers) if tensor > 1 else (dict[str, Cut](), [])
         _shard(model, layers, processes)
         self._parameters = {name: _cut(p) for name, p in model.named_parameters()}
+        among_alike = {name for name, p in self._parameters.items() if p.device_mesh == processes.alike}
+        assert tensor == 1 or among_alike == {*self._cuts, *self._common}
         self.own = {name: nn.Parameter(p.to_local().detach()) for name, p in self._parameters.items()}
         pieces = {name: self._piece(name, processes) for name in self.own}
         self.share = Share(processes.piece, processes.pieces, pieces, patience)

@@ -8,7 +8,7 @@ PyTorch's own plans (`parallelize_module`) give each process one range of rows. 
 product here, and so are a gated network's gate and values, so that a process needs a range of each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,6 @@ class Cut:
         return Piece((rows * count, *others), tuple(ranges))
 
 
-Cuts = Mapping[str, Cut]
-
-
 def share_products(model: nn.Module, sharers: Sharers) -> tuple[dict[str, Cut], list[str]]:
     """Leave to `model` this process's heads and hidden units; what it computes stays the same.
 
@@ -117,8 +114,8 @@ class Product(nn.Linear):
     def __init__(self, whole: nn.Linear, weight: Cut, bias: Cut) -> None:
         super().__init__(1, 1, device="meta")
         self.cuts, self.sharers = (weight, bias), weight.sharers
-        self.weight, self.bias = (nn.Parameter(cut.own(p.detach()).clone()) for cut, p in
-                                  zip(self.cuts, (whole.weight, whole.bias), strict=True))  # fmt: skip
+        self.weight = nn.Parameter(weight.own(whole.weight.detach()).clone())
+        self.bias = nn.Parameter(bias.own(whole.bias.detach()).clone())
         self.out_features, self.in_features = self.weight.shape
 
 
@@ -126,7 +123,7 @@ class First(Product):
     """Some rows, of tokens that all processes have."""
 
     def forward(self, input: Float[Tensor, "*any width"]) -> Float[Tensor, "*any some"]:
-        return super().forward(_Given.apply(input, self.sharers))  # pyright: ignore[reportArgumentType]
+        return super().forward(_Given.apply(input, self.sharers))
 
 
 class Last(Product):
@@ -135,7 +132,7 @@ class Last(Product):
     def forward(self, input: Float[Tensor, "*any some"]) -> Float[Tensor, "*any width"]:
         before = self.sharers.rank * len(self.bias)
         bias = F.pad(self.bias, (before, self.out_features - before - len(self.bias)))
-        return _Summed.apply(F.linear(input, self.weight, bias), self.sharers)  # pyright: ignore[reportReturnType]
+        return _Summed.apply(F.linear(input, self.weight, bias), self.sharers)
 
 
 class _Given(torch.autograd.Function):
