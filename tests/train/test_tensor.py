@@ -28,18 +28,16 @@ from anydit.train.mesh import Mesh
 from anydit.train.optim import Muon
 from anydit.train.pieces import Piece
 from anydit.train.posthoc import Profiles
-from anydit.train.recipe import Recipe
 from anydit.train.tensor import Cut, Sharers, check_tensor, share_products
 from anydit.weights import load_tensors, write_safetensors
 from tests.train.test_parallel import off
-from tests.train.tiny import ends_as, silent, tiny, tiny_with
+from tests.train.tiny import ends_as, gated, pointed, silent, tiny, tiny_with
 from tests.train.tiny_codec import tiny_codec
 from tests.train.together import run_together
 
 PLAIN = DiTConfig(width=24, depth=2, heads=6, patch=(2, 2), channels=1, size=(4, 4))
 TOLD = {"text": Text(width=5, entry=Cross())}
 
-MODEL = ("--model.heads", "4", "--model.qk-norm", "RMSNorm", "--model.mlp", "SwiGLU", "--model.mlp.ratio", "2.5")
 TENSOR, SHARD, CONTEXT = (("--train.mesh." + name, "2") for name in ("tensor", "shard", "context"))
 
 MODELS = {
@@ -152,14 +150,9 @@ def test_a_part_is_where_its_piece_says(axis: int, groups: int):
             assert piece.shape == table.shape and piece.own_shape == part[first:stop].shape
 
 
-def gated() -> Recipe:
-    """`tiny`, whose network has norms of heads, and gates: what the flags MODEL make of it."""
-    return replace(tiny(), model=replace(tiny().model, heads=4, qk_norm=RMSNorm(), mlp=SwiGLU(2.5)))
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process."""
+    """A run of one process, whose network has norms of heads, and gates."""
     out = tmp_path_factory.mktemp("tensor") / "alone"
     train(gated(), out, "cpu", silent)
     return out
@@ -169,7 +162,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of two that have a half of its heads and hidden units each."""
     out = tmp_path_factory.mktemp("tensor") / "pair"
-    codes, printed = run_together(out, 2, *MODEL, *TENSOR)
+    codes, printed = run_together(out, 2, *TENSOR, recipe="gated")
     assert codes == [0, 0], printed
     return out
 
@@ -189,19 +182,29 @@ def test_two_that_share_products_learn_what_one_does(pair: Path, alone: Path):
     assert exported(pair)
 
 
+def test_products_outside_of_the_blocks_are_shared_too(tmp_path: Path):
+    """What points learn of their distances, head by head; a half of the batch at a time, computed twice."""
+    short = replace(pointed(), train=replace(tiny().train, steps=3))
+    train(short, tmp_path / "alone", "cpu", silent)
+    flags = ("--train.steps", "3", "--train.accumulate", "2", "--train.recompute", "1")
+    codes, printed = run_together(tmp_path / "pair", 2, *TENSOR, *flags, recipe="pointed")
+    assert codes == [0, 0], printed
+    assert off(tmp_path / "pair", tmp_path / "alone") < 1e-6 and exported(tmp_path / "pair")
+
+
 def test_a_run_that_stopped_goes_on_as_if_it_had_not(pair: Path, tmp_path: Path):
     for steps in ("6", "12"):
-        assert run_together(tmp_path, 2, *MODEL, *TENSOR, "--train.steps", steps)[0] == [0, 0]
+        assert run_together(tmp_path, 2, *TENSOR, "--train.steps", steps, recipe="gated")[0] == [0, 0]
     ends_as(tmp_path, pair)
 
 
 @pytest.mark.fault("T11", "T12")
 def test_a_run_goes_on_in_any_other_mesh(alone: Path, tmp_path: Path):
     """Two that share products, then two such pairs with half of their rows, or tokens, then one process."""
-    assert run_together(tmp_path, 2, *MODEL, *TENSOR, "--train.steps", "3")[0] == [0, 0]
+    assert run_together(tmp_path, 2, *TENSOR, "--train.steps", "3", recipe="gated")[0] == [0, 0]
     for mesh, steps in ((SHARD, "6"), (CONTEXT, "9")):
-        assert run_together(tmp_path, 4, *MODEL, *TENSOR, *mesh, "--train.steps", steps)[0] == [0] * 4
-        assert exported(tmp_path)
+        codes, printed = run_together(tmp_path, 4, *TENSOR, *mesh, "--train.steps", steps, recipe="gated")
+        assert codes == [0] * 4 and exported(tmp_path), printed
     train(gated(), tmp_path, "cpu", silent)
     assert off(tmp_path, alone) < 1e-6
     ours, theirs = newest(tmp_path / "checkpoints"), newest(alone / "checkpoints")

@@ -13,6 +13,8 @@ from anydit.data import Digits, Images
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.model.norms import RMSNorm, SwiGLU
+from anydit.model.points import Points
 from anydit.train.checkpoint import broken, newest
 from anydit.train.log import read
 from anydit.train.optim import AdamW
@@ -49,6 +51,16 @@ def tiny() -> Recipe:
         data=Digits(),
         train=TrainConfig(steps=12, batch=8, optimizer=AdamW(lr=1e-2), save_every=4, sample_every=100, log_every=1),
     )
+
+
+def gated() -> Recipe:
+    """The same with norms of heads, and gates in the feed-forward networks."""
+    return replace(tiny(), model=replace(tiny().model, heads=4, qk_norm=RMSNorm(), mlp=SwiGLU(2.5)))
+
+
+def pointed() -> Recipe:
+    """The same with pixels as points on a line."""
+    return replace(tiny(), model=replace(tiny().model, patch=(1, 1), position=Points(axes=1)))
 
 
 def tiny_with(**train: Any) -> Recipe:

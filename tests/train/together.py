@@ -35,8 +35,13 @@ class Together:
         return code, self.files[rank].read_text(encoding="utf-8")
 
 
-def start_together(out: Path, count: int, *flags: str, before: str = "", own: Mapping[int, str] = NOTHING) -> Together:
-    """Start so many; `before`: code run first, in the process of a rank also its `own`, to inject a fault."""
+def start_together(
+    out: Path, count: int, *flags: str, before: str = "", own: Mapping[int, str] = NOTHING, recipe: str = "tiny"
+) -> Together:
+    """Start so many; `before`: code run first, in the process of a rank also its `own`, to inject a fault.
+
+    `recipe`: of those in `tests.train.tiny`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -46,7 +51,7 @@ def start_together(out: Path, count: int, *flags: str, before: str = "", own: Ma
     for rank in range(count):
         file = folder / str(rank)
         told = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        words = ["train", str(Path(__file__).with_name("tiny.py")) + ":tiny", "--out", str(out), *flags]
+        words = ["train", f"{Path(__file__).with_name('tiny.py')}:{recipe}", "--out", str(out), *flags]
         process = CONTEXT.Process(target=_one, args=(words, told, f"{before}\n{own.get(rank, '')}", str(file)))
         process.start()
         started.processes.append(process)
@@ -55,10 +60,10 @@ def start_together(out: Path, count: int, *flags: str, before: str = "", own: Ma
 
 
 def run_together(
-    out: Path, count: int, *flags: str, before: str = "", own: Mapping[int, str] = NOTHING
+    out: Path, count: int, *flags: str, before: str = "", own: Mapping[int, str] = NOTHING, recipe: str = "tiny"
 ) -> tuple[list[int], list[str]]:
     """Run them to their ends: exit codes, and what each printed."""
-    started = start_together(out, count, *flags, before=before, own=own)
+    started = start_together(out, count, *flags, before=before, own=own, recipe=recipe)
     ends = [started.ended(rank, 180) for rank in range(count)]
     return [code for code, _ in ends], [printed for _, printed in ends]
 
