@@ -36,6 +36,7 @@ def test_it_falls_with_what_saves_memory():
     whole = needed(step(), CPU)
     for saving in ({"accumulate": 4}, {"recompute": 1.0}, {"mesh": Mesh(1, 4)}, {"mesh": Mesh(1, 1, 4)}, {"batch": 16}):
         assert needed(step(**saving), CPU) < 0.6 * whole, saving
+    assert needed(step(mesh=Mesh(1, tensor=2)), CPU) < 0.75 * whole  # what is between the products is not shared
     assert needed(step(batch=128), CPU) == pytest.approx(2 * whole, rel=0.1)
 
 

@@ -22,6 +22,7 @@ from anydit.train.parallel import ALONE, Processes
 from tests.train.tiny import (
     IN_STEP,
     KILL_IN_STEP,
+    beside,
     command,
     ends_as,
     losses,
@@ -29,7 +30,6 @@ from tests.train.tiny import (
     state_hash,
     steps_taken,
     tiny,
-    tiny_beside,
 )
 from tests.train.tiny_codec import tiny_codec
 from tests.train.together import run_together, start_together
@@ -72,9 +72,9 @@ def test_a_condition_that_is_never_dropped_has_a_null_that_nothing_waits_for(tmp
     file, x = tmp_path / "pairs.npz", np.random.default_rng(0).normal(size=(40, 1, 8, 8)).astype(np.float32)
     np.savez(file, x=x, near=2 * x)
     flags = ["--data.path", str(file), "--train.steps", "3"]
-    codes, printed = run_together(tmp_path / "two", 2, *flags, recipe="tiny_beside")
+    codes, printed = run_together(tmp_path / "two", 2, *flags, recipe="beside")
     assert codes == [0, 0], printed
-    recipe = tiny_beside()
+    recipe = beside()
     data, steps = replace(recipe.data, path=file), replace(recipe.train, steps=3)
     train(replace(recipe, data=data, train=steps), tmp_path / "one", "cpu", silent)
     assert off(tmp_path / "two", tmp_path / "one") < 1e-5

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from anydit.model.attention import Axial
 from anydit.model.dit import DiT
 from anydit.model.points import Points
 from anydit.model.text import Joint, Text
 from anydit.train import checkpoint
-from anydit.train.checkpoint import Rows, Share, Unwritten, newest
+from anydit.train.checkpoint import Share, Unwritten, newest
 from anydit.train.context import check_context
 from anydit.train.loop import train
 from anydit.train.mesh import Mesh
+from anydit.train.pieces import Piece
 from anydit.train.recompute import recompute
 from tests.train.test_parallel import off
 from tests.train.tiny import ends_as, losses, silent, state_hash, tiny, tiny_with
@@ -57,7 +59,9 @@ def test_what_is_in_parts_goes_on_in_others(whole: Path, tmp_path: Path):
     assert codes == [0] * 4 and state_hash(tmp_path) == saved
     codes, printed = run_together(tmp_path, 4, *SHARD, "--train.steps", "8")
     assert codes == [0] * 4
-    assert "The run had mesh 1 x 2 x 1 (replicate, shard, context), now it is 2 x 2 x 1" in " ".join(printed[0].split())
+    assert "The run had mesh 1 x 2 x 1 x 1 (replicate, shard, context, tensor), now it is 2 x 2 x 1 x 1" in " ".join(
+        printed[0].split()
+    )
     train(tiny(), tmp_path, "cpu", silent)
     assert off(tmp_path, whole) < 1e-5
 
@@ -107,21 +111,24 @@ def test_any_number_reads_what_any_number_wrote(tmp_path: Path, writers: int, re
     """Five rows among so many, some of which then have none."""
     table, count = torch.arange(10.0).reshape(5, 2), torch.tensor(7.0)
 
-    def cut(number: int, of: int) -> Rows:
+    def cut(number: int, of: int) -> Piece:
         each = -(-5 // of)
-        return Rows(min(5, number * each), min(5, (number + 1) * each), 5)
+        return Piece((5, 2), ((min(5, number * each), min(5, (number + 1) * each)),))
+
+    def rows(piece: Piece) -> Tensor:
+        return table[slice(*piece.rows[0])]
 
     checkpoint.begin(tmp_path, 3)
     for number in reversed(range(writers)):
-        rows = cut(number, writers)
-        groups = {"optimizer": {"w:exp_avg": table[rows.first : rows.stop], "w:step": count}}
-        checkpoint.save(tmp_path, 3, groups, {"step": 3}, 1, Share(number, writers, {"w": rows}, patience=5))
+        piece = cut(number, writers)
+        groups = {"optimizer": {"w:exp_avg": rows(piece), "w:step": count}}
+        checkpoint.save(tmp_path, 3, groups, {"step": 3}, 1, Share(number, writers, {"w": piece}, patience=5))
     found = newest(tmp_path)
     assert found is not None
     for number in range(readers):
-        rows = cut(number, readers)
-        read = found.tensors("optimizer", {"w": rows})
-        assert torch.equal(read["w:exp_avg"], table[rows.first : rows.stop]) and read["w:step"] == count
+        piece = cut(number, readers)
+        read = found.tensors("optimizer", {"w": piece})
+        assert torch.equal(read["w:exp_avg"], rows(piece)) and read["w:step"] == count
 
 
 def test_a_writer_that_says_nothing_is_not_waited_for_without_end(tmp_path: Path):
@@ -134,15 +141,15 @@ def test_a_writer_that_says_nothing_is_not_waited_for_without_end(tmp_path: Path
 @pytest.mark.parametrize(
     ("mesh", "world", "said"),
     [
-        (Mesh(shard=2), 3, r"train\.mesh: got 2 x 1 for 3 processes, expected a divisor of their number"),
-        (Mesh(2, 2), 2, r"train\.mesh: got 2 x 2 x 1 for 2 processes, expected their number"),
-        (Mesh(context=2), 1, r"train\.mesh: got 1 x 2 for 1 processes"),
+        (Mesh(shard=2), 3, r"train\.mesh: got 2 x 1 x 1 for 3 processes, expected a divisor of their number"),
+        (Mesh(2, 2), 2, r"train\.mesh: got 2 x 2 x 1 x 1 for 2 processes, expected their number"),
+        (Mesh(context=2), 1, r"train\.mesh: got 1 x 2 x 1 for 1 processes"),
     ],
 )
 def test_a_mesh_of_another_number_of_processes_is_refused(mesh: Mesh, world: int, said: str):
     with pytest.raises(ValueError, match=said):
         mesh.of(world)
-    assert str(Mesh(shard=2).of(6)) == "3 x 2 x 1 (replicate, shard, context)"
+    assert str(Mesh(shard=2).of(6)) == "3 x 2 x 1 x 1 (replicate, shard, context, tensor)"
 
 
 def test_tokens_that_cannot_be_shared_are_refused():
@@ -160,7 +167,7 @@ def test_tokens_that_cannot_be_shared_are_refused():
 
 
 def test_an_autoencoder_is_not_split():
-    with pytest.raises(ValueError, match=r"train\.mesh: got all x 2 x 1 .* for an autoencoder"):
+    with pytest.raises(ValueError, match=r"train\.mesh: got all x 2 x 1 x 1 .* for an autoencoder"):
         replace(tiny_codec().train, mesh=Mesh(shard=2))
 
 

@@ -13,6 +13,8 @@ from anydit.data import Arrays, ArrayView, Digits, Images
 from anydit.inference.config import Sampling
 from anydit.model.conditioning import Field, Label
 from anydit.model.dit import DiTConfig
+from anydit.model.norms import RMSNorm, SwiGLU
+from anydit.model.points import Points
 from anydit.train.checkpoint import broken, newest
 from anydit.train.log import read
 from anydit.train.optim import AdamW
@@ -51,10 +53,20 @@ def tiny() -> Recipe:
     )
 
 
-def tiny_beside() -> Recipe:
+def beside() -> Recipe:
     """Arrays, each given another, which no step drops: with --data.path."""
     model = DiTConfig(width=16, depth=1, heads=2, patch=(4, 4), conditions={"field": Field()})
     return replace(tiny(), model=model, codec=Normalize(), view=ArrayView(), data=Arrays(field="near"))
+
+
+def gated() -> Recipe:
+    """The same with norms of heads, and gates in the feed-forward networks."""
+    return replace(tiny(), model=replace(tiny().model, heads=4, qk_norm=RMSNorm(), mlp=SwiGLU(2.5)))
+
+
+def pointed() -> Recipe:
+    """The same with pixels as points on a line."""
+    return replace(tiny(), model=replace(tiny().model, patch=(1, 1), position=Points(axes=1)))
 
 
 def tiny_with(**train: Any) -> Recipe:

@@ -40,7 +40,7 @@ def start_together(
 ) -> Together:
     """Start so many; `before`: code run first, in the process of a rank also its `own`, to inject a fault.
 
-    `recipe`: of tiny.py, which is trained.
+    `recipe`: of those in `tests.train.tiny`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

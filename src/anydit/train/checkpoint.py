@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from anydit.config import Json
+from anydit.train.pieces import ALL, Pieces, piece_of, put, read, written
 from anydit.weights import fsync, sha256, write_atomically, write_safetensors
 
 MANIFEST, INFO = "manifest.json", "state.json"
@@ -30,30 +29,16 @@ TEMPORARY, LISTED = ".unfinished-", ".listed-"
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 
-class Rows(NamedTuple):
-    """Which part of a tensor, along its first axis: from `first` to before `stop`, of `total`."""
-
-    first: int
-    stop: int
-    total: int
-
-
-Cut = Mapping[str, Rows]
-"""By a parameter's name, the rows that are here of it and of its moments (`NAME:MOMENT`); others are whole."""
-
-UNCUT: Cut = MappingProxyType({})
-
-
 @dataclass(frozen=True)
 class Share:
-    """What one of several writers of a checkpoint writes: its number, of how many, and which rows it has.
+    """What one of several writers of a checkpoint writes: its number, of how many, and which pieces it has.
 
     `patience`: seconds that the first waits for what the others have to write.
     """
 
     number: int = 0
     writers: int = 1
-    cut: Cut = field(default_factory=lambda: UNCUT)
+    pieces: Pieces = field(default_factory=lambda: ALL)
     patience: float = 600.0
 
     def file(self, group: str) -> str:
@@ -80,14 +65,14 @@ class Checkpoint:
         """Whether this group was saved."""
         return bool(self._files(group))
 
-    def tensors(self, group: str, cut: Cut = UNCUT) -> dict[str, Tensor]:
-        """One group of tensors as it was saved, whoever wrote which part; of those in `cut` these rows."""
+    def tensors(self, group: str, pieces: Pieces = ALL) -> dict[str, Tensor]:
+        """One group of tensors as it was saved, whoever wrote what; of those in `pieces` these."""
         found = dict[str, Tensor]()
         for file in self._files(group):
             with safe_open(file, "pt") as opened:
-                pieces = json.loads((opened.metadata() or {}).get("rows", "{}"))
+                told = read(opened.metadata())
                 for key in opened.keys():  # noqa: SIM118, not a mapping
-                    _put(found, key, opened.get_slice(key), pieces.get(key), _rows(cut, key))
+                    put(found, key, opened.get_slice(key), told.get(key), piece_of(pieces, key))
         return found
 
     def info(self) -> Json:
@@ -185,37 +170,13 @@ def sweep(root: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _rows(cut: Cut, key: str) -> Rows | None:
-    return cut.get(key.partition(":")[0])
-
-
-def _put(found: dict[str, Tensor], key: str, piece: Any, here: list[int] | None, wanted: Rows | None) -> None:
-    """Put what a file has of a tensor to what others have of it. `here`: which rows, None being all of them."""
-    shape: list[int] = piece.get_shape()
-    if not shape:  # a number, which each writer has
-        found[key] = piece[...]
-        return
-    first, stop, total = here or (0, shape[0], shape[0])
-    low, high = (0, total) if wanted is None else wanted[:2]
-    if (first, stop) == (low, high):
-        found[key] = piece[:]
-        return
-    begins, ends = max(first, low), min(stop, high)
-    part = piece[max(0, begins - first) : max(0, ends - first)]
-    if key not in found:
-        found[key] = torch.empty((high - low, *shape[1:]), dtype=part.dtype)
-    if begins < ends:
-        found[key][begins - low : ends - low] = part
-
-
 def _write(folder: Path, groups: Groups, share: Share) -> dict[str, str]:
     """Write and flush one writer's files; returns the checksum of each."""
     sums = dict[str, str]()
     for name, tensors in groups.items():
         file = folder / share.file(name)
-        rows = {key: cut for key, tensor in tensors.items() if tensor.ndim and (cut := _rows(share.cut, key))}
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        write_safetensors(file, plain, {"rows": json.dumps(rows)} if rows else None)
+        write_safetensors(file, plain, written(share.pieces, plain))
         fsync(file)
         sums[file.name] = sha256(file)
     return sums

@@ -74,7 +74,7 @@ class CodecTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         if self.mesh.splits:
-            raise ValueError(f"train.mesh: got {self.mesh} for an autoencoder, expected shard and context of 1")
+            raise ValueError(f"train.mesh: got {self.mesh} for an autoencoder, expected all but the first to be 1")
 
 
 @config

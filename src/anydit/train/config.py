@@ -109,11 +109,12 @@ class TrainConfig(LoopConfig):
 
     def _check_mesh(self) -> None:
         """Refuse what needs whole parameters, or all tokens, where processes have parts of them."""
-        whole = {"adapter": self.adapter, "profiles": self.profiles}
-        whole["optimizer"] = self.optimizer if isinstance(self.optimizer, Muon) else None
-        for name, got in whole.items() if self.mesh.splits else ():
+        needs = {"adapter": self.adapter, "profiles": self.profiles}
+        needs["optimizer"] = self.optimizer if isinstance(self.optimizer, Muon) else None
+        for name, got in needs.items() if self.mesh.splits else ():
             if got is not None:
-                raise ValueError(f"train.mesh: got {self.mesh} beside train.{name} {got}, expected shard, context of 1")
+                whole = "shard, context and tensor of 1"
+                raise ValueError(f"train.mesh: got {self.mesh} beside train.{name} {got}, expected {whole}")
         if self.mesh.context > 1 and self.routing is not None:
             raise ValueError(f"train.mesh.context: got {self.mesh.context} beside train.routing, expected 1")
 

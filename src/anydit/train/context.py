@@ -35,8 +35,9 @@ def check_context(model: DiTConfig, mesh: Mesh) -> None:
                        ("a text that enters by Joint", isinstance(model.text, Joint))):  # fmt: skip
         if held:
             raise ValueError(f"{name}: got {count} beside {what}, expected 1: only full attention exchanges heads")
-    if model.heads % count:
-        raise ValueError(f"{name}: got {count}, expected a divisor of heads {model.heads}")
+    if model.heads % (count * mesh.tensor):
+        shared = f" / tensor {mesh.tensor}" if mesh.tensor > 1 else ""
+        raise ValueError(f"{name}: got {count}, expected a divisor of heads {model.heads}{shared}")
     if model.size is not None:
         _each(prod(model.grid), count)
 

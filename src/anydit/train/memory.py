@@ -25,9 +25,11 @@ from anydit.model.flops import TEXT_TOKENS, cost
 from anydit.tensors import Batch, Tokens
 from anydit.train.config import TrainConfig
 from anydit.train.recompute import recompute
+from anydit.train.tensor import Sharers, share_products
 
 BESIDE = 3
-"""Tensors of the size of the weights that live all the time beside them: the average, and the optimizer's two."""
+"""Tensors of the size of the weights that live all the time beside them and their gradients: the average, and the
+optimizer's two."""
 
 CLEAR = 4
 """Where a rough estimate is below the free memory by this factor, nothing is counted: it fits."""
@@ -62,11 +64,8 @@ def needed(step: Step, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
     mesh, train = step.train.mesh, step.train
     batch = max(1, train.batch // train.accumulate // (mesh.shard * (mesh.replicate or 1)))
-    weights, peak = _traced(step, batch, device)
-    pieces = mesh.shard * mesh.context
-    beside = (1 + BESIDE) * weights // pieces
-    # A step's peak has the gradients in it, of which each process has its piece.
-    return beside + (peak - weights) // mesh.context + (weights // pieces - weights if pieces > 1 else 0)
+    weights, activations = _traced(step, batch, device)
+    return (2 + BESIDE) * weights // mesh.pieces + activations // mesh.context
 
 
 def largest_batch(step: Step, free: int, device: torch.device) -> int:
@@ -172,9 +171,14 @@ class _Living(TorchDispatchMode):
 
 
 def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
-    """Bytes of the weights, and at the peak of a forward and a backward pass with them."""
+    """Bytes of the weights, and of what lives beside them and their gradients at the peak of a step.
+
+    Where processes share products, the latter is that of one of them.
+    """
     with torch.device("meta"):
         model = DiT(step.model)
+    weights = sum(p.nbytes for p in model.parameters())
+    share_products(model, Sharers(0, step.train.mesh.tensor))
     recompute(model, step.train.recompute)
     with FakeTensorMode():
         for module in model.modules():
@@ -183,13 +187,13 @@ def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
         with _Living() as living:
             for parameter in model.parameters():
                 living.see(parameter)
-            weights = living.now
+            here = living.now
             data = stand_in(step.model, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
             with autocast(device, step.train.bf16):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
             loss.backward()
-    return weights, living.peak
+    return weights, living.peak - 2 * here
 
 
 def _largest(need: Callable[[int], int], guess: int, free: int) -> int:

@@ -41,7 +41,8 @@ class Processes:
     """The processes of a training, as one of them sees it; alone there is nothing to exchange.
 
     `mesh`: filled in. `control`: the group by which they agree on what is not on a device. `batch`: those that have
-    different parts of a batch, by (part, context). `model`: those that hold parts of the model, by (copy, part).
+    different parts of a batch, by (part, context, tensor). `model`: those that hold pieces of the model, by (copy,
+    piece). `alike`: of these, those that have the same heads and hidden units, likewise.
     """
 
     rank: int = 0
@@ -50,6 +51,7 @@ class Processes:
     control: Any = None
     batch: DeviceMesh | None = None
     model: DeviceMesh | None = None
+    alike: DeviceMesh | None = None
 
     @property
     def first(self) -> bool:
@@ -59,7 +61,7 @@ class Processes:
     @property
     def part(self) -> int:
         """Which part of every batch this one has, of `mesh.parts`."""
-        return self.rank // self.mesh.context
+        return self.rank // (self.mesh.context * self.mesh.tensor)
 
     @property
     def piece(self) -> int:
@@ -69,7 +71,12 @@ class Processes:
     @property
     def pieces(self) -> int:
         """In how many pieces the model is."""
-        return self.mesh.shard * self.mesh.context
+        return self.mesh.pieces
+
+    @property
+    def different(self) -> int:
+        """How many of them compute gradients of their own: those that share products compute the same loss."""
+        return self.world // self.mesh.tensor
 
     @property
     def writes(self) -> bool:
@@ -119,7 +126,7 @@ class Processes:
             return x
         parts = [torch.empty_like(x) for _ in range(self.world)]
         dist.all_gather(parts, x.contiguous(), self.control)
-        return torch.cat(parts[:: self.mesh.context])
+        return torch.cat(parts[:: self.mesh.context * self.mesh.tensor])
 
     def replicated(self, module: nn.Module, *, idle: bool = False) -> nn.Module:
         """The module, whose gradients come to be the means of those of all processes as they are found.
@@ -187,11 +194,17 @@ def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
         "nccl" if device.type == "cuda" else "gloo", store=_fresh(store), rank=rank, world_size=world, timeout=patience
     )
     control = dist.new_group(backend="gloo", timeout=patience)
-    batch = init_device_mesh(device.type, (mesh.parts, mesh.context), mesh_dim_names=("part", "context"))
-    model = None
-    if mesh.splits:
-        model = init_device_mesh(device.type, (mesh.copies, world // mesh.copies), mesh_dim_names=("copy", "piece"))
-    return Processes(rank, world, mesh, control, batch, model)
+
+    def grid(counts: tuple[int, ...], *names: str) -> DeviceMesh:
+        return init_device_mesh(device.type, counts, mesh_dim_names=names)
+
+    batch = grid((mesh.parts, mesh.context, mesh.tensor), "part", "context", "tensor")
+    model = grid((mesh.copies, mesh.pieces), "copy", "piece") if mesh.splits else None
+    alike = model
+    if mesh.tensor > 1:
+        each = (mesh.copies, mesh.pieces // mesh.tensor, mesh.tensor)
+        alike = grid(each, "copy", "piece", "tensor")["copy", "piece"]
+    return Processes(rank, world, mesh, control, batch, model, alike)
 
 
 def _fresh(store: Store) -> Store:

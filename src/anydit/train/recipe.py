@@ -29,6 +29,7 @@ from anydit.train.context import check_context
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.memory import Step, refuse_too_large
 from anydit.train.start import Beginning, Start
+from anydit.train.tensor import check_tensor
 
 __all__ = ["RESUMABLE", "Recipe", "TrainConfig", "resolved", "surveyed"]
 
@@ -45,6 +46,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
     def __post_init__(self) -> None:
         PipelineConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         check_context(self.model, self.train.mesh)
+        check_tensor(self.model, self.train.mesh)
         for size in self.data.sizes if self.codec.complete else ():
             grid_of(self.codec.latent_size(size), self.model.patch)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):

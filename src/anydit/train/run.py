@@ -283,7 +283,7 @@ class Run(Generic[T]):
             )
         step = self.work.step
         groups = (name for name in step.state() if found.has(name))
-        step.load_state({name: found.tensors(name, step.share.cut) for name in groups}, found.folder)
+        step.load_state({name: found.tensors(name, step.share.pieces) for name in groups}, found.folder)
         self.done = self.saved = int(info["step"])
         self.skips.total, self.skips.in_a_row = int(info["skipped"]), int(info.get("skipped_in_a_row", 0))
         self.passed = int(info.get("passed", 0))

@@ -174,14 +174,13 @@ class Step(ABC, Generic[M]):
         """Add the gradient of some rows' share of the batch's mean loss; with the last, of all processes' shares."""
         with nullcontext() if last else held_back(self._shared):
             terms: Terms = self._shared(batch, rows, step)
-            (terms[LOSS] * self.processes.world).backward()  # the mean over processes is then the sum
+            (terms[LOSS] * self.processes.different).backward()  # the mean over processes is then the sum
         return {name: term.detach() for name, term in terms.items()}
 
     def _clipped(self) -> Float[Tensor, ""]:
         """Shorten the gradient of the whole model to at most the config's norm; returns the norm that it had."""
-        if self.split is not None:
-            self.split.collect()
-        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        found = [p.grad for p in self.trained.values()] if self.split is None else self.split.collect()
+        gradients = [gradient for gradient in found if gradient is not None]
         norm = self.processes.norm(torch.nn.utils.get_total_norm(gradients, foreach=True))
         torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.loop.clip, norm, foreach=True)
         return norm
