@@ -67,7 +67,8 @@ class DiffusionWork(Work[Pipeline]):
             standardise(model, self.samples)
             if train.width is not None:
                 train.width.begin(model, train.seed)
-        model.to(device)
+        if not processes.mesh.splits:  # else each layer is moved as it is cut
+            model.to(device)
         self.order = order_of(self.samples, train.batch, train.seed, processes.part, processes.mesh.parts)
         self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)
         self.averages = self.step.averages
@@ -78,6 +79,7 @@ class DiffusionWork(Work[Pipeline]):
 
     @property
     def result(self) -> Pipeline:
+        self.pipeline.model.to(self.step.positions.device)  # where processes have parts of it, it was kept on the CPU
         return self.pipeline
 
     def weights(self) -> dict[str, Mapping[str, Tensor]]:

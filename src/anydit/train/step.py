@@ -59,7 +59,8 @@ class Step(ABC, Generic[M]):
 
     What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch. `layers`:
     the modules of the model whose weights are gathered at a time, where processes have parts of them. Then `trained`
-    is this process's part of the parameters, and `ema` averages that part. `shares`: of the learning rate, for
+    is this process's part of the parameters, and `ema` averages that part; the model may be on the CPU before, and need
+    not fit into the device's memory. `shares`: of the learning rate, for
     parameters that do not get all of it.
     """
 
@@ -73,16 +74,16 @@ class Step(ABC, Generic[M]):
         shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.model, self.loop, self.processes = model, config, processes
-        self.positions = positions.to(next(model.parameters()).device)
         self.ema = EMA(model, config.ema_decay)
-        self.norms = None if config.spikes is None else Norms(config.spikes, self.positions.device)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.split: Split | None = None
         if processes.mesh.splits:
             self.split = Split(model, layers, processes, config.timeout)
             self.trained = self.split.own
             self.ema.follow(self.trained)
-            self.ema.module.cpu()
+        device = next(iter(self.trained.values())).device
+        self.positions = positions.to(device)
+        self.norms = None if config.spikes is None else Norms(config.spikes, device)
         self.optimizer = config.optimizer.build(self.trained, shares)
 
     @cached_property
