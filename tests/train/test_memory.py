@@ -10,9 +10,11 @@ import torch
 from anydit.codecs.base import CPU
 from anydit.model.dit import DiTConfig
 from anydit.train import memory
+from anydit.train.base import Site
 from anydit.train.loop import train
 from anydit.train.memory import Step, free_bytes, largest_batch, largest_grid, needed, refuse_too_large
 from anydit.train.mesh import Mesh
+from anydit.train.parallel import Processes
 from tests.train.tiny import silent, tiny, tiny_with
 
 MIB = 2**20
@@ -66,6 +68,23 @@ def test_training_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(ValueError, match=r"train\.batch: got 8, whose step needs"):
         train(tiny(), tmp_path, "cpu", silent)
     assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The mesh counts that the processes have filled in, not the recipe's, which leaves their number open."""
+    recipe, counted = tiny_with(batch=64), list[Step]()
+
+    def count(asked: Step, _: torch.device) -> None:
+        counted.append(asked)
+        raise RuntimeError("counted")
+
+    monkeypatch.setattr("anydit.train.recipe.refuse_too_large", count)
+    samples = recipe.data.open("train")
+    with pytest.raises(RuntimeError, match="counted"):
+        recipe.begin(samples, Site(tmp_path, CPU, silent, Processes(0, 8, Mesh(8))))
+    assert counted[0].train == replace(recipe.train, mesh=Mesh(8)) and counted[0].parts == 8
+    most = largest_batch(step(mesh=Mesh(4)), needed(step(batch=32), CPU), CPU)
+    assert most % 4 == 0 < most
 
 
 def test_what_is_free():

@@ -44,11 +44,19 @@ MARGIN = 0.9
 
 @dataclass(frozen=True)
 class Step:
-    """A training step whose memory is asked for: of which network and loss, and how it is trained."""
+    """A training step whose memory is asked for: of which network and loss, and how it is trained.
+
+    A mesh that is not filled in is taken to have one copy of the model.
+    """
 
     model: DiTConfig
     objective: Objective
     train: TrainConfig
+
+    @property
+    def parts(self) -> int:
+        """Of a batch, one for each process or for those that share its tokens."""
+        return self.train.mesh.shard * (self.train.mesh.replicate or 1)
 
     def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Step":
         """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""
@@ -61,7 +69,7 @@ class Step:
 def needed(step: Step, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
     mesh, train = step.train.mesh, step.train
-    batch = max(1, train.batch // train.accumulate // (mesh.shard * (mesh.replicate or 1)))
+    batch = max(1, train.batch // train.accumulate // step.parts)
     weights, peak = _traced(step, batch, device)
     pieces = mesh.shard * mesh.context
     beside = (1 + BESIDE) * weights // pieces
@@ -70,9 +78,9 @@ def needed(step: Step, device: torch.device) -> int:
 
 
 def largest_batch(step: Step, free: int, device: torch.device) -> int:
-    """The most samples of which a step fits into so many bytes; 0 where not even one does."""
-    guess = step.train.batch * free // _rough(step)
-    return _largest(lambda n: needed(step.with_(n), device), guess, free)
+    """The most samples of which a step fits into so many bytes, as many for each process; 0 where not even one does."""
+    guess = step.train.batch * free // _rough(step) // step.parts
+    return step.parts * _largest(lambda n: needed(step.with_(n * step.parts), device), guess, free)
 
 
 def largest_grid(step: Step, free: int, device: torch.device) -> tuple[int, ...] | None:
