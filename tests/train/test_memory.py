@@ -12,7 +12,7 @@ from anydit.model.dit import DiTConfig
 from anydit.train import memory
 from anydit.train.base import Site
 from anydit.train.loop import train
-from anydit.train.memory import Step, free_bytes, largest_batch, largest_grid, needed, refuse_too_large
+from anydit.train.memory import Step, largest_batch, largest_grid, needed, refuse_too_large
 from anydit.train.mesh import Mesh
 from anydit.train.parallel import Processes
 from tests.train.tiny import silent, tiny, tiny_with
@@ -85,9 +85,3 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert counted[0].train == replace(recipe.train, mesh=Mesh(8)) and counted[0].parts == 8
     most = largest_batch(step(mesh=Mesh(4)), needed(step(batch=32), CPU), CPU)
     assert most % 4 == 0 < most
-
-
-def test_what_is_free():
-    free = free_bytes(CPU)
-    assert free is None or MIB < free < 2**50
-    assert free_bytes(torch.device("meta")) is None

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
+from anydit.inference.device import free_bytes
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import TEXT_TOKENS, cost
@@ -116,18 +116,6 @@ def refuse_too_large(step: Step, device: torch.device) -> None:
     raise ValueError(f"train.batch: got {train.batch}, whose step needs {sizes}; expected one that fits: {told}")
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """The memory that may be taken on a device now; None where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    told = Path("/proc/meminfo")
-    if device.type != "cpu" or not told.is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in told.read_text(encoding="utf-8").splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    return min([free, *(limit for limit in [_left_of_group()] if limit is not None)])
-
-
 def stand_in(model: DiTConfig, n: int, device: torch.device) -> Batch:
     """A batch of noise in place of latents, and conditions in place of those of the data."""
     shape = (n, model.in_channels, *(model.size or ()))
@@ -221,13 +209,3 @@ def _rough(step: Step) -> int:
     tokens = train.batch // train.accumulate * prod(model.grid)
     weights = 4 * cost(model).parameters
     return (2 + BESIDE) * weights + tokens * model.depth * model.width * ROUGH_BYTES
-
-
-def _left_of_group() -> int | None:
-    """What a container may still take, where it has a limit."""
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    try:
-        text = limit.read_text(encoding="utf-8").strip()
-        return None if text == "max" else int(text) - int(used.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

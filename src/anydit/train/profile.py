@@ -11,11 +11,12 @@ from torch import Tensor
 
 from anydit.codecs import Normalize
 from anydit.inference.compile import autocast, compile_blocks, product_dtype
+from anydit.inference.device import free_bytes
 from anydit.model.dit import DiT
 from anydit.model.flops import Cost, cost
 from anydit.tensors import Batch, select
 from anydit.train.lora import adapt
-from anydit.train.memory import MARGIN, Step, free_bytes, largest_batch, largest_grid, needed, stand_in
+from anydit.train.memory import MARGIN, Step, largest_batch, largest_grid, needed, stand_in
 from anydit.train.recipe import Recipe
 from anydit.train.step import TrainStep
 
