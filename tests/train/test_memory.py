@@ -63,6 +63,17 @@ def test_a_step_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytest
         refuse_too_large(step(), CPU)
 
 
+def test_the_pieces_that_it_names_are_of_one_size(monkeypatch: pytest.MonkeyPatch):
+    free = int(1.1 * needed(step(batch=3), CPU) / memory.MARGIN)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    with pytest.raises(ValueError, match=r"--train\.batch \d+ or --train\.accumulate \d+") as refused:
+        refuse_too_large(step(), CPU)
+    pieces = int(str(refused.value).partition("--train.accumulate ")[2].split()[0])
+    refuse_too_large(step(accumulate=pieces), CPU)
+    with pytest.raises(ValueError, match=r"--train\.batch \d+ --train\.accumulate 1 or"):
+        refuse_too_large(step(accumulate=2), CPU)
+
+
 def test_training_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(memory, "free_bytes", lambda _: 2**15)
     with pytest.raises(ValueError, match=r"train\.batch: got 8, whose step needs"):

@@ -108,12 +108,28 @@ def refuse_too_large(step: Step, device: torch.device) -> None:
     if need <= free:
         return
     most = largest_batch(step, int(MARGIN * free), device)
-    ways = [f"--train.batch {most}, or --train.accumulate {-(-train.batch // most)}"] if most else []
+    ways = list[str]()
+    if most:
+        ways.append(f"--train.batch {most}" + (" --train.accumulate 1" if train.accumulate > 1 else ""))
+    if most and (pieces := _pieces(step, most, int(MARGIN * free), device)):
+        ways.append(f"--train.accumulate {pieces}")
     if train.recompute < 1 and needed(replace(step, train=replace(train, recompute=1.0)), device) <= MARGIN * free:
         ways.append("--train.recompute 1")
     told = " or ".join(ways) or "a smaller model, or --train.mesh.shard with more processes"
     sizes = f"{need / 2**30:.1f} GiB where {free / 2**30:.1f} GiB are free"
     raise ValueError(f"train.batch: got {train.batch}, whose step needs {sizes}; expected one that fits: {told}")
+
+
+def _pieces(step: Step, most: int, free: int, device: torch.device) -> int | None:
+    """Into how many pieces each process can cut its part of the batch, so that a step fits; None where into none.
+
+    `most`: samples that fit in one piece, of which fewer fit where gradients of earlier pieces are kept.
+    """
+    own = step.train.batch // step.parts
+    for n in range(-(-step.train.batch // most), own + 1):
+        if own % n == 0 and needed(replace(step, train=replace(step.train, accumulate=n)), device) <= free:
+            return n
+    return None
 
 
 def stand_in(model: DiTConfig, n: int, device: torch.device) -> Batch:
