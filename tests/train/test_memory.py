@@ -9,12 +9,15 @@ import torch
 
 from anydit.codecs.base import CPU
 from anydit.model.dit import DiTConfig
+from anydit.model.flops import cost
 from anydit.train import memory
 from anydit.train.base import Site
 from anydit.train.loop import train
 from anydit.train.memory import Step, largest_batch, largest_grid, needed, refuse_too_large
 from anydit.train.mesh import Mesh
+from anydit.train.optim import Muon
 from anydit.train.parallel import Processes
+from anydit.train.posthoc import Profiles
 from tests.train.tiny import silent, tiny, tiny_with
 
 MIB = 2**20
@@ -39,6 +42,29 @@ def test_it_falls_with_what_saves_memory():
     for saving in ({"accumulate": 4}, {"recompute": 1.0}, {"mesh": Mesh(1, 4)}, {"mesh": Mesh(1, 1, 4)}, {"batch": 16}):
         assert needed(step(**saving), CPU) < 0.6 * whole, saving
     assert needed(step(batch=128), CPU) == pytest.approx(2 * whole, rel=0.1)
+
+
+def test_gradients_of_earlier_pieces_and_of_buckets_are_counted():
+    """Where activations are most of it, at their peak there are no gradients but these."""
+    one, weights = needed(step(batch=16), CPU), 4 * cost(step().model).parameters
+    for train, copies in (
+        ({"batch": 64, "accumulate": 4}, 1),
+        ({"batch": 64, "mesh": Mesh(4)}, 1),
+        ({"batch": 64, "mesh": Mesh(2), "accumulate": 2}, 2),
+        ({"batch": 16, "profiles": Profiles(lengths=(0.05, 0.1, 0.2))}, 3),
+    ):
+        assert needed(step(**train), CPU) - one == pytest.approx(copies * weights, rel=0.1), train
+    hidden = 3 * 12 * 4 * 64**2
+    assert one - needed(step(batch=16, optimizer=Muon()), CPU) == hidden, "of which Muon has one moment"
+
+
+@pytest.mark.parametrize("mesh", [Mesh(1, 4), Mesh(1, 1, 4), Mesh(1, 2, 2), Mesh(2, 2, 1)], ids=str)
+def test_each_process_has_its_rows_of_all_there_is_of_the_weights(mesh: Mesh):
+    wide = Step(DiTConfig(width=256, depth=4, heads=4, patch=(2, 2), channels=1, size=(8, 8)), tiny().objective,
+                replace(tiny_with(batch=8).train, mesh=mesh))  # fmt: skip
+    weights = 4 * cost(wide.model).parameters
+    gathered = needed(wide, CPU) - weights - 5 * weights // (mesh.shard * mesh.context)
+    assert 0.3 * weights < gathered < 1.5 * weights, "beside the whole average: a block, what is in none, activations"
 
 
 def test_the_largest_that_fit():

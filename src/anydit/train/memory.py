@@ -1,11 +1,12 @@
 """How much memory a training step needs, counted without taking it; and what would fit where that is too much.
 
 A step is run on tensors that have shapes but no values (PyTorch's FakeTensorMode); what lives at a time is added up.
-The processor's and the allocator's own buffers are not counted, and neither is what compiling saves.
+The processor's and the allocator's own buffers are not counted, nor what compiling saves, nor what Muon needs while it
+moves matrices, when the activations are gone.
 """
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -26,11 +27,11 @@ from anydit.tensors import Batch, Tokens
 from anydit.train.config import TrainConfig
 from anydit.train.recompute import recompute
 
-BESIDE = 3
-"""Tensors of the size of the weights that live all the time beside them: the average, and the optimizer's two."""
-
 CLEAR = 4
 """Where a rough estimate is below the free memory by this factor, nothing is counted: it fits."""
+
+ROUGH_COPIES = 5
+"""Tensors of the size of the weights: these, their average, the gradients and the optimizer's two."""
 
 ROUGH_BYTES = 60
 """Of activations for each token, block and unit of width; that of a step in float32 is 40 to 60."""
@@ -58,6 +59,11 @@ class Step:
         """Of a batch, one for each process or for those that share its tokens."""
         return self.train.mesh.shard * (self.train.mesh.replicate or 1)
 
+    @property
+    def shared(self) -> bool:
+        """Whether there are several copies of the model, whose gradients are summed."""
+        return (self.train.mesh.replicate or 1) > 1
+
     def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Step":
         """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""
         model = self.model
@@ -68,13 +74,17 @@ class Step:
 
 def needed(step: Step, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
-    mesh, train = step.train.mesh, step.train
-    batch = max(1, train.batch // train.accumulate // step.parts)
-    weights, peak = _traced(step, batch, device)
-    pieces = mesh.shard * mesh.context
-    beside = (1 + BESIDE) * weights // pieces
-    # A step's peak has the gradients in it, of which each process has its piece.
-    return beside + (peak - weights) // mesh.context + (weights // pieces - weights if pieces > 1 else 0)
+    train, mesh = step.train, step.train.mesh
+    counted = _traced(step, max(1, train.batch // train.accumulate // step.parts), device)
+    averages = 1 + (0 if train.profiles is None else len(train.profiles.lengths))
+    beside = (1 + averages) * counted.weights + counted.moments
+    if not mesh.splits:
+        # DistributedDataParallel fills buckets of its own with gradients that were found in several pieces.
+        buckets = counted.weights if step.shared and train.accumulate > 1 else 0
+        return beside + buckets + counted.peak
+    whole = counted.weights if device.type == "cpu" else 0  # the average, for samples, which is on the CPU
+    own = (beside + counted.weights) // (mesh.shard * mesh.context)
+    return own + counted.peak // mesh.context + counted.gathered + whole
 
 
 def largest_batch(step: Step, free: int, device: torch.device) -> int:
@@ -183,8 +193,21 @@ class _Living(TorchDispatchMode):
         self.now -= size
 
 
-def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
-    """Bytes of the weights, and at the peak of a forward and a backward pass with them."""
+@dataclass(frozen=True)
+class _Bytes:
+    """Of the weights, and of what a step needs beside them.
+
+    `moments`: of the optimizer. `gathered`: weights and gradients that are whole for a while, where processes have
+    pieces of them. `peak`: the most of all else, activations and gradients, that a forward and a backward pass need.
+    """
+
+    weights: int
+    moments: int
+    gathered: int
+    peak: int
+
+
+def _traced(step: Step, batch: int, device: torch.device) -> _Bytes:
     with torch.device("meta"):
         model = DiT(step.model)
     recompute(model, step.train.recompute)
@@ -196,12 +219,34 @@ def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
             for parameter in model.parameters():
                 living.see(parameter)
             weights = living.now
+            _place_gradients(step, model)
             data = stand_in(step.model, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
             with autocast(device, step.train.bf16):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
             loss.backward()
-    return weights, living.peak
+        groups = step.train.optimizer.build(dict(model.named_parameters())).param_groups
+    moments = sum(_size(group["params"]) * (1 if group.get("parts") else 2) for group in groups)  # Muon has one
+    blocks = [_size(block.parameters()) for block in model.blocks]
+    # What is in no block stays; of blocks there are two, the next being fetched, and their gradients being summed.
+    return _Bytes(weights, moments, weights - sum(blocks) + 4 * max(blocks), living.peak - weights)
+
+
+def _place_gradients(step: Step, model: DiT) -> None:
+    """Let gradients be there before the backward pass, or leave as they are found, where they do that in training."""
+    for parameter in model.parameters():
+        if step.train.mesh.splits:  # each process then keeps its rows, which are counted apart
+            parameter.register_post_accumulate_grad_hook(_leave)
+        elif step.train.accumulate > 1 or step.shared:  # those of earlier pieces, or the buckets of several processes
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _leave(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _size(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
@@ -224,4 +269,4 @@ def _rough(step: Step) -> int:
     model, train = step.model, step.train
     tokens = train.batch // train.accumulate * prod(model.grid)
     weights = 4 * cost(model).parameters
-    return (2 + BESIDE) * weights + tokens * model.depth * model.width * ROUGH_BYTES
+    return ROUGH_COPIES * weights + tokens * model.depth * model.width * ROUGH_BYTES
