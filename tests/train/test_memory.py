@@ -47,13 +47,13 @@ def test_it_falls_with_what_saves_memory():
 def test_gradients_of_earlier_pieces_and_of_buckets_are_counted():
     """Where activations are most of it, at their peak there are no gradients but these."""
     one, weights = needed(step(batch=16), CPU), 4 * cost(step().model).parameters
-    for train, copies in (
+    for change, copies in (
         ({"batch": 64, "accumulate": 4}, 1),
         ({"batch": 64, "mesh": Mesh(4)}, 1),
         ({"batch": 64, "mesh": Mesh(2), "accumulate": 2}, 2),
         ({"batch": 16, "profiles": Profiles(lengths=(0.05, 0.1, 0.2))}, 3),
     ):
-        assert needed(step(**train), CPU) - one == pytest.approx(copies * weights, rel=0.1), train
+        assert needed(step(**change), CPU) - one == pytest.approx(copies * weights, rel=0.1), change
     hidden = 3 * 12 * 4 * 64**2
     assert one - needed(step(batch=16, optimizer=Muon()), CPU) == hidden, "of which Muon has one moment"
 
