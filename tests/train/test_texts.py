@@ -1,5 +1,7 @@
 """Texts from data to samples: encoded once, read as tokens, told to the model, and asked for in words."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,9 +76,15 @@ def test_what_is_read_is_what_the_encoder_makes(encoder: TextEncoder):
     assert table.tokens(["a nine"]).values.shape == (1, 7, 16)
 
 
+def read_only(*_: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_each_text_is_encoded_once(encoder: TextEncoder, opened_so_often: Callable[[], int], cache: Path):
     first = texts.table(encoder, SAID, CPU)
-    again = texts.table(encoder, SAID[:2], CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "utime", read_only)
+        again = texts.table(encoder, SAID[:2], CPU)
     assert opened_so_often() == 1 and same(first.tokens(SAID[:2]), again.tokens(SAID[:2]))
     more = texts.table(encoder, ["left", *SAID, "right"], CPU)
     assert opened_so_often() == 2 and len(more.shards) == 2
