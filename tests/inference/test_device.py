@@ -45,3 +45,16 @@ def test_a_container_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(device, "GROUPS", tmp_path)
     assert device._left_of_group() is None
+
+
+def test_an_accelerator_is_not_touched_before_a_process_has_its_own(monkeypatch: pytest.MonkeyPatch):
+    """Memory on it would be taken on the first one by all processes that torchrun starts."""
+
+    def touched(*_: object, **__: object) -> torch.Tensor:
+        raise AssertionError("memory was taken")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(torch, "empty", touched)
+    assert find_device("cuda") == torch.device("cuda")
+    with pytest.raises(ValueError, match=r"device: got 'cuda:7', expected one that this machine has: cpu or cuda"):
+        find_device("cuda:7")

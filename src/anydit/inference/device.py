@@ -29,7 +29,8 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
         return torch.device("cpu") if found is None or found.type == "mps" else found
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        if device != found:  # else it is there, and which one a process takes is not settled (see `train.parallel`)
+            torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
         names = "cpu" if found is None else f"cpu or {found.type}"
         raise ValueError(f"device: got {str(name)!r}, expected one that this machine has: {names}") from None
