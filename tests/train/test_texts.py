@@ -13,11 +13,12 @@ import torch
 import anydit
 from anydit.cli import main
 from anydit.codecs.text import Encoder, TextEncoder, opened
+from anydit.data import ArraySamples, Samples
 from anydit.evaluate.evaluate import evaluate
 from anydit.model.dit import DiT
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.tensors import Tokens
-from anydit.train import texts
+from anydit.train import diffusion, texts
 from anydit.train.base import Site
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.latents import Cached
@@ -161,7 +162,7 @@ def test_a_run_goes_on_without_its_encoder(folder: Path, tmp_path: Path, opened_
     assert opened_so_often() == 1 and losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
-def test_texts_go_with_latents(folder: Path, tmp_path: Path):
+def test_texts_go_with_latents(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     codec = tmp_path / "codec"
     train(tiny_codec(steps=2), codec, "cpu", silent)
     recipe = captioned(folder)
@@ -171,6 +172,10 @@ def test_texts_go_with_latents(folder: Path, tmp_path: Path):
         train(replace(recipe, model=model, codec=latents, train=how), tmp_path / name, "cpu", silent)
     one, other = (np.array([float.fromhex(v) for _, v, _ in losses(tmp_path / n)]) for n in ("live", "cached"))
     np.testing.assert_allclose(one, other, rtol=1e-3)
+    asked, of_cache = list[Samples](), texts.tables
+    monkeypatch.setattr(diffusion, "tables", lambda samples, *rest: asked.append(samples) or of_cache(samples, *rest))
+    train(replace(recipe, model=model, codec=latents, train=replace(how, steps=13)), tmp_path / "cached", "cpu", silent)
+    assert isinstance(asked[0], ArraySamples), "whose texts are known without decoding a sample"
 
 
 def test_evaluation_asks_in_words(folder: Path, tmp_path: Path):
