@@ -1,6 +1,7 @@
 """Weights on disk: strict loading, damage found, atomic writing, versions of the JSON beside them."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,15 @@ def test_a_missing_config_names_the_folder(tmp_path: Path) -> None:
         read_config(tmp_path / "c.json")
 
 
-def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without changing the umask, which all threads share; nor does it matter what a killed process left."""
+
+    def changed(_: int) -> int:
+        raise AssertionError("the umask is the whole process's")
+
+    monkeypatch.setattr(os, "umask", changed)
+    left = tmp_path / f".w.safetensors.{os.getpid()}.tmp"
+    left.touch(0o600)
     save_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(1)})
     (tmp_path / "plain").write_text("", encoding="utf-8")
     assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -56,6 +56,11 @@ class Batch:
         cond = {name: changed(value, lambda v: v.to(device, non_blocking=True)) for name, value in self.cond.items()}
         return Batch(self.x.to(device, non_blocking=True), cond, self.ids, self.texts)
 
+    def pinned(self) -> "Batch":
+        """The batch in memory that is copied to a GPU while the processor goes on."""
+        cond = {name: changed(value, Tensor.pin_memory) for name, value in self.cond.items()}
+        return Batch(self.x.pin_memory(), cond, self.ids, self.texts)
+
     def tensor(self, name: str) -> Tensor:
         """The values of a condition that is no `Tokens`: labels, numbers, a field."""
         value = self.cond[name]

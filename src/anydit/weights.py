@@ -45,10 +45,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a temporary file beside `path`, then put it in place at once, on disk when this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # a killed process of this number has left it
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # what the umask leaves to others, from whom safetensors would keep it
         write(temporary)
-        mask = os.umask(0o077)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors would keep the file from everybody else
+        temporary.chmod(mode)
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)

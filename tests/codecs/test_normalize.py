@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from anydit.codecs import Isotropic, Normalize
-from tests.codecs.tiny import survey
+from anydit.codecs import Isotropic, Normalize, Whiten
+from tests.codecs.tiny import Numbers, survey
 
 
 def test_measures_each_channel_and_inverts():
@@ -36,6 +36,20 @@ def test_units_do_not_matter(size: float, offset: float):
 def test_to_unit():
     codec = Normalize.to_unit(0, 255).build()
     assert codec.encode(torch.tensor([[[0.0, 255.0]]])).tolist() == [[[-1.0, 1.0]]]
+
+
+@pytest.mark.parametrize(
+    "config", [Normalize((1.0,), (2.0,)), Normalize((1.0, 2.0), (3.0, 4.0)), Whiten(0.5, (1.0, 2.0), ((1.0,), (2.0,)))]
+)
+def test_numbers_are_put_on_the_device_once(config: Normalize | Whiten):
+    codec, x = config.build(), torch.randn(3, 2, 4)
+    with Numbers() as first:
+        z = codec.encode(x)
+        codec.decode(z)
+    with Numbers() as later:
+        torch.testing.assert_close(codec.decode(codec.encode(x)), x)
+    assert first.count > 0 and later.count == 0
+    assert codec.encode(x.double()).dtype == torch.float64, "as samples are"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from anydit.codecs import RAE, CodecConfig
 from anydit.config import from_json, to_json
-from tests.codecs.tiny import images, survey
+from tests.codecs.tiny import Numbers, images, survey
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -58,6 +58,9 @@ def test_images_in_grey_and_other_means(tmp_path: Path):
     assert config.channels == 1 and config.mean == (0.5,) * 3 and config.std == (0.25,) * 3
     codec = config.untrained()
     assert codec.decode(codec.encode(x)).shape == x.shape
+    with Numbers() as later:
+        codec.encode(x)
+    assert later.count == 0, "mean and deviation are on the device by now"
     assert from_json(CodecConfig, json.loads(json.dumps(to_json(config)))) == config
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from anydit.codecs import Survey
 
@@ -18,6 +19,18 @@ def survey(x: Tensor, bounds: tuple[float, float] | None = None, at_once: int = 
         return x[torch.arange(n) * len(x) // max(n, 1)].split(at_once) if n else ()
 
     return Survey(batches, bounds)
+
+
+class Numbers(TorchFunctionMode):
+    """Counts how often numbers of Python's become a tensor: the processor waits where that is for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.tensor, Tensor.new_tensor)
+        return func(*args, **(kwargs or {}))
 
 
 def images(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:

@@ -88,6 +88,22 @@ def test_any_number_of_workers_reads_the_same_batches(workers: int, start: int) 
         assert torch.equal(batch.cond["label"], expected.cond["label"])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_for_a_gpu_are_pinned_by_the_thread_that_reads(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[tuple[str, int]]()
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append((threading.current_thread().name, tensor.ndim))
+        return tensor + 1
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    samples = Digits().open("train")
+    order = Order(len(samples), 4, seed=0)
+    plain, pinned = (some(read_ahead(samples, order, 0, workers, pinned=flag), 2) for flag in (False, True))
+    assert {*seen} == {("read", samples.read(order.ids(0)).x.ndim), ("read", 1)}, "samples and labels"
+    assert all(torch.equal(a.x + 1, b.x) and torch.equal(a.ids, b.ids) for a, b in zip(plain, pinned, strict=True))
+
+
 def test_workers_read_a_mapped_file(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(20.0).reshape(10, 1, 2))
     samples = Arrays(path=tmp_path / "a.npy", held_out=0).open("train")

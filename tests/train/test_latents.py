@@ -1,5 +1,7 @@
 """Latents that are encoded once: the same as those encoded with each batch, kept, and made anew when they must be."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +79,10 @@ def test_training_is_the_same(codec: Path, folder: Path, tmp_path: Path):
     assert [ids for *_, ids in losses(tmp_path / "live")] == [ids for *_, ids in losses(tmp_path / "cached")]
 
 
+def read_only(*_: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_it_is_made_once(encoding: Encoding, folder: Path, monkeypatch: pytest.MonkeyPatch):
     Cached().opened(encoding)
 
@@ -84,6 +90,7 @@ def test_it_is_made_once(encoding: Encoding, folder: Path, monkeypatch: pytest.M
         raise AssertionError("it is there already")
 
     monkeypatch.setattr(latents, "_encoded", never)
+    monkeypatch.setattr(os, "utime", read_only)
     cached, _ = Cached().opened(encoding)
     assert isinstance(cached, ArraySamples) and len(list(folder.iterdir())) == 1
     base = cached.x.base

@@ -14,6 +14,7 @@ from anydit.codecs import Normalize
 from anydit.config import overridden
 from anydit.data import Arrays, ArrayView, ImageFolder
 from anydit.inference.pipeline import load
+from anydit.train import loop
 from anydit.train import pictures as train_pictures
 from anydit.train.checkpoint import newest
 from anydit.train.loop import train
@@ -73,6 +74,15 @@ def test_compiled_trains_alike(tmp_path: Path):
     plain = train(tiny_with(steps=2), tmp_path / "plain", "cpu", silent).model.state_dict()
     for name, tensor in load(tmp_path / "compiled", "cpu").model.state_dict().items():
         torch.testing.assert_close(tensor, plain[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_gpu_without_bfloat16_is_refused_before_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "find_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Old GPU")
+    recipe = replace(tiny_with(bf16=True), data=Arrays(path=tmp_path / "none.npy"))
+    with pytest.raises(ValueError, match="bf16: got True, but Old GPU has no bfloat16; set bf16 to False"):
+        train(recipe, tmp_path / "run", "cuda", silent)
 
 
 def test_a_device_that_is_not_there_is_refused_before_the_folder_is_made(tmp_path: Path):

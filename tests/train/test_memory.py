@@ -9,10 +9,15 @@ import torch
 
 from anydit.codecs.base import CPU
 from anydit.model.dit import DiTConfig
+from anydit.model.flops import cost
 from anydit.train import memory
+from anydit.train.base import Site
 from anydit.train.loop import train
-from anydit.train.memory import Step, free_bytes, largest_batch, largest_grid, needed, refuse_too_large
+from anydit.train.memory import Step, largest_batch, largest_grid, needed, refuse_too_large
 from anydit.train.mesh import Mesh
+from anydit.train.optim import Muon
+from anydit.train.parallel import Processes
+from anydit.train.posthoc import Profiles
 from tests.train.tiny import silent, tiny, tiny_with
 
 MIB = 2**20
@@ -40,6 +45,29 @@ def test_it_falls_with_what_saves_memory():
     assert needed(step(batch=128), CPU) == pytest.approx(2 * whole, rel=0.1)
 
 
+def test_gradients_of_earlier_pieces_and_of_buckets_are_counted():
+    """Where activations are most of it, at their peak there are no gradients but these."""
+    one, weights = needed(step(batch=16), CPU), 4 * cost(step().model).parameters
+    for change, copies in (
+        ({"batch": 64, "accumulate": 4}, 1),
+        ({"batch": 64, "mesh": Mesh(4)}, 1),
+        ({"batch": 64, "mesh": Mesh(2), "accumulate": 2}, 2),
+        ({"batch": 16, "profiles": Profiles(lengths=(0.05, 0.1, 0.2))}, 3),
+    ):
+        assert needed(step(**change), CPU) - one == pytest.approx(copies * weights, rel=0.1), change
+    hidden = 3 * 12 * 4 * 64**2
+    assert one - needed(step(batch=16, optimizer=Muon()), CPU) == hidden, "of which Muon has one moment"
+
+
+@pytest.mark.parametrize("mesh", [Mesh(1, 4), Mesh(1, 1, 4), Mesh(1, 2, 2), Mesh(2, 2, 1)], ids=str)
+def test_each_process_has_its_rows_of_all_there_is_of_the_weights(mesh: Mesh):
+    wide = Step(DiTConfig(width=256, depth=4, heads=4, patch=(2, 2), channels=1, size=(8, 8)), tiny().objective,
+                replace(tiny_with(batch=8).train, mesh=mesh))  # fmt: skip
+    weights = 4 * cost(wide.model).parameters
+    gathered = needed(wide, CPU) - weights - 5 * weights // (mesh.shard * mesh.context)
+    assert 0.3 * weights < gathered < 1.5 * weights, "beside the whole average: a block, what is in none, activations"
+
+
 def test_the_largest_that_fit():
     free = 60 * MIB
     batch = largest_batch(step(), free, CPU)
@@ -62,6 +90,17 @@ def test_a_step_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytest
         refuse_too_large(step(), CPU)
 
 
+def test_the_pieces_that_it_names_are_of_one_size(monkeypatch: pytest.MonkeyPatch):
+    free = int(1.1 * needed(step(batch=3), CPU) / memory.MARGIN)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    with pytest.raises(ValueError, match=r"--train\.batch \d+ or --train\.accumulate \d+") as refused:
+        refuse_too_large(step(), CPU)
+    pieces = int(str(refused.value).partition("--train.accumulate ")[2].split()[0])
+    refuse_too_large(step(accumulate=pieces), CPU)
+    with pytest.raises(ValueError, match=r"--train\.batch \d+ --train\.accumulate 1 or"):
+        refuse_too_large(step(accumulate=2), CPU)
+
+
 def test_training_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(memory, "free_bytes", lambda _: 2**15)
     with pytest.raises(ValueError, match=r"train\.batch: got 8, whose step needs"):
@@ -69,7 +108,18 @@ def test_training_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_
     assert not (tmp_path / "log.jsonl").exists()
 
 
-def test_what_is_free():
-    free = free_bytes(CPU)
-    assert free is None or MIB < free < 2**50
-    assert free_bytes(torch.device("meta")) is None
+def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The mesh counts that the processes have filled in, not the recipe's, which leaves their number open."""
+    recipe, counted = tiny_with(batch=64), list[Step]()
+
+    def count(asked: Step, _: torch.device) -> None:
+        counted.append(asked)
+        raise RuntimeError("counted")
+
+    monkeypatch.setattr("anydit.train.recipe.refuse_too_large", count)
+    samples = recipe.data.open("train")
+    with pytest.raises(RuntimeError, match="counted"):
+        recipe.begin(samples, Site(tmp_path, CPU, silent, Processes(0, 8, Mesh(8))))
+    assert counted[0].train == replace(recipe.train, mesh=Mesh(8)) and counted[0].parts == 8
+    most = largest_batch(step(mesh=Mesh(4)), needed(step(batch=32), CPU), CPU)
+    assert most % 4 == 0 < most

@@ -76,6 +76,13 @@ def test_an_average_that_was_kept_is_itself():
     assert fitted(kept, (1000, 0.005))[1] > 0.3, "what is much shorter than all is said to be far"
 
 
+@pytest.mark.parametrize("length", [0.005, 0.03, 0.2])
+def test_weights_that_do_not_change_are_their_average(length: float):
+    kept = [(float(t), own) for t in range(500, 3500, 500) for own in (0.05, 0.1)]
+    assert sum(fitted(kept, (3000, length))[0]) == pytest.approx(1, abs=1e-9)
+    assert fitted([(2.0, 0.1)], (2.0, length))[0] == pytest.approx([1])
+
+
 def test_a_run_keeps_them_and_goes_on_bit_by_bit(tmp_path: Path):
     kept = {"profiles": Profiles(every=3)}
     for steps in (4, 12):

@@ -8,7 +8,7 @@ import torch
 from anydit.cli.profile import run
 from anydit.model.text import Cross, Joint, Text
 from anydit.recipes.digits import digits
-from anydit.train.profile import over_sizes, plot, profile
+from anydit.train.profile import Room, over_sizes, plot, profile
 from tests.train import tiny
 from tests.train.tiny import tiny_with
 
@@ -33,6 +33,14 @@ def test_activations_grow_with_the_batch():
     larger = replace(recipe, train=replace(recipe.train, batch=8))
     small_bytes, large_bytes = (profile(r, CPU).activation_bytes for r in (recipe, larger))
     assert 1.6 < large_bytes / small_bytes < 2.1
+
+
+def test_activations_that_are_computed_again_are_not_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("anydit.train.profile.room", lambda *_: Room(0, None, None, None))
+    monkeypatch.setattr("anydit.train.profile.product_ceiling", lambda *_: 1.0)
+    again = replace(small(), train=replace(small().train, recompute=1.0))
+    part, whole = (profile(recipe, CPU).activation_bytes for recipe in (again, small()))
+    assert 0 < part < 0.5 * whole
 
 
 @pytest.mark.parametrize("entry", [Cross(), Joint()])

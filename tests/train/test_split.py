@@ -179,6 +179,14 @@ def test_what_is_computed_again_is_the_same_and_keeps_less(whole: Path, tmp_path
         tiny_with(recompute=2)
 
 
+@pytest.mark.parametrize(("depth", "share", "expected"), [(100, 0.29, 29), (12, 0.5, 6), (3, 0.0, 0), (7, 1.0, 7)])
+def test_the_nearest_number_of_blocks_is_computed_again(depth: int, share: float, expected: int):
+    with torch.device("meta"):
+        model = DiT(replace(tiny().model, depth=depth, channels=1, size=(8, 8), conditions={}))
+    recompute(model, share)
+    assert sum("forward" in vars(block) for block in model.blocks) == expected
+
+
 def kept_bytes(share: float) -> int:
     """What the backward pass of a network keeps."""
     model = DiT(replace(tiny().model, depth=4, channels=1, size=(8, 8), conditions={}))

@@ -1,5 +1,7 @@
 """Texts from data to samples: encoded once, read as tokens, told to the model, and asked for in words."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,12 @@ import torch
 import anydit
 from anydit.cli import main
 from anydit.codecs.text import Encoder, TextEncoder, opened
+from anydit.data import ArraySamples, Samples
 from anydit.evaluate.evaluate import evaluate
 from anydit.model.dit import DiT
 from anydit.model.text import Cross, Joint, Pooled, Text
 from anydit.tensors import Tokens
-from anydit.train import texts
+from anydit.train import diffusion, texts
 from anydit.train.base import Site
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.latents import Cached
@@ -74,9 +77,15 @@ def test_what_is_read_is_what_the_encoder_makes(encoder: TextEncoder):
     assert table.tokens(["a nine"]).values.shape == (1, 7, 16)
 
 
+def read_only(*_: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_each_text_is_encoded_once(encoder: TextEncoder, opened_so_often: Callable[[], int], cache: Path):
     first = texts.table(encoder, SAID, CPU)
-    again = texts.table(encoder, SAID[:2], CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "utime", read_only)
+        again = texts.table(encoder, SAID[:2], CPU)
     assert opened_so_often() == 1 and same(first.tokens(SAID[:2]), again.tokens(SAID[:2]))
     more = texts.table(encoder, ["left", *SAID, "right"], CPU)
     assert opened_so_often() == 2 and len(more.shards) == 2
@@ -153,7 +162,7 @@ def test_a_run_goes_on_without_its_encoder(folder: Path, tmp_path: Path, opened_
     assert opened_so_often() == 1 and losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
-def test_texts_go_with_latents(folder: Path, tmp_path: Path):
+def test_texts_go_with_latents(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     codec = tmp_path / "codec"
     train(tiny_codec(steps=2), codec, "cpu", silent)
     recipe = captioned(folder)
@@ -163,6 +172,10 @@ def test_texts_go_with_latents(folder: Path, tmp_path: Path):
         train(replace(recipe, model=model, codec=latents, train=how), tmp_path / name, "cpu", silent)
     one, other = (np.array([float.fromhex(v) for _, v, _ in losses(tmp_path / n)]) for n in ("live", "cached"))
     np.testing.assert_allclose(one, other, rtol=1e-3)
+    asked, of_cache = list[Samples](), texts.tables
+    monkeypatch.setattr(diffusion, "tables", lambda samples, *rest: asked.append(samples) or of_cache(samples, *rest))
+    train(replace(recipe, model=model, codec=latents, train=replace(how, steps=13)), tmp_path / "cached", "cpu", silent)
+    assert isinstance(asked[0], ArraySamples), "whose texts are known without decoding a sample"
 
 
 def test_evaluation_asks_in_words(folder: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anydit.codecs.base import Codec, CodecConfig, Survey
 from anydit.config import check_at_least, check_positive, config
+from anydit.tensors import Constants
 
 
 @config
@@ -135,6 +136,7 @@ class Normalizer(Codec):
     def __init__(self, shift: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
         self.shift, self.scale = tuple(shift), tuple(scale)
+        self.constants = Constants()
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         return (x - self._per_channel(self.shift, x)) / self._per_channel(self.scale, x)
@@ -147,7 +149,11 @@ class Normalizer(Codec):
         return -sum(log(scale) for scale in self._of_each(self.scale, channels)) * places
 
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return like.new_tensor(self._of_each(values, like.shape[1])).reshape(-1, *(1,) * (like.ndim - 2))
+        channels, dtype = like.shape[1], like.dtype
+        made = self.constants.get(
+            (values, channels, dtype), like.device, lambda: torch.tensor(self._of_each(values, channels), dtype=dtype)
+        )
+        return made.reshape(-1, *(1,) * (like.ndim - 2))
 
     def _of_each(self, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
         if len(values) not in (1, channels):

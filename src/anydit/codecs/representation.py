@@ -20,6 +20,7 @@ from anydit.codecs.base import Survey, divided
 from anydit.codecs.normalize import Normalize
 from anydit.codecs.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from anydit.config import Json, check_at_least, check_positive, config
+from anydit.tensors import Constants
 
 ENCODERS = ("dinov2", "dinov2_with_registers", "siglip_vision_model", "vit")
 """Encoders of transformers whose last features are one for each patch, after those of no patch."""
@@ -131,6 +132,7 @@ class RAECodec(Autoencoder):
         super().__init__(Normalize((about.low,), (about.high - about.low,)).build())
         self.about, self.encoder = about, encoder.eval().requires_grad_(False)
         self.decoder = Decoder(encoder.config.hidden_size, about)
+        self.constants = Constants()
 
     def train(self, mode: bool = True) -> "RAECodec":
         super().train(mode)
@@ -142,7 +144,10 @@ class RAECodec(Autoencoder):
         size = [g * self.encoder.config.patch_size for g in grid]
         # Never antialiased: encoders are shown images that are about as large.
         rgb = F.interpolate(y, size, mode="bicubic", align_corners=False).expand(-1, 3, -1, -1)
-        mean, std = (y.new_tensor(v).reshape(3, 1, 1) for v in (self.about.mean, self.about.std))
+        mean, std = (
+            self.constants.get((v, y.dtype), y.device, lambda v=v: torch.tensor(v, dtype=y.dtype).reshape(3, 1, 1))
+            for v in (self.about.mean, self.about.std)
+        )
         # Encoders of the family DINOv2 fit their positions to any size unasked.
         ask = {} if self.encoder.config.model_type.startswith("dinov2") else {"interpolate_pos_encoding": True}
         with torch.no_grad():

@@ -129,7 +129,8 @@ class Whitener(Codec):
     def _shift(self, like: Tensor) -> Tensor:
         if like.shape[1] != len(self.shift):
             raise ValueError(f"codec: got samples of {like.shape[1]} channels, expected {len(self.shift)}")
-        return like.new_tensor(self.shift).reshape(-1, *(1,) * (like.ndim - 2))
+        shift = self.constants.get(like.dtype, like.device, lambda: torch.tensor(self.shift, dtype=like.dtype))
+        return shift.reshape(-1, *(1,) * (like.ndim - 2))
 
 
 def _bins(space: tuple[int, ...]) -> Int[Tensor, "*space"]:

@@ -169,16 +169,21 @@ class ReaderDied(RuntimeError):
     """A process that reads data ended, so that its batches cannot come."""
 
 
-def read_ahead(samples: Samples, order: AnyOrder, start: int, workers: int = 0) -> Iterator[Batch]:
+def read_ahead(
+    samples: Samples, order: AnyOrder, start: int, workers: int = 0, *, pinned: bool = False
+) -> Iterator[Batch]:
     """The batches of the steps from `start` on, without end, each read while the one before is used.
 
     `workers`: processes that read; 0 reads in a thread of this one, which suits data in memory or in a mapped file.
+    `pinned`: batches are for a GPU of CUDA, and lie where copying them to it lets nothing wait.
 
     Raises:
         ReaderDied: a worker died.
     """
     asked, answers = SimpleQueue[bool](), SimpleQueue[Batch | BaseException]()
     batches = _batches(_Steps(samples, order), start, workers)
+    if pinned:
+        batches = _pinned(batches)
     # No executor: a worker forked by its thread would wait for that thread at its end.
     thread = Thread(target=_serve, args=(batches, asked, answers), name="read", daemon=True)
 
@@ -214,6 +219,12 @@ def _serve(
                 answers.put(next(batches))
             except BaseException as error:
                 answers.put(error)
+
+
+def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    with closing(batches):
+        for batch in batches:
+            yield batch.pinned()
 
 
 def _batches(steps: _Steps, start: int, workers: int) -> Generator[Batch, None, None]:

@@ -37,10 +37,19 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
     Raises:
         ValueError: this GPU has no bfloat16.
     """
-    if bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ValueError(f"bf16: got True, but {torch.cuda.get_device_name(device)} has no bfloat16; set bf16 to False")
+    check_bf16(device, bf16)
     half = product_dtype(device, bf16) == torch.bfloat16
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
+
+
+def check_bf16(device: torch.device, bf16: bool) -> None:
+    """Refuse bfloat16 where it is asked for and the GPU has none.
+
+    Raises:
+        ValueError: that is so.
+    """
+    if bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(f"bf16: got True, but {torch.cuda.get_device_name(device)} has no bfloat16; set bf16 to False")
 
 
 def product_dtype(device: torch.device, bf16: bool) -> torch.dtype:

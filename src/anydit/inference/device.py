@@ -1,6 +1,18 @@
-"""Where a pipeline computes."""
+"""Where a pipeline computes, and how much memory is free there."""
+
+from pathlib import Path
 
 import torch
+
+GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may take."""
+
+LIMITS = (
+    ("memory.max", "memory.current", ""),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_"),
+)
+"""Of cgroups of version 2 and 1: the files of the limit and of what is used, and how keys in the latter's `memory.stat`
+begin that count those below it, too."""
 
 
 def find_device(name: torch.device | str | None = None) -> torch.device:
@@ -17,8 +29,39 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
         return torch.device("cpu") if found is None or found.type == "mps" else found
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        if device != found:  # else it is there, and which one a process takes is not settled (see `train.parallel`)
+            torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
         names = "cpu" if found is None else f"cpu or {found.type}"
         raise ValueError(f"device: got {str(name)!r}, expected one that this machine has: {names}") from None
     return device
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory that may be taken on a device now; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    told = Path("/proc/meminfo")
+    if device.type != "cpu" or not told.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in told.read_text(encoding="utf-8").splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    return min([free, *(left for left in [_left_of_group()] if left is not None)])
+
+
+def _left_of_group() -> int | None:
+    """What a container may still take, where it has a limit; files that were read count as used until others need it.
+
+    So those are free: without them a container would be full as soon as it has read its data.
+    """
+    for limit, used, prefix in LIMITS:
+        try:
+            most = (GROUPS / limit).read_text(encoding="utf-8").strip()
+            now = int((GROUPS / used).read_text(encoding="utf-8"))
+            stat = (GROUPS / used).with_name("memory.stat").read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            continue
+        sizes = dict(line.split() for line in stat)
+        read = sum(int(sizes.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+        return None if most == "max" else int(most) - now + read
+    return None

@@ -61,7 +61,7 @@ class DiffusionWork(Work[Pipeline]):
         )
         self.data, self.samples = samples, latents
         if config.encoders:
-            told = tables(samples, config.encoders, device)
+            told = tables(latents, config.encoders, device)  # with the same texts, and nothing to decode if kept
             self.data, self.samples = (each_size(some, lambda part: Told(part, told)) for some in (samples, latents))
         if start is None:
             standardise(model, self.samples)

@@ -24,7 +24,7 @@ from anydit.config import Json, config, to_json, write_json
 from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
 from anydit.data.buckets import each_size
-from anydit.data.kept import sweep
+from anydit.data.kept import sweep, used
 from anydit.data.mirrored import Mirrored
 from anydit.tensors import MASK, Batch, Tokens
 from anydit.weights import checksum
@@ -103,7 +103,7 @@ class Cached:
             self._write(folder, replace(encoding, samples=samples))
             found = _read(folder, samples)
             assert found is not None, "it was written just now"
-        os.utime(folder)  # when it was last of use
+        used(folder)
         return found
 
     def _mirrored(self, samples: Samples) -> Samples:

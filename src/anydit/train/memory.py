@@ -1,14 +1,14 @@
 """How much memory a training step needs, counted without taking it; and what would fit where that is too much.
 
 A step is run on tensors that have shapes but no values (PyTorch's FakeTensorMode); what lives at a time is added up.
-The processor's and the allocator's own buffers are not counted, and neither is what compiling saves.
+The processor's and the allocator's own buffers are not counted, nor what compiling saves, nor what Muon needs while it
+moves matrices, when the activations are gone.
 """
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
+from anydit.inference.device import free_bytes
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import TEXT_TOKENS, cost
@@ -27,12 +28,11 @@ from anydit.train.config import TrainConfig
 from anydit.train.recompute import recompute
 from anydit.train.tensor import Sharers, share_products
 
-BESIDE = 3
-"""Tensors of the size of the weights that live all the time beside them and their gradients: the average, and the
-optimizer's two."""
-
 CLEAR = 4
 """Where a rough estimate is below the free memory by this factor, nothing is counted: it fits."""
+
+ROUGH_COPIES = 5
+"""Tensors of the size of the weights: these, their average, the gradients and the optimizer's two."""
 
 ROUGH_BYTES = 60
 """Of activations for each token, block and unit of width; that of a step in float32 is 40 to 60."""
@@ -46,11 +46,24 @@ MARGIN = 0.9
 
 @dataclass(frozen=True)
 class Step:
-    """A training step whose memory is asked for: of which network and loss, and how it is trained."""
+    """A training step whose memory is asked for: of which network and loss, and how it is trained.
+
+    A mesh that is not filled in is taken to have one copy of the model.
+    """
 
     model: DiTConfig
     objective: Objective
     train: TrainConfig
+
+    @property
+    def parts(self) -> int:
+        """Of a batch, one for each process or for those that share its tokens."""
+        return self.train.mesh.shard * (self.train.mesh.replicate or 1)
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are several copies of the model, whose gradients are summed."""
+        return (self.train.mesh.replicate or 1) > 1
 
     def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Step":
         """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""
@@ -62,16 +75,23 @@ class Step:
 
 def needed(step: Step, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
-    mesh, train = step.train.mesh, step.train
-    batch = max(1, train.batch // train.accumulate // (mesh.shard * (mesh.replicate or 1)))
-    weights, activations = _traced(step, batch, device)
-    return (2 + BESIDE) * weights // mesh.pieces + activations // mesh.context
+    train, mesh = step.train, step.train.mesh
+    counted = _traced(step, max(1, train.batch // train.accumulate // step.parts), device)
+    averages = 1 + (0 if train.profiles is None else len(train.profiles.lengths))
+    beside = (1 + averages) * counted.weights + counted.moments
+    if not mesh.splits:
+        # DistributedDataParallel fills buckets of its own with gradients that were found in several pieces.
+        buckets = counted.weights if step.shared and train.accumulate > 1 else 0
+        return beside + buckets + counted.peak
+    whole = counted.weights if device.type == "cpu" else 0  # the average, for samples, which is on the CPU
+    own = (beside + counted.weights) // mesh.pieces
+    return own + counted.peak // mesh.context + counted.gathered + whole
 
 
 def largest_batch(step: Step, free: int, device: torch.device) -> int:
-    """The most samples of which a step fits into so many bytes; 0 where not even one does."""
-    guess = step.train.batch * free // _rough(step)
-    return _largest(lambda n: needed(step.with_(n), device), guess, free)
+    """The most samples of which a step fits into so many bytes, as many for each process; 0 where not even one does."""
+    guess = step.train.batch * free // _rough(step) // step.parts
+    return step.parts * _largest(lambda n: needed(step.with_(n * step.parts), device), guess, free)
 
 
 def largest_grid(step: Step, free: int, device: torch.device) -> tuple[int, ...] | None:
@@ -99,7 +119,11 @@ def refuse_too_large(step: Step, device: torch.device) -> None:
     if need <= free:
         return
     most = largest_batch(step, int(MARGIN * free), device)
-    ways = [f"--train.batch {most}, or --train.accumulate {-(-train.batch // most)}"] if most else []
+    ways = list[str]()
+    if most:
+        ways.append(f"--train.batch {most}" + (" --train.accumulate 1" if train.accumulate > 1 else ""))
+    if most and (pieces := _pieces(step, most, int(MARGIN * free), device)):
+        ways.append(f"--train.accumulate {pieces}")
     if train.recompute < 1 and needed(replace(step, train=replace(train, recompute=1.0)), device) <= MARGIN * free:
         ways.append("--train.recompute 1")
     told = " or ".join(ways) or "a smaller model, or --train.mesh.shard with more processes"
@@ -107,16 +131,16 @@ def refuse_too_large(step: Step, device: torch.device) -> None:
     raise ValueError(f"train.batch: got {train.batch}, whose step needs {sizes}; expected one that fits: {told}")
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """The memory that may be taken on a device now; None where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    told = Path("/proc/meminfo")
-    if device.type != "cpu" or not told.is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in told.read_text(encoding="utf-8").splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    return min([free, *(limit for limit in [_left_of_group()] if limit is not None)])
+def _pieces(step: Step, most: int, free: int, device: torch.device) -> int | None:
+    """Into how many pieces each process can cut its part of the batch, so that a step fits; None where into none.
+
+    `most`: samples that fit in one piece, of which fewer fit where gradients of earlier pieces are kept.
+    """
+    own = step.train.batch // step.parts
+    for n in range(-(-step.train.batch // most), own + 1):
+        if own % n == 0 and needed(replace(step, train=replace(step.train, accumulate=n)), device) <= free:
+            return n
+    return None
 
 
 def stand_in(model: DiTConfig, n: int, device: torch.device) -> Batch:
@@ -170,11 +194,21 @@ class _Living(TorchDispatchMode):
         self.now -= size
 
 
-def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
-    """Bytes of the weights, and of what lives beside them and their gradients at the peak of a step.
+@dataclass(frozen=True)
+class _Bytes:
+    """Of all weights, and of what a step needs beside them; where processes share products, in one of them.
 
-    Where processes share products, the latter is that of one of them.
+    `moments`: of the optimizer, for all weights. `gathered`: weights and gradients that are whole for a while, where processes have
+    pieces of them. `peak`: the most of all else, activations and gradients, that a forward and a backward pass need.
     """
+
+    weights: int
+    moments: int
+    gathered: int
+    peak: int
+
+
+def _traced(step: Step, batch: int, device: torch.device) -> _Bytes:
     with torch.device("meta"):
         model = DiT(step.model)
     weights = sum(p.nbytes for p in model.parameters())
@@ -188,12 +222,34 @@ def _traced(step: Step, batch: int, device: torch.device) -> tuple[int, int]:
             for parameter in model.parameters():
                 living.see(parameter)
             here = living.now
+            _place_gradients(step, model)
             data = stand_in(step.model, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
             with autocast(device, step.train.bf16):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
             loss.backward()
-    return weights, living.peak - 2 * here
+        groups = step.train.optimizer.build(dict(model.named_parameters())).param_groups
+    moments = sum(_size(group["params"]) * (1 if group.get("parts") else 2) for group in groups)  # Muon has one
+    blocks = [_size(block.parameters()) for block in model.blocks]
+    # What is in no block stays; of blocks there are two, the next being fetched, and their gradients being summed.
+    return _Bytes(weights, moments * weights // here, here - sum(blocks) + 4 * max(blocks), living.peak - here)
+
+
+def _place_gradients(step: Step, model: DiT) -> None:
+    """Let gradients be there before the backward pass, or leave as they are found, where they do that in training."""
+    for parameter in model.parameters():
+        if step.train.mesh.splits:  # each process then keeps its rows, which are counted apart
+            parameter.register_post_accumulate_grad_hook(_leave)
+        elif step.train.accumulate > 1 or step.shared:  # those of earlier pieces, or the buckets of several processes
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _leave(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _size(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
@@ -216,14 +272,4 @@ def _rough(step: Step) -> int:
     model, train = step.model, step.train
     tokens = train.batch // train.accumulate * prod(model.grid)
     weights = 4 * cost(model).parameters
-    return (2 + BESIDE) * weights + tokens * model.depth * model.width * ROUGH_BYTES
-
-
-def _left_of_group() -> int | None:
-    """What a container may still take, where it has a limit."""
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    try:
-        text = limit.read_text(encoding="utf-8").strip()
-        return None if text == "max" else int(text) - int(used.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return ROUGH_COPIES * weights + tokens * model.depth * model.width * ROUGH_BYTES

@@ -1,11 +1,14 @@
 """Averages of any length, made when training is over (Karras 2023, arXiv 2312.02696, section 3 and appendix C).
 
 While it goes on, averages of a few lengths are kept in which the weights of step t count as a power of t, and written
-down at intervals. Any other average over the training is near to a sum of those, and least squares finds which.
+down at intervals. Any other average over the training is near to a sum of those, and least squares finds which. The
+counts in that sum are made to add up to 1, which the paper leaves open, and its authors' code has by dividing by their
+sum: else weights that do not change would shrink in it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 from pathlib import Path
 
@@ -97,6 +100,7 @@ class Averages:
         save_tensors(run / PROFILES / f"step-{step:09d}.safetensors", self.state())
 
 
+@cache
 def power(length: float) -> float:
     """The power of time by whose profile an average is `length` long (equation 126, solved)."""
     inverse = length**-2
@@ -149,12 +153,17 @@ def _sum(files: Mapping[int, Path], counts: Mapping[tuple[int, str], float]) -> 
 def fitted(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> tuple[list[float], float]:
     """How much of each kept average adds up to the wanted one, and how far from it that is, as a share of it.
 
-    Each is given by the step up to which it goes and its length. Least squares between their profiles in time.
+    Each is given by the step up to which it goes and its length. Least squares between their profiles in time, among
+    counts that add up to 1 (with a multiplier of Lagrange's as the last unknown).
     """
+    last, length = wanted
+    kept, wanted = [(time / last, own) for time, own in kept], (1.0, length)
     products = np.array([[_product(a, b) for b in kept] for a in kept])
     aims = np.array([_product(a, wanted) for a in kept])
     whole = _product(wanted, wanted)
-    counts = np.linalg.lstsq(products, aims)[0]
+    bordered = np.pad(products, (0, 1), constant_values=1.0)
+    bordered[-1, -1] = 0.0
+    counts = np.linalg.lstsq(bordered, np.append(aims, 1.0))[0][:-1]
     left = whole - 2 * counts @ aims + counts @ products @ counts
     return counts.tolist(), sqrt(max(0.0, float(left)) / whole)
 

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from anydit.codecs import Normalize
 from anydit.inference.compile import autocast, compile_blocks, product_dtype
+from anydit.inference.device import free_bytes
 from anydit.model.dit import DiT
 from anydit.model.flops import Cost, cost
 from anydit.tensors import Batch, select
 from anydit.train.lora import adapt
-from anydit.train.memory import MARGIN, Step, free_bytes, largest_batch, largest_grid, needed, stand_in
+from anydit.train.memory import MARGIN, Step, largest_batch, largest_grid, needed, stand_in
 from anydit.train.recipe import Recipe
+from anydit.train.recompute import recompute
 from anydit.train.step import TrainStep
 
 REPEATS = 5
@@ -77,6 +79,7 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
     codec = Normalize((0.0,), (1.0,)).build()  # the data of this profile are latents
     step = TrainStep(model, codec, recipe.objective, config, torch.arange(config.batch))
     batch = stand_in(recipe.model, config.batch, device)
+    recompute(model, config.recompute)
     kept = _kept_bytes(step, batch)
     if config.compile:
         compile_blocks(model)

@@ -95,7 +95,8 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(recipe, samples, note, device)
 
     def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
-        refuse_too_large(Step(self.model, self.objective, self.train), site.device)
+        shared = replace(self.train, mesh=site.processes.mesh)
+        refuse_too_large(Step(self.model, self.objective, shared), site.device)
         return DiffusionWork(self, self.objective, self.train, samples, site, start)
 
 

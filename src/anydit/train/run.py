@@ -139,7 +139,8 @@ class Run(Generic[T]):
     def _on(self, stop: StopRequest, log: Log | None, bar: Bar | None) -> None:
         """Step after step to the last."""
         config = self.recipe.loop
-        batches = read_ahead(self.work.samples, self.work.order, self.done + self.passed, config.workers)
+        first, pinned = self.done + self.passed, self.site.device.type == "cuda"
+        batches = read_ahead(self.work.samples, self.work.order, first, config.workers, pinned=pinned)
         self.began = perf_counter()
         while self.done < config.steps:
             self._one(batches, log, bar)

@@ -1,7 +1,6 @@
 """Texts for training: each encoded once, kept in files that are mapped into memory, and read as tokens."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from anydit.codecs.text import TextEncoder, opened
 from anydit.config import to_json, write_json
 from anydit.data import Facts, Samples, cache_folder
 from anydit.data.buckets import by_bucket
-from anydit.data.kept import INDEX, sweep
+from anydit.data.kept import INDEX, sweep, used
 from anydit.model.dit import DiT
 from anydit.model.text import Text, TextTokens
 from anydit.tensors import Batch, Tokens
@@ -158,7 +157,7 @@ def table(encoder: TextEncoder, texts: Sequence[str], device: torch.device) -> T
                 "expected a folder with room: ANYDIT_CACHE says which"
             ) from None
         shards, places = _found(folder, keys)
-    os.utime(folder)  # when it was last of use
+    used(folder)
     return Table(shards, {text: places[text] for text in texts})
 
 
