@@ -198,8 +198,8 @@ class _Living(TorchDispatchMode):
 class _Bytes:
     """Of all weights, and of what a step needs beside them; where processes share products, in one of them.
 
-    `moments`: of the optimizer, for all weights. `gathered`: weights and gradients that are whole for a while, where processes have
-    pieces of them. `peak`: the most of all else, activations and gradients, that a forward and a backward pass need.
+    `moments`: of the optimizer, for all weights. `gathered`: weights and gradients that are whole for a while, where
+    processes have pieces of them. `peak`: the most of all else, activations and gradients, in both passes.
     """
 
     weights: int
