@@ -16,7 +16,7 @@ from anydit.config import TYPE, Json, from_json, overridden, to_json
 from anydit.inference.device import find_device
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
-from anydit.train.profile import Profile, over_sizes, plot, profile
+from anydit.train.profile import Profile, Room, over_sizes, plot, profile, room
 from anydit.train.recipe import Recipe, resolved
 from anydit.weights import RUN_FILE, read_config
 
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
     if known.batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
     device = find_device(known.device)
-    Console().print(table(known.what, profile(recipe, device)))
+    Console().print(table(known.what, profile(recipe, device), room(recipe, device)))
     points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
     for p in points:
         share = p.cost.attention / p.cost.forward
@@ -53,8 +53,8 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def table(name: str, p: Profile) -> Table:
-    """A profile as a page."""
+def table(name: str, p: Profile, room: Room) -> Table:
+    """A profile as a page, and what fits into memory."""
     rows = [
         ("parameters", f"{p.cost.parameters / 1e6:.2f} M ({_bytes(p.parameter_bytes)} in float32)"),
         ("tokens of a sample", f"{p.cost.tokens}"),
@@ -66,7 +66,7 @@ def table(name: str, p: Profile) -> Table:
         ("training, a sample", f"{p.cost.training / 1e9:.4g} GFLOPs"),
         (f"activations, a batch of {p.batch}", f"{_bytes(p.activation_bytes)} kept for the backward pass"),
         ("weights, average, AdamW, gradients", _bytes(5 * p.parameter_bytes)),
-        *_room(p),
+        *_of_memory(room),
         ("fastest matrix product", f"{p.ceiling / 1e9:.4g} GFLOP/s in {p.dtype} on {p.device}"),
         ("forward, a batch", f"{1e3 * p.forward_seconds:.4g} ms = {p.forward_share:.0%} of that"),
         ("training step", f"{1e3 * p.step_seconds:.4g} ms = {p.step_share:.0%} of that"),
@@ -78,15 +78,15 @@ def table(name: str, p: Profile) -> Table:
     return page
 
 
-def _room(p: Profile) -> list[tuple[str, str]]:
+def _of_memory(room: Room) -> list[tuple[str, str]]:
     """What a step needs, and what would fit."""
-    need, free = p.room.needed_bytes, p.room.free_bytes
+    need, free = room.needed_bytes, room.free_bytes
     rows = [("a training step at its peak", _bytes(need) + ("" if free is None else f", of {_bytes(free)} free"))]
-    if p.room.batch is not None:
-        rows.append(("largest batch that fits", f"{p.room.batch:,} samples"))
-    if p.room.grid is not None:
-        grid = " x ".join(map(str, p.room.grid))
-        rows.append(("largest sample that fits, alone", f"{prod(p.room.grid):,} tokens ({grid} patches)"))
+    if room.batch is not None:
+        rows.append(("largest batch that fits", f"{room.batch:,} samples"))
+    if room.grid is not None:
+        grid = " x ".join(map(str, room.grid))
+        rows.append(("largest sample that fits, alone", f"{prod(room.grid):,} tokens ({grid} patches)"))
     return rows
 
 

@@ -34,7 +34,6 @@ class Profile:
     dtype: str
     parameter_bytes: int
     activation_bytes: int
-    room: "Room"
     forward_seconds: float
     step_seconds: float
     ceiling: float
@@ -91,7 +90,6 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
         dtype=str(dtype).removeprefix("torch."),
         parameter_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
         activation_bytes=kept,
-        room=room(recipe, device),
         forward_seconds=seconds(lambda: _forward(recipe, model, batch), device),
         step_seconds=seconds(lambda: step(batch, 0), device),
         ceiling=product_ceiling(device, dtype),
