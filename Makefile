@@ -13,8 +13,12 @@ DEMO_EXTRAS := digits
 benchmarks := $(shell grep -ls __main__ benchmarks/*.py)
 examples := $(wildcard examples/*.py)
 
+parallel := -n auto --maxprocesses 4 --dist loadfile
+# Tests are traced where bad input is refused; where whole networks train, a tracer takes more time than it tells.
+traced := $(wildcard tests/test_*.py) $(addprefix tests/,cli codecs data inference inverse model)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint types check examples test-faults test-slow format docs bench clean
+.PHONY: help demo install test lint types check cover examples test-faults test-slow format docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +38,12 @@ lint: $(VENV)/dev.stamp ## style, format and layers
 types: $(VENV)/dev.stamp ## the types, with pyright
 	$(bin)/pyright --warnings
 
-check: $(VENV)/dev.stamp ## the tests, with their coverage of branches
-	$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
+check: $(VENV)/dev.stamp ## the tests, with the branches that they cover of what takes in files, options and shapes
+	$(bin)/python -m pytest $(parallel) $(traced) --cov --cov-report=term
+	$(bin)/python -m pytest $(parallel) tests $(addprefix --ignore=,$(traced))
+
+cover: $(VENV)/dev.stamp ## the tests, with the branches that they cover of everything, which takes half as long again
+	$(bin)/python -m pytest $(parallel) --cov=anydit --cov-report=term
 
 examples: $(VENV)/dev.stamp ## run each of examples/
 	set -e; for file in $(examples); do echo "$$file"; $(bin)/python "$$file"; done

@@ -34,6 +34,7 @@ from tests.data.images import pictures
 from tests.train.tiny import KILL_IN_STEP, ends_as, losses, run, silent, state_hash, tiny, tiny_with
 from tests.train.tiny_codec import tiny_codec
 from tests.train.tiny_text import captioned
+from tests.train.together import alone
 
 SIZES = ((8, 8), (4, 12), (24, 8))
 FLAGS = (
@@ -114,9 +115,9 @@ def test_each_step_is_of_one_size(photos: Path, tmp_path: Path):
 def test_stopped_and_killed_it_ends_as_if_nothing_had_been(photos: Path, tmp_path: Path):
     """Kill -9 in a step; NL."""
     flags = (*FLAGS, "--data.path", str(photos))
-    assert run(tmp_path / "whole", *flags).returncode == 0
-    assert run(tmp_path / "run", *flags, before=KILL_IN_STEP.format(step=6)).returncode == -9
-    assert "Going on from step 4 of 12" in run(tmp_path / "run", *flags).stdout
+    assert alone(tmp_path / "whole", *flags)[0] == 0
+    assert alone(tmp_path / "run", *flags, before=KILL_IN_STEP.format(step=6))[0] == -9
+    assert "Going on from step 4 of 12" in alone(tmp_path / "run", *flags)[1]
     ends_as(tmp_path / "run", tmp_path / "whole")
     same = train(overridden(tiny(), flags, "test"), tmp_path / "here", "cpu", silent)
     assert same.config.model.size == (8, 8)

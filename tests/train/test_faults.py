@@ -29,7 +29,7 @@ from tests.train.tiny import (
     tiny,
     tiny_with,
 )  # fmt: skip
-from tests.train.together import run_together
+from tests.train.together import alone
 
 KILL_IN_COMMIT = """
 import os, signal
@@ -44,6 +44,7 @@ checkpoint._write_manifest = write
 
 KILL_IN_EXPORT = """
 import os, signal
+from anydit.train.run import Run
 real = Run._export
 def export(self, weights):
     if (self.site.out / "checkpoints" / "step-{step:09d}").is_dir():
@@ -115,8 +116,8 @@ def test_killed_in_a_step(whole: Path, tmp_path: Path):
 @pytest.mark.fault("T3")
 def test_killed_before_a_checkpoint_is_committed(whole: Path, tmp_path: Path):
     """Everything of step 8 is written, but not yet in its place."""
-    killed = run(tmp_path, before=KILL_IN_COMMIT.format(step=8))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, said = alone(tmp_path, before=KILL_IN_COMMIT.format(step=8))
+    assert code == -signal.SIGKILL, said
     (left,) = (tmp_path / "checkpoints").glob(".unfinished-*")
     assert broken(left) is None
     found = newest(tmp_path / "checkpoints")
@@ -141,8 +142,8 @@ checkpoint._write = slowly
 def test_killed_while_a_slow_save_goes_on(whole: Path, tmp_path: Path):
     """Steps go on while a checkpoint is written; killed then, it is absent, and nothing else is lost."""
     kill = IN_STEP.format(step=6, do="os.kill(os.getpid(), signal.SIGKILL)")
-    killed = run(tmp_path, before=SLOW + kill)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, said = alone(tmp_path, before=SLOW + kill)
+    assert code == -signal.SIGKILL, said
     assert steps_taken(tmp_path)[-1] >= 5, "it did not wait for the disk"
     assert newest(tmp_path / "checkpoints") is None and list((tmp_path / "checkpoints").glob(".unfinished-*"))
     train(tiny(), tmp_path, "cpu", silent)
@@ -153,8 +154,8 @@ def test_killed_while_a_slow_save_goes_on(whole: Path, tmp_path: Path):
 def test_what_is_saved_slowly_is_the_state_of_its_step(tmp_path: Path):
     """The weights that change meanwhile are not those that are written."""
     train(tiny_with(steps=4), tmp_path / "four", "cpu", silent)
-    done = run(tmp_path / "slow", "--train.steps", "6", "--train.keep", "3", before=SLOW)
-    assert done.returncode == 0, done.stderr
+    code, said = alone(tmp_path / "slow", "--train.steps", "6", "--train.keep", "3", before=SLOW)
+    assert code == 0, said
     shutil.rmtree(tmp_path / "slow" / "checkpoints" / "step-000000006")
     assert state_hash(tmp_path / "slow") == state_hash(tmp_path / "four")
 
@@ -162,8 +163,8 @@ def test_what_is_saved_slowly_is_the_state_of_its_step(tmp_path: Path):
 @pytest.mark.fault("T3")
 def test_killed_between_the_checkpoint_and_the_exported_weights(whole: Path, tmp_path: Path):
     """The checkpoint counts; the weights that `anydit.load` reads are written again from it."""
-    killed = run(tmp_path, before=KILL_IN_EXPORT.format(step=12))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, said = alone(tmp_path, before=KILL_IN_EXPORT.format(step=12))
+    assert code == -signal.SIGKILL, said
     stale, trained = (load(out, "cpu").model.state_dict() for out in (tmp_path, whole))
     assert not all(torch.equal(stale[name], tensor) for name, tensor in trained.items())
     train(tiny(), tmp_path, "cpu", silent)
@@ -232,7 +233,7 @@ import multiprocessing
 @pytest.mark.fault("T21")
 def test_a_process_that_reads_data_is_killed(whole: Path, tmp_path: Path):
     """The run stops with a sentence, and goes on with the same samples."""
-    (code,), (said,) = run_together(tmp_path, 1, "--train.workers", "1", before=KILL_READERS)
+    code, said = alone(tmp_path, "--train.workers", "1", before=KILL_READERS)
     assert code == 1 and "anydit: error: train.workers: a process that reads data died" in said, said
     train(tiny_with(workers=1), tmp_path, "cpu", silent)
     ends_as(tmp_path, whole)
@@ -260,8 +261,7 @@ def test_one_image_in_twenty_is_bad(tmp_path: Path):
 
     def trained(out: str, cache: str, limit: str = "0.05", before: str = "") -> tuple[int, str]:
         flags = (*images, limit, "--data.cache", str(tmp_path / cache))
-        (code,), (said,) = run_together(tmp_path / out, 1, *flags, before=before)
-        return code, " ".join(said.split())
+        return alone(tmp_path / out, *flags, before=before)
 
     code, said = trained("whole", "a")
     assert code == 0 and "Skipped 6 unreadable of 120 images (" in said, said

@@ -14,11 +14,12 @@ from anydit.train.checkpoint import newest
 from anydit.train.guards import NotFinite
 from anydit.train.loop import train
 from anydit.train.step import TrainStep
-from tests.train.tiny import IN_STEP, command, ends_as, run, silent, state_hash, steps_taken, tiny, tiny_with
-from tests.train.together import start_together
+from tests.train.tiny import IN_STEP, command, ends_as, silent, state_hash, steps_taken, tiny, tiny_with
+from tests.train.together import alone, start_together
 
 SIGNAL_AFTER_STEP = """
 import os, signal
+from anydit.train.run import Run
 real = Run._one
 def one(self, *rest):
     real(self, *rest)
@@ -32,9 +33,8 @@ Run._one = one
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_stopped_saves_and_loses_no_step(whole: Path, tmp_path: Path, name: str):
     """One process: what was done is saved, the message says how to go on, no step is done again."""
-    stopped = run(tmp_path, before=SIGNAL_AFTER_STEP.format(step=6, signal=name))
-    assert stopped.returncode == 130, stopped.stderr
-    assert "Run the same command again" in stopped.stdout
+    code, said = alone(tmp_path, before=SIGNAL_AFTER_STEP.format(step=6, signal=name))
+    assert code == 130 and "Run the same command again" in said, said
     assert newest(tmp_path / "checkpoints").step == 6  # type: ignore[union-attr]
     train(tiny(), tmp_path, "cpu", silent)
     ends_as(tmp_path, whole)

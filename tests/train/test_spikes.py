@@ -14,7 +14,7 @@ from anydit.train.loop import train
 from anydit.train.step import TrainStep
 from tests.train.spiking import SPIKES, ids_of, of_batches, spiking
 from tests.train.tiny import KILL_IN_STEP, ends_as, losses, silent, state_hash, tiny_with
-from tests.train.together import run_together
+from tests.train.together import alone, run_together
 
 NARROW = Spikes(window=4)
 """Statistics of so few steps that a tiny run has them."""
@@ -52,7 +52,7 @@ def spiked(monkeypatch: pytest.MonkeyPatch):
 def gone_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that went back because of the bad batches, and that nothing else disturbed."""
     out = tmp_path_factory.mktemp("spiked") / "run"
-    code, said = alone(out, before=SPIKES.format(when=f"of_batches(*{BAD})"))
+    code, said = alone(out, *FLAGS, before=SPIKES.format(when=f"of_batches(*{BAD})"))
     assert code == 0 and "Going back to step 8, because the steps 9 to 13 were skipped" in said, said
     return out
 
@@ -101,10 +101,10 @@ def test_after_five_in_a_row_the_run_goes_back_and_passes_over_their_batches(gon
 @pytest.mark.parametrize("step", [11, 14], ids=["when some were skipped", "when it has gone back"])
 def test_killed_on_the_way_it_goes_back_again_to_the_same_end(gone_back: Path, tmp_path: Path, step: int):
     spikes, out = SPIKES.format(when=f"of_batches(*{BAD})"), tmp_path / "run"
-    code, said = alone(out, before=spikes + KILL_IN_STEP.format(step=step))
+    code, said = alone(out, *FLAGS, before=spikes + KILL_IN_STEP.format(step=step))
     assert code == -signal.SIGKILL and ("Going back" in said) == (step == 14), said
     assert newest(out / "checkpoints").step == (8 if step == 11 else 12)  # type: ignore[union-attr]
-    code, said = alone(out, before=spikes)
+    code, said = alone(out, *FLAGS, before=spikes)
     assert code == 0, said
     ends_as(out, gone_back)
 
@@ -149,7 +149,7 @@ def test_what_was_saved_after_the_step_that_it_goes_back_to_is_gone(tmp_path: Pa
 def test_where_going_back_does_not_help_the_run_stops(tmp_path: Path, spiked):
     """With an exit code of its own; what was saved stays, and the guard may be turned off to go on."""
     out = tmp_path / "run"
-    code, said = alone(out, before=SPIKES.format(when="lambda batch, step: 9 <= step < 14"))
+    code, said = alone(out, *FLAGS, before=SPIKES.format(when="lambda batch, step: 9 <= step < 14"))
     assert code == 4 and "Going back to step 8" in said, said
     assert "anydit: error: train.spikes: the steps 9 to 13 were skipped" in said
     found = newest(out / "checkpoints")
@@ -214,12 +214,6 @@ def test_a_row_of_skipped_steps_ends_with_one_that_is_applied():
 def test_what_makes_no_sense_is_refused(fields: dict[str, float]):
     with pytest.raises(ValueError, match=rf"train\.spikes\.{next(iter(fields))}: got"):
         Spikes(**fields)  # type: ignore[arg-type]
-
-
-def alone(out: Path, before: str) -> tuple[int, str]:
-    """Train in a process of its own, and run code first: the exit code, and what was printed, on one line."""
-    (code,), (printed,) = run_together(out, 1, *FLAGS, before=before)
-    return code, " ".join(printed.split())
 
 
 def forget(folder: Path) -> None:

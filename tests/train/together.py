@@ -68,6 +68,12 @@ def run_together(
     return [code for code, _ in ends], [printed for _, printed in ends]
 
 
+def alone(out: Path, *flags: str, before: str = "") -> tuple[int, str]:
+    """Run one that trains by itself to its end: its exit code, and what it printed, on one line."""
+    (code,), (printed,) = run_together(out, 1, *flags, before=before)
+    return code, " ".join(printed.split())
+
+
 def _one(words: list[str], told: Mapping[str, str], before: str, file: str) -> None:
     os.environ.update(told)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
