@@ -35,7 +35,7 @@ from anydit.recipes.slices import brain_slices
 SIGMA = 0.01
 """Deviation of the noise on every measurement, where black is 0 and white is 1."""
 
-COUNT, SURE = 4, 2
+COUNT, SURE = 4, 8
 """Held-out slices that are reconstructed, and those of which 39 samples say how sure they are."""
 
 WEIGHTS = (0.03, 0.1, 0.3, 1.0)
@@ -59,7 +59,7 @@ PROBLEMS: dict[str, Operator] = {
 }
 
 CALIBRATED = (("MRI x4", MomentMatching()), ("MRI x4", DAPS()), ("inpainting 70 %", MomentMatching()))
-SURENESS = "How often the truth lies in intervals of so many percent, in the brain:"
+SURENESS = f"How often the truth lies in intervals of so many percent, in the brain, of {SURE} slices:"
 
 UNSURE = ("MRI x4, 4 coils", "CT, 30 views", "CT, 60 views")
 """Problems whose mean takes more samples to settle."""
@@ -175,12 +175,12 @@ def methods(name: str, pipeline: Pipeline, network: Callable[[], nn.Module]) -> 
     }
 
 
-def held_out(data: Slices) -> Tensor:
-    """Slices in the middle of held-out bands, evenly spread."""
+def held_out(data: Slices, count: int) -> Tensor:
+    """So many slices in the middle of held-out bands, evenly spread."""
     samples, bands = data.open("held_out"), data.held_out
     assert isinstance(bands, Bands)
     middle = [i for i, (_, _, k) in enumerate(samples.places) if bands.middle(k)]
-    at = torch.linspace(0, len(middle) - 1, COUNT).round().long()
+    at = torch.linspace(0, len(middle) - 1, count).round().long()
     return samples.read(torch.tensor(middle)[at]).x
 
 
@@ -195,7 +195,6 @@ def posed(pipeline: Pipeline, truth: Tensor, name: str) -> Problem:
 
 def coverage(pipeline: Pipeline, truth: Tensor, name: str, how: AnyCorrection) -> list[object]:
     """How often the truth lies within intervals of 39 samples, where there is a brain."""
-    truth = truth[:: len(truth) // SURE][:SURE]
     measured = posed(pipeline, truth, name).measured
     found = reconstruct(pipeline, measured.y, measured.physics, how=how, samples=39, sigma=SIGMA)
     there = truth > 10
@@ -242,7 +241,7 @@ def main() -> None:
     known, recipe = asked(), brain_slices()
     done = trained(recipe, known.runs / "brain-slices")
     assert isinstance(recipe.data, Slices)
-    truth, pipeline = held_out(recipe.data), done.pipeline
+    truth, pipeline = held_out(recipe.data, COUNT), done.pipeline
     network = partial(supervised, recipe, MRI(acceleration=4), SIGMA, known.runs / "unet-x4.safetensors")
     rows, parts = list[list[object]](), list[str]()
     kept = Kept.of(known.runs / "reconstruct.json", known.again)
@@ -254,10 +253,10 @@ def main() -> None:
         parts += [ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior,
                                unet=other), table(HEAD, rows)]  # fmt: skip
     if "calibration" in known.only:
+        told = held_out(recipe.data, SURE)
         sure = Kept.of(known.runs / "reconstruct-calibration.json", known.again)
         shares = [
-            sure.row(name, type(how).__name__, partial(coverage, pipeline, truth, name, how))
-            for name, how in CALIBRATED
+            sure.row(name, type(how).__name__, partial(coverage, pipeline, told, name, how)) for name, how in CALIBRATED
         ]
         parts += [SURENESS, table(["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)], shares)]
     if "flow" in known.only:
