@@ -50,9 +50,14 @@ class Mesh:
         return self.copies * self.shard
 
     @property
+    def per_part(self) -> int:
+        """Processes that have the same part of a batch."""
+        return self.context * self.tensor
+
+    @property
     def pieces(self) -> int:
         """Of the model, one in each process of a copy: those that share tokens hold pieces of it, too."""
-        return self.shard * self.context * self.tensor
+        return self.shard * self.per_part
 
     @property
     def splits(self) -> bool:

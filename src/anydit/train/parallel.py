@@ -61,7 +61,7 @@ class Processes:
     @property
     def part(self) -> int:
         """Which part of every batch this one has, of `mesh.parts`."""
-        return self.rank // (self.mesh.context * self.mesh.tensor)
+        return self.rank // self.mesh.per_part
 
     @property
     def piece(self) -> int:
@@ -126,7 +126,7 @@ class Processes:
             return x
         parts = [torch.empty_like(x) for _ in range(self.world)]
         dist.all_gather(parts, x.contiguous(), self.control)
-        return torch.cat(parts[:: self.mesh.context * self.mesh.tensor])
+        return torch.cat(parts[:: self.mesh.per_part])
 
     def replicated(self, module: nn.Module, *, idle: bool = False) -> nn.Module:
         """The module, whose gradients come to be the means of those of all processes as they are found.

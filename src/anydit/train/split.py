@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from anydit.train.checkpoint import Share
 from anydit.train.parallel import Processes
 from anydit.train.pieces import Piece
-from anydit.train.tensor import Cut, Product, Sharers, share_products
+from anydit.train.tensor import Product, Sharers, share_products
 
 
 class Split:
@@ -28,7 +28,7 @@ class Split:
         assert processes.batch is not None
         tensor = processes.mesh.tensor
         self._sharers = Sharers(processes.rank % tensor, tensor, processes.batch.get_group("tensor"))
-        self._cuts, self._common = share_products(model, self._sharers) if tensor > 1 else (dict[str, Cut](), [])
+        self._cuts, self._common = share_products(model, self._sharers)
         _shard(model, layers, processes)
         self._parameters = {name: _cut(p) for name, p in model.named_parameters()}
         among_alike = {name for name, p in self._parameters.items() if p.device_mesh == processes.alike}

@@ -60,8 +60,7 @@ class Step(ABC, Generic[M]):
     What needs no gradient is left as it is. `positions`: where this process's samples are in the whole batch. `layers`:
     the modules of the model whose weights are gathered at a time, where processes have parts of them. Then `trained`
     is this process's part of the parameters, and `ema` averages that part; the model may be on the CPU before, and need
-    not fit into the device's memory. `shares`: of the learning rate, for
-    parameters that do not get all of it.
+    not fit into the device's memory. `shares`: of the learning rate, for parameters that do not get all of it.
     """
 
     def __init__(

@@ -89,9 +89,11 @@ def share_products(model: nn.Module, sharers: Sharers) -> tuple[dict[str, Cut], 
     """Leave to `model` this process's heads and hidden units; what it computes stays the same.
 
     Returns how its parameters are cut, by name, and those that serve all heads, of whose gradient each process knows a
-    part: the norms of queries and keys.
+    part: the norms of queries and keys. Alone there is nobody to share with, and nothing is touched.
     """
     cuts, common = dict[str, Cut](), list[str]()
+    if sharers.count == 1:
+        return cuts, common
     for at, module in list(model.named_modules()):
         replaced = dict[str, Product]()
         for name, groups in _firsts(module).items():
