@@ -43,11 +43,12 @@ def flow_fine() -> Recipe:
 
 
 def flow_forecast() -> Recipe:
-    """The flow's next state given the two before, for ensembles that go on from there; 10 minutes of one CPU core.
+    """The flow's next state given the two before, for ensembles that go on from there; 10 minutes of two CPU cores.
 
     anydit train flow-forecast
     """
-    return _recipe(Turbulence(past=2, numbers=(), trajectories=200), {"past": Field(coded=True)}, width=128)
+    data = Turbulence(past=2, numbers=(), trajectories=200)
+    return _recipe(data, {"past": Field(coded=True)}, width=128, steps=6500)
 
 
 def flow_gpu() -> Recipe:
