@@ -31,7 +31,7 @@ from anydit.inference.config import Sampling
 from anydit.recipes.fields import flow, flow_fine, flow_forecast, flow_gpu
 from anydit.train.recipe import Recipe
 
-LEADS, STARTS, MEMBERS = 20, 32, 4
+LEADS, STARTS, MEMBERS = 20, 160, 4
 """States ahead, forecasts that begin at different times, and members of each ensemble."""
 
 STATES, DRAWN = 512, ("spectrum", "divergence", "vorticity")
