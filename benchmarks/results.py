@@ -60,8 +60,9 @@ def hardware() -> str:
 
 
 def publish(page: str, title: str, body: str) -> None:
-    """Print the table, and write it as docs/results/PAGE.md."""
-    command = "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Print the table, and write it as docs/results/PAGE.md; of a path on this machine the page says the name alone."""
+    given = (Path(each).name if Path(each).is_absolute() else each for each in sys.argv[1:])
+    command = "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *given])
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "anydit"))
     note = f"`{command}` on {hardware()}; {versions}; {date.today().isoformat()}."
     print(f"\n{title}\n\n{body}\n\n{note}")
