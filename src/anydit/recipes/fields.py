@@ -43,7 +43,7 @@ def flow_fine() -> Recipe:
 
 
 def flow_forecast() -> Recipe:
-    """The flow's next state given the two before, for ensembles that go on from there; 10 minutes of two CPU cores.
+    """The flow's next state given the two before, for ensembles that go on from there; 13 minutes of one CPU core.
 
     anydit train flow-forecast
     """
