@@ -44,7 +44,7 @@ FEW = {
     "evaluate.evaluate.REFERENCE_AT_MOST": 100,
     "evaluate.sets.DRAW_AT_MOST": 100,
     "evaluate.sets.ENOUGH": 100,
-    "train.profile.REPEATS": 1,
+    "train.trial.REPEATS": 1,
 }
 """Samples that commands look at, and times that they measure: what they print means nothing here."""
 

@@ -75,6 +75,11 @@ class Work(ABC, Generic[T]):
         """Write what is kept of the moment after `done` steps, beside checkpoints."""
 
     @property
+    def told(self) -> Json:
+        """What of how it trains here decides over the last bits of a loss, beside what the site tells."""
+        return {}
+
+    @property
     def origin(self) -> Json:
         """What the run came from, beside its recipe."""
         return {}

@@ -76,10 +76,12 @@ class TrainConfig(LoopConfig):
 
     `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `drop_all`: how often
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
-    torch.compile. `recompute`: in which share of the blocks activations are computed again in the backward pass, which
-    saves memory for time. `latents`: whether the codec encodes each batch anew, or all data once. `adapter`: train this
-    beside a model to begin with, and not the model. `profiles`: averages to keep, of which others are made afterwards.
-    `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of another width.
+    torch.compile (None: if it is found to pay). `threads`: of a CPU (None: as many as are found to be fastest, at most
+    those that PyTorch has). `recompute`: in which share of the blocks activations are computed again in the backward
+    pass, which saves memory for time. `latents`: whether the codec encodes each batch anew, or all data once.
+    `adapter`: train this beside a model to begin with, and not the model. `profiles`: averages to keep, of which others
+    are made afterwards. `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of another
+    width.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -87,7 +89,8 @@ class TrainConfig(LoopConfig):
     weight: AnyWeight = Plain()
     bound: VariationalBound = VariationalBound()
     drop_all: float = 0.0
-    compile: bool = False
+    compile: bool | None = None
+    threads: int | None = None
     recompute: float = 0.0
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
@@ -100,6 +103,8 @@ class TrainConfig(LoopConfig):
         if not 0 <= self.drop_all < 1:
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
         check_fraction("train.recompute", self.recompute)
+        if self.threads is not None:
+            check_at_least("train.threads", self.threads, 1)
         if self.adapter is not None and isinstance(self.optimizer, Muon):
             raise ValueError("train.optimizer: got Muon beside train.adapter, expected AdamW, by which pairs learn")
         for name in ("profiles", "width") if self.adapter is not None else ():
@@ -125,6 +130,8 @@ RESUMABLE = (
     "train.spikes.",
     "train.mesh.",
     "train.recompute.",
+    "train.compile.",
+    "train.threads.",
     "train.timeout.",
     "train.keep.",
     "train.workers.",

@@ -105,6 +105,10 @@ class DiffusionWork(Work[Pipeline]):
             self.averages.write(out, done)
 
     @property
+    def told(self) -> Json:
+        return {"compile": self.train.compile}
+
+    @property
     def origin(self) -> Json:
         return {} if self.start is None else {"init": self.start.origin.sha256}
 

@@ -14,6 +14,7 @@ from anydit.inference.device import find_device
 from anydit.train.base import Note, Site, Trainable
 from anydit.train.config import RESUMABLE
 from anydit.train.guards import StopRequest, locked, make_writable
+from anydit.train.pace import own_threads
 from anydit.train.parallel import Processes, together
 from anydit.train.run import Run
 from anydit.train.start import Start
@@ -50,7 +51,8 @@ def train(
             "skips a step whose gradient is not finite, so that one such step would spoil the run"
         )
     recipe.refuse_unbuildable()
-    with together(device, recipe.loop.timeout, recipe.loop.mesh) as (processes, device), _held(out, processes):
+    shared = together(device, recipe.loop.timeout, recipe.loop.mesh)
+    with own_threads(), shared as (processes, device), _held(out, processes):
         check_bf16(device, recipe.loop.bf16)
         note = note if processes.first else _silent
         with processes.first_before_others():

@@ -1,27 +1,21 @@
 """What a recipe costs: counted FLOPs and memory, and measured times beside what the machine's matrix products reach."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from anydit.codecs import Normalize
 from anydit.inference.compile import autocast, compile_blocks, product_dtype
 from anydit.inference.device import free_bytes
 from anydit.model.dit import DiT
 from anydit.model.flops import Cost, cost
 from anydit.tensors import Batch, select
-from anydit.train.lora import adapt
 from anydit.train.memory import MARGIN, Step, largest_batch, largest_grid, needed, stand_in
 from anydit.train.recipe import Recipe
-from anydit.train.recompute import recompute
 from anydit.train.step import TrainStep
-
-REPEATS = 5
+from anydit.train.trial import seconds, trial
 
 
 @dataclass(frozen=True)
@@ -70,15 +64,9 @@ class Point:
 
 def profile(recipe: Recipe, device: torch.device) -> Profile:
     """Count and measure one batch of a resolved recipe; its weights are random and its data are noise."""
-    torch.manual_seed(0)  # the noise that stands for data; no figure depends on it
-    config, model = recipe.train, DiT(recipe.model)
-    if config.adapter is not None:
-        adapt(model, config.adapter, set(), config.seed)
-    model.to(device)
-    codec = Normalize((0.0,), (1.0,)).build()  # the data of this profile are latents
-    step = TrainStep(model, codec, recipe.objective, config, torch.arange(config.batch))
-    batch = stand_in(recipe.model, config.batch, device)
-    recompute(model, config.recompute)
+    config = recipe.train
+    step, batch = trial(Step(recipe.model, recipe.objective, config), device)
+    model = step.model
     kept = _kept_bytes(step, batch)
     if config.compile:
         compile_blocks(model)
@@ -145,18 +133,6 @@ def plot(points: Sequence[Point], path: Path) -> None:
     plt.close(figure)
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The median time of `work`, after one call to warm up, the device's queue included."""
-    times = list[float]()
-    for _ in range(REPEATS + 1):
-        _wait(device)
-        began = perf_counter()
-        work()
-        _wait(device)
-        times.append(perf_counter() - began)
-    return median(times[1:])
-
-
 def product_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of the fastest of a few square matrix products: what a step can be measured against."""
     best = 0.0
@@ -190,11 +166,6 @@ def _kept_bytes(step: TrainStep, batch: Batch) -> int:
     total = sum(kept.values())
     del output
     return total
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
 
 
 def _name(device: torch.device) -> str:

@@ -28,6 +28,7 @@ from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.context import check_context
 from anydit.train.diffusion import DiffusionWork
 from anydit.train.memory import Step, refuse_too_large
+from anydit.train.pace import paced
 from anydit.train.start import Beginning, Start
 from anydit.train.tensor import check_tensor
 
@@ -95,9 +96,9 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(recipe, samples, note, device)
 
     def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
-        shared = replace(self.train, mesh=site.processes.mesh)
-        refuse_too_large(Step(self.model, self.objective, shared), site.device)
-        return DiffusionWork(self, self.objective, self.train, samples, site, start)
+        step = Step(self.model, self.objective, replace(self.train, mesh=site.processes.mesh))
+        refuse_too_large(step, site.device)
+        return DiffusionWork(self, self.objective, paced(replace(step, train=self.train), site), samples, site, start)
 
 
 R = TypeVar("R", bound=PipelineConfig)

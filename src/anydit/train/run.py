@@ -234,7 +234,7 @@ class Run(Generic[T]):
             "skipped": self.skips.total,
             "skipped_in_a_row": self.skips.in_a_row,
             "passed": self.passed,
-            **self.site.told,
+            **self._told,
         }
         whole = self.work.weights() if self.site.processes.first else {}
         after = partial(self._export, {name: copied(tensors) for name, tensors in whole.items()})
@@ -274,6 +274,10 @@ class Run(Generic[T]):
                 f"No sheet of samples at step {self.done} ({type(error).__name__}: {error}); training goes on."
             )
 
+    @property
+    def _told(self) -> Json:
+        return self.site.told | self.work.told
+
     def _load(self, found: Checkpoint) -> None:
         info = found.info()
         if info["data"] != self.data:
@@ -288,6 +292,6 @@ class Run(Generic[T]):
         self.done = self.saved = int(info["step"])
         self.skips.total, self.skips.in_a_row = int(info["skipped"]), int(info.get("skipped_in_a_row", 0))
         self.passed = int(info.get("passed", 0))
-        for name, now in self.site.told.items():
+        for name, now in self._told.items():
             if (then := info.get(name, now)) != now:
                 self.site.note(f"The run had {name} {then}, now it is {now}: losses may differ in their last bits.")

@@ -1,0 +1,167 @@
+"""How a machine trains a recipe fastest: with how many threads, and compiled or not. Tried once, and remembered.
+
+Small networks have too little work for many threads, and compiling takes a while before it saves any: neither can be
+known without trying. Tried is a training step on noise, at the start of a run that is long enough to gain by it.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from anydit.config import Json, config, from_json, to_json, write_json
+from anydit.data.base import cache_folder
+from anydit.inference.compile import compile_blocks
+from anydit.train.base import Note, Site
+from anydit.train.config import TrainConfig
+from anydit.train.memory import Step
+from anydit.train.trial import seconds, trial
+from anydit.weights import write_atomically
+
+FEW = 500
+"""A run of fewer steps is over before anything is worth a trial."""
+
+LONG = 300.0
+"""Seconds that a run must take for compiling, which takes up to a minute, to be worth a trial."""
+
+FULL = 1.0
+"""Seconds of a step that has enough work for all threads, so that fewer need not be tried."""
+
+GAIN = 0.95
+"""The share of the time that a step may take at most, compiled, to be compiled."""
+
+FOLDER = "pace"
+DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "optimizer", "threads")
+"""What of the config a step's time depends on."""
+
+
+@config
+class Pace:
+    """What trials found: the threads of the fastest step, its seconds, and those compiled (None: not tried)."""
+
+    threads: int
+    plain: float
+    compiled: float | None = None
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Within it the number of threads may be changed; afterwards it is what it was."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def paced(step: Step, site: Site) -> TrainConfig:
+    """How `step` is trained in this place: its config with `threads` and `compile` filled in, and so many threads set.
+
+    What trials found is kept in the cache's folder `pace`: a run that goes on has the threads that it began with, so
+    that its losses are the same to the last bit. Several processes try nothing.
+    """
+    train = step.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    alone, on_cpu = site.processes.world == 1, site.device.type == "cpu"
+    choosing = train.compile is None or (on_cpu and train.threads is None and torch.get_num_threads() > 1)
+    if not alone or not choosing or train.steps < FEW:
+        return replace(train, threads=torch.get_num_threads(), compile=bool(train.compile))
+    pace = _Trials(step, site.device, site.note, torch.get_num_threads()).pace()
+    torch.set_num_threads(pace.threads)
+    pays = pace.compiled is not None and pace.compiled <= GAIN * pace.plain and _is_long(train, pace)
+    return replace(train, threads=pace.threads, compile=pays if train.compile is None else train.compile)
+
+
+def _is_long(train: TrainConfig, pace: Pace) -> bool:
+    return train.steps * pace.plain >= LONG
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What is found by trying `step` with at most so many threads, or was before on this machine."""
+
+    step: Step
+    device: torch.device
+    note: Note
+    most: int
+
+    def pace(self) -> Pace:
+        """The fastest way; compiling is tried where the recipe leaves it open and the run is long."""
+        known = self._known()
+        pace = known or self._plain()
+        if self.step.train.compile is None and pace.compiled is None and _is_long(self.step.train, pace):
+            pace = self._compiled(pace)
+        if pace != known:
+            self._keep(pace)
+        return pace
+
+    def _plain(self) -> Pace:
+        """Not compiled, with all threads, half of them, a quarter, and so on."""
+        most, free = self.most, self.device.type == "cpu" and self.step.train.threads is None
+        work, found = self._work(compiled=False), dict[int, float]()
+        for count in [most >> n for n in range(most.bit_length())] if free else [most]:
+            torch.set_num_threads(count)
+            found[count] = seconds(work, self.device)
+            if found[count] > FULL:
+                break
+        best = min(found, key=lambda count: found[count])
+        if best != most:
+            self.note(
+                f"Training in {_threads(best)}: a step takes {found[best]:.2g} s, and {found[most]:.2g} s in "
+                f"{_threads(most)} (--train.threads {most} asks for them)."
+            )
+        return Pace(best, found[best])
+
+    def _compiled(self, pace: Pace) -> Pace:
+        """The same with what compiling gives; as it was, where that fails, because training goes on without."""
+        torch.set_num_threads(pace.threads)
+        self.note(
+            "Trying whether compiled blocks are faster, for a minute or less (--train.compile False: not at all)."
+        )
+        try:
+            compiled = seconds(self._work(compiled=True), self.device)
+        except Exception as error:  # of whichever compiler
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.note(f"Blocks are not compiled here ({reason}).")
+            return pace
+        verdict = "compiled" if compiled <= GAIN * pace.plain else "not compiled"
+        self.note(f"A step takes {compiled:.2g} s compiled, {pace.plain:.2g} s otherwise: blocks are {verdict}.")
+        return replace(pace, compiled=compiled)
+
+    def _work(self, *, compiled: bool) -> Callable[[], object]:
+        work, batch = trial(self.step, self.device)
+        if compiled:
+            compile_blocks(work.model)
+        return lambda: work(batch, 0)
+
+    @property
+    def _file(self) -> Path:
+        """Of this machine, this PyTorch, and all that a step's time depends on."""
+        train: Json = to_json(self.step.train)
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+        of = [
+            [gpu, platform.processor(), os.cpu_count(), self.most, torch.__version__],
+            [torch.backends.cpu.get_cpu_capability(), to_json(self.step.model), [train[name] for name in DECIDES]],
+        ]
+        return cache_folder() / FOLDER / f"{hashlib.sha256(json.dumps(of).encode()).hexdigest()}.json"
+
+    def _known(self) -> Pace | None:
+        with suppress(OSError, ValueError):  # none, or a damaged one
+            return from_json(Pace, json.loads(self._file.read_text(encoding="utf-8")))
+        return None
+
+    def _keep(self, pace: Pace) -> None:
+        with suppress(OSError):  # a cache that cannot be written costs a trial each time
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._file, lambda path: write_json(path, to_json(pace)))
+
+
+def _threads(count: int) -> str:
+    return "one thread" if count == 1 else f"{count} threads"

@@ -1,0 +1,166 @@
+"""Threads and compiling, chosen by trial: by what is measured, once, and only where a run can gain by it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anydit.train import checkpoint, pace
+from anydit.train.base import Site
+from anydit.train.config import TrainConfig
+from anydit.train.loop import train
+from anydit.train.memory import Step
+from anydit.train.pace import FOLDER, own_threads, paced
+from anydit.train.parallel import Processes
+from tests.train.tiny import silent, tiny
+
+CPU = torch.device("cpu")
+Times = Callable[[int, bool], float]
+
+
+class Clock:
+    """Stands for the clock alone: steps are taken, and said to take what a test wants."""
+
+    def __init__(self) -> None:
+        self.times: Times = lambda threads, compiled: 0.1
+        self.tried: list[tuple[int, bool]] = []
+        self.compiled = False
+
+    def seconds(self, work: Callable[[], object], device: torch.device) -> float:
+        work()
+        self.tried.append((torch.get_num_threads(), self.compiled))
+        return self.times(*self.tried[-1])
+
+    def compile_blocks(self, model: object) -> None:
+        self.compiled = True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setenv("ANYDIT_CACHE", str(tmp_path / "cache"))
+    clock = Clock()
+    monkeypatch.setattr(pace, "seconds", clock.seconds)
+    monkeypatch.setattr(pace, "compile_blocks", clock.compile_blocks)
+    with own_threads():
+        torch.set_num_threads(4)
+        yield clock
+
+
+def step(**options: Any) -> Step:
+    recipe = tiny()
+    model = replace(recipe.model, channels=1, size=(8, 8), conditions={})
+    return Step(model, recipe.objective, TrainConfig(**{"steps": 1000, "batch": 4, **options}))
+
+
+def found(step: Step, note: Callable[[str], None] = silent) -> tuple[int | None, bool | None]:
+    """The threads and whether compiled, by a process that has four threads."""
+    torch.set_num_threads(4)
+    chosen = paced(step, Site(Path(), CPU, note))
+    assert torch.get_num_threads() == chosen.threads
+    return chosen.threads, chosen.compile
+
+
+def test_the_fastest_number_of_threads(clock: Clock):
+    clock.times = lambda threads, compiled: {4: 0.03, 2: 0.02, 1: 0.04}[threads]
+    said = list[str]()
+    assert found(step(), said.append) == (2, False)
+    assert clock.tried == [(4, False), (2, False), (1, False)]
+    assert "Training in 2 threads: a step takes 0.02 s, and 0.03 s in 4 threads" in said[0]
+
+
+def test_what_was_found_is_kept(clock: Clock):
+    clock.times = lambda threads, compiled: 0.01 * threads
+    assert found(step()) == found(step(steps=2000)) == (1, False)
+    assert len(clock.tried) == 3
+    found(step(batch=8))
+    assert len(clock.tried) == 6  # another batch is another trial
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"threads": "many"}'])
+def test_a_damaged_note_is_no_note(clock: Clock, tmp_path: Path, content: str):
+    found(step())
+    (kept,) = (tmp_path / "cache" / FOLDER).iterdir()
+    kept.write_text(content)
+    assert found(step()) == (4, False)
+    assert json.loads(kept.read_text())["threads"] == 4
+
+
+def test_a_cache_that_cannot_be_written(clock: Clock, tmp_path: Path):
+    (tmp_path / "cache").write_text("a file")
+    assert found(step()) == (4, False)
+
+
+@pytest.mark.parametrize(("compiled", "expected"), [(0.3, True), (0.39, False)])
+def test_a_long_run_is_compiled_where_that_pays(clock: Clock, compiled: float, expected: bool):
+    clock.times = lambda threads, is_compiled: compiled if is_compiled else 0.4
+    assert found(step()) == (4, expected)
+    assert found(step()) == (4, expected)
+    assert len(clock.tried) == 4
+
+
+def test_a_short_run_is_not_compiled(clock: Clock):
+    clock.times = lambda threads, compiled: 0.01 if compiled else 0.4
+    assert found(step(steps=700)) == (4, False)
+    assert found(step(steps=800)) == (4, True)
+    assert found(step(steps=700)) == (4, False)  # although it is known to be faster
+
+
+def test_a_long_step_has_work_for_all(clock: Clock):
+    clock.times = lambda threads, compiled: 2.0
+    assert found(step(compile=False)) == (4, False)
+    assert clock.tried == [(4, False)]
+
+
+@pytest.mark.parametrize("options", [{"steps": 499}, {"threads": 3, "compile": False}])
+def test_nothing_is_tried(clock: Clock, options: dict[str, Any]):
+    assert found(step(**options)) == (options.get("threads", 4), False)
+    assert not clock.tried
+
+
+def test_what_the_recipe_says_holds(clock: Clock):
+    clock.times = lambda threads, compiled: 0.4 / threads
+    assert found(step(threads=3)) == (3, False)
+    assert found(step(compile=True)) == (4, True)
+    assert clock.tried == [(3, False), (4, False), (2, False), (1, False)]
+
+
+def test_several_processes_try_nothing(clock: Clock):
+    chosen = paced(step(), Site(Path(), CPU, silent, Processes(world=2)))
+    assert (chosen.threads, chosen.compile, clock.tried) == (4, False, [])
+
+
+def test_training_goes_on_where_blocks_cannot_be_compiled(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The checked annotations of the tests cannot be, so that this is a real failure."""
+    monkeypatch.undo()
+    monkeypatch.setenv("ANYDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pace, "LONG", 0.0)
+    monkeypatch.setattr("anydit.train.trial.REPEATS", 1)
+    said = list[str]()
+    assert found(step(threads=1), said.append) == (1, False)
+    assert said[-1].startswith("Blocks are not compiled here (")
+
+
+def test_a_run_says_how_it_went_and_leaves_the_threads_as_they_were(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(pace, "FEW", 1)
+    clock.times = lambda threads, compiled: 0.1 * threads
+    train(tiny(), tmp_path / "run", "cpu", silent)
+    assert torch.get_num_threads() == 4
+    newest = checkpoint.newest(tmp_path / "run" / "checkpoints", silent)
+    assert newest is not None
+    assert {"threads": 1, "compile": False}.items() <= newest.info().items()
+    said, recipe = list[str](), tiny()
+    train(replace(recipe, train=replace(recipe.train, steps=16, threads=2)), tmp_path / "run", "cpu", said.append)
+    assert "The run had threads 1, now it is 2: losses may differ in their last bits." in said
+
+
+def test_no_threads_are_refused():
+    with pytest.raises(ValueError, match=r"train\.threads: got 0, expected at least 1"):
+        TrainConfig(threads=0)
