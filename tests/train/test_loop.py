@@ -69,8 +69,11 @@ def test_learning(tmp_path: Path):
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 def test_compiled_trains_alike(tmp_path: Path):
     """In a process of its own, because the checked annotations of the tests cannot be compiled."""
-    done = run(tmp_path / "compiled", "--train.steps", "2", "--train.compile", "True")
+    always = "from anydit.train import pace; pace.FEW = 1; pace.LONG = 0.0; pace.GAIN = 1e9"
+    done = run(tmp_path / "compiled", "--train.steps", "2", before=always)
     assert done.returncode == 0, done.stderr
+    assert "blocks are compiled" in done.stdout
+    assert newest(tmp_path / "compiled" / "checkpoints").info()["compile"] is True  # type: ignore[union-attr]
     plain = train(tiny_with(steps=2), tmp_path / "plain", "cpu", silent).model.state_dict()
     for name, tensor in load(tmp_path / "compiled", "cpu").model.state_dict().items():
         torch.testing.assert_close(tensor, plain[name], rtol=1e-3, atol=1e-5)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +18,11 @@ import torch
 from anydit.config import Json, config, from_json, to_json, write_json
 from anydit.data.base import cache_folder
 from anydit.inference.compile import compile_blocks
+from anydit.model.dit import DiT
 from anydit.train.base import Note, Site
 from anydit.train.config import TrainConfig
 from anydit.train.memory import Step
-from anydit.train.trial import seconds, trial
+from anydit.train.trial import in_turn, once, trial
 from anydit.weights import write_atomically
 
 FEW = 500
@@ -49,6 +50,45 @@ class Pace:
     plain: float
     compiled: float | None = None
 
+    @property
+    def pays(self) -> bool:
+        """Whether compiled steps are faster, and not by chance."""
+        return self.compiled is not None and self.compiled <= GAIN * self.plain
+
+
+def halves(most: int) -> list[int]:
+    """So many, half of them, and so on to one."""
+    return [most >> n for n in range(most.bit_length())]
+
+
+def by_threads(work: Callable[[], object], counts: Sequence[int]) -> dict[int, float]:
+    """The seconds of `work` on a CPU, by the number of threads."""
+
+    def counted(count: int) -> Callable[[], object]:
+        def run() -> None:
+            torch.set_num_threads(count)
+            work()
+
+        return run
+
+    return in_turn({count: counted(count) for count in counts}, torch.device("cpu"))
+
+
+def by_compiling(model: DiT, work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """The seconds of `work` with the blocks of `model` as they are, and compiled, which they are from then on.
+
+    Raises:
+        Exception: they cannot be compiled; of which kind is up to the compiler.
+    """
+    compile_blocks(model)
+
+    def plain() -> None:
+        with torch.compiler.set_stance("force_eager"):
+            work()
+
+    found = in_turn({False: plain, True: work}, device)
+    return found[False], found[True]
+
 
 @contextmanager
 def own_threads() -> Iterator[None]:
@@ -75,8 +115,8 @@ def paced(step: Step, site: Site) -> TrainConfig:
         return replace(train, threads=torch.get_num_threads(), compile=bool(train.compile))
     pace = _Trials(step, site.device, site.note, torch.get_num_threads()).pace()
     torch.set_num_threads(pace.threads)
-    pays = pace.compiled is not None and pace.compiled <= GAIN * pace.plain and _is_long(train, pace)
-    return replace(train, threads=pace.threads, compile=pays if train.compile is None else train.compile)
+    compiled = pace.pays and _is_long(train, pace) if train.compile is None else train.compile
+    return replace(train, threads=pace.threads, compile=compiled)
 
 
 def _is_long(train: TrainConfig, pace: Pace) -> bool:
@@ -105,12 +145,11 @@ class _Trials:
     def _plain(self) -> Pace:
         """Not compiled, with all threads, half of them, a quarter, and so on."""
         most, free = self.most, self.device.type == "cpu" and self.step.train.threads is None
-        work, found = self._work(compiled=False), dict[int, float]()
-        for count in [most >> n for n in range(most.bit_length())] if free else [most]:
-            torch.set_num_threads(count)
-            found[count] = seconds(work, self.device)
-            if found[count] > FULL:
-                break
+        step, batch = trial(self.step, self.device)
+        first = once(lambda: step(batch, 0), self.device)
+        if first > FULL or not free:
+            return Pace(most, min(first, once(lambda: step(batch, 0), self.device)))
+        found = by_threads(lambda: step(batch, 0), halves(most))
         best = min(found, key=lambda count: found[count])
         if best != most:
             self.note(
@@ -125,21 +164,17 @@ class _Trials:
         self.note(
             "Trying whether compiled blocks are faster, for a minute or less (--train.compile False: not at all)."
         )
+        step, batch = trial(self.step, self.device)
         try:
-            compiled = seconds(self._work(compiled=True), self.device)
+            plain, compiled = by_compiling(step.model, lambda: step(batch, 0), self.device)
         except Exception as error:  # of whichever compiler
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.note(f"Blocks are not compiled here ({reason}).")
             return pace
-        verdict = "compiled" if compiled <= GAIN * pace.plain else "not compiled"
-        self.note(f"A step takes {compiled:.2g} s compiled, {pace.plain:.2g} s otherwise: blocks are {verdict}.")
-        return replace(pace, compiled=compiled)
-
-    def _work(self, *, compiled: bool) -> Callable[[], object]:
-        work, batch = trial(self.step, self.device)
-        if compiled:
-            compile_blocks(work.model)
-        return lambda: work(batch, 0)
+        pace = Pace(pace.threads, plain, compiled)
+        verdict = "compiled" if pace.pays else "not compiled"
+        self.note(f"A step takes {compiled:.2g} s compiled, {plain:.2g} s otherwise: blocks are {verdict}.")
+        return pace
 
     @property
     def _file(self) -> Path:

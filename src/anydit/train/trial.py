@@ -1,8 +1,9 @@
 """A training step on noise, of weights that nobody keeps: what can be measured of a recipe before it is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 
@@ -14,7 +15,9 @@ from anydit.train.memory import Step, stand_in
 from anydit.train.recompute import recompute
 from anydit.train.step import TrainStep
 
-REPEATS = 5
+K = TypeVar("K")
+
+REPEATS, ROUNDS = 5, 7
 
 
 def trial(step: Step, device: torch.device) -> tuple[TrainStep, Batch]:
@@ -31,16 +34,27 @@ def trial(step: Step, device: torch.device) -> tuple[TrainStep, Batch]:
         return done, stand_in(step.model, train.batch, device)
 
 
+def once(work: Callable[[], object], device: torch.device) -> float:
+    """The seconds of `work`, the device's queue included."""
+    _wait(device)
+    began = perf_counter()
+    work()
+    _wait(device)
+    return perf_counter() - began
+
+
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The median time of `work`, after one call to warm up, the device's queue included."""
-    times = list[float]()
-    for _ in range(REPEATS + 1):
-        _wait(device)
-        began = perf_counter()
+    """The median time of `work`, after one call to warm up."""
+    work()
+    return median(once(work, device) for _ in range(REPEATS))
+
+
+def in_turn(works: Mapping[K, Callable[[], object]], device: torch.device) -> dict[K, float]:
+    """The least time of each, after one call to warm up; taken in turn, so that other processes trouble all alike."""
+    for work in works.values():
         work()
-        _wait(device)
-        times.append(perf_counter() - began)
-    return median(times[1:])
+    rounds = [{key: once(work, device) for key, work in works.items()} for _ in range(ROUNDS)]
+    return {key: min(each[key] for each in rounds) for key in works}
 
 
 def _wait(device: torch.device) -> None:
