@@ -3,7 +3,7 @@
     python benchmarks/pace.py [RECIPE ...]
 
 Each step is one on noise, as training tries it at the start of a run. Compiling is tried on the fastest number of
-threads; training tries it only where all steps take five minutes or more.
+threads; training tries it only where all steps take twenty minutes or more.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 def step(**options: Any) -> Step:
     recipe = tiny()
     model = replace(recipe.model, channels=1, size=(8, 8), conditions={})
-    return Step(model, recipe.objective, TrainConfig(**{"steps": 1000, "batch": 4, **options}))
+    return Step(model, recipe.objective, TrainConfig(**{"steps": 4000, "batch": 4, **options}))
 
 
 def found(step: Step, note: Callable[[str], None] = silent) -> tuple[int | None, bool | None]:
@@ -80,7 +80,7 @@ def test_the_fastest_number_of_threads(clock: Clock):
 
 def test_what_was_found_is_kept(clock: Clock):
     clock.times = lambda threads, compiled: 0.01 * threads
-    assert found(step()) == found(step(steps=2000)) == (1, False)
+    assert found(step()) == found(step(steps=5000)) == (1, False)
     clock.times = lambda threads, compiled: 1 / threads
     assert found(step()) == (1, False)
     assert found(step(batch=8)) == (4, False)  # another batch is another trial
@@ -111,9 +111,9 @@ def test_a_long_run_is_compiled_where_that_pays(clock: Clock, compiled: float, e
 
 def test_a_short_run_is_not_compiled(clock: Clock):
     clock.times = lambda threads, compiled: 0.01 if compiled else 0.4
-    assert found(step(steps=700)) == (4, False)
-    assert found(step(steps=800)) == (4, True)
-    assert found(step(steps=700)) == (4, False)  # although it is known to be faster
+    assert found(step(steps=2000)) == (4, False)
+    assert found(step(steps=4000)) == (4, True)
+    assert found(step(steps=2000)) == (4, False)  # although it is known to be faster
 
 
 def test_a_long_step_has_work_for_all(clock: Clock):

@@ -28,8 +28,8 @@ from anydit.weights import write_atomically
 FEW = 500
 """A run of fewer steps is over before anything is worth a trial."""
 
-LONG = 300.0
-"""Seconds that a run must take for compiling, which takes up to a minute, to be worth a trial."""
+LONG = 1200.0
+"""Seconds that a run must take for a trial of compiling, which takes half a minute on a CPU, to be a small part."""
 
 FULL = 1.0
 """Seconds of a step that has enough work for all threads, so that fewer need not be tried."""
@@ -162,7 +162,7 @@ class _Trials:
         """The same with what compiling gives; as it was, where that fails, because training goes on without."""
         torch.set_num_threads(pace.threads)
         self.note(
-            "Trying whether compiled blocks are faster, for a minute or less (--train.compile False: not at all)."
+            "Trying whether compiled blocks are faster, which takes half a minute (--train.compile False: not at all)."
         )
         step, batch = trial(self.step, self.device)
         try:
