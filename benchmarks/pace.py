@@ -2,6 +2,8 @@
 
     python benchmarks/pace.py [RECIPE ...]
 
+And how fast beside another thread that waits, with helpers of its own and without.
+
 Each step is one on noise, as training tries it at the start of a run. Compiling is tried on the fastest number of
 threads; training tries it only where all steps take twenty minutes or more.
 """
@@ -9,7 +11,11 @@ threads; training tries it only where all steps take twenty minutes or more.
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
+from statistics import median
+from threading import Event, Thread
 from time import perf_counter
 
 import torch
@@ -19,15 +25,26 @@ from anydit.recipes import RECIPES, find
 from anydit.train.memory import Step
 from anydit.train.pace import Pace, by_compiling, by_threads, halves, own_threads
 from anydit.train.recipe import Recipe
-from anydit.train.trial import trial
+from anydit.train.trial import seconds, trial
 
 CPU = torch.device("cpu")
 USUAL = ("digits", "moving-digits", "spoken-digits", "brain", "small-molecules", "weather", "flow-forecast")
+
+BESIDE = "flow-forecast"
+"""The recipe whose step is measured beside other threads."""
+
+ROUNDS = 8
 
 BELOW = """\
 Milliseconds of a training step. Compiled and not compiled are measured in turn, in the fastest number of threads, and
 tried in is how long that takes, compiling included. Gain: the speed of the fastest beside that with all threads, not
 compiled, which is what PyTorch does unasked."""
+
+BELOW_BESIDE = """\
+A thread that reads batches ahead, as one does in training, is one without helpers: PyTorch's threads would else be more
+than there are cores, and then they go to sleep after each operation."""
+
+OTHERS = {"alone": None, "beside an idle thread": 1, "beside an idle thread with a helper": 2}
 
 
 def main() -> None:
@@ -38,16 +55,57 @@ def main() -> None:
     rows = [row(name, counts) for name in parser.parse_args().recipes or USUAL]
     head = ["recipe", "tokens in a batch", *[f"{n} threads" if n > 1 else "1 thread" for n in counts], "not compiled",
             "compiled", "tried in s", "fastest", "gain"]  # fmt: skip
-    publish("pace", "How many threads, and compiled or not", f"{table(head, rows)}\n\n{BELOW}")
+    beside = table([BESIDE, "milliseconds of a step"], [[name, 1e3 * each] for name, each in beside_others().items()])
+    body = "\n\n".join((table(head, rows), BELOW, beside, BELOW_BESIDE))
+    publish("pace", "How many threads, and compiled or not", body)
 
 
-def row(name: str, counts: list[int]) -> list[object]:
-    """One recipe, resolved with its data."""
+def beside_others() -> dict[str, float]:
+    """The seconds of a step, the median of rounds taken in turn: alone, and beside an idle thread of either kind."""
+    _, step = opened(BESIDE)
+    once, batch = trial(step, CPU)
+    own, found = torch.get_num_threads(), {name: list[float]() for name in OTHERS}
+    for _ in range(ROUNDS):
+        for name, helpers in OTHERS.items():
+            with idle(helpers):
+                torch.set_num_threads(own)
+                found[name].append(seconds(lambda: once(batch, 0), CPU))
+    return {name: median(each) for name, each in found.items()}
+
+
+@contextmanager
+def idle(threads: int | None) -> Iterator[None]:
+    """Within it there is a thread that has worked with so many threads, and waits; None: there is none."""
+    ready, done = Event(), Event()
+
+    def work(count: int) -> None:
+        torch.set_num_threads(count)
+        torch.randn(2**20).add_(1)  # enough for helpers
+        ready.set()
+        done.wait()
+
+    thread = None if threads is None else Thread(target=work, args=(threads,))
+    if thread is not None:
+        thread.start()
+        ready.wait()
+    yield
+    done.set()
+    if thread is not None:
+        thread.join()
+
+
+def opened(name: str) -> tuple[Recipe, Step]:
+    """A recipe resolved with its data, and its step."""
     recipe = find(name)()
     if not isinstance(recipe, Recipe):
         raise TypeError(f"{name}: got {type(recipe).__name__}, expected a Recipe")
     recipe = recipe.resolved(recipe.data.open("train"), lambda _: None, CPU)
-    step = Step(recipe.model, recipe.objective, recipe.train)
+    return recipe, Step(recipe.model, recipe.objective, recipe.train)
+
+
+def row(name: str, counts: list[int]) -> list[object]:
+    """One recipe's times, and which is fastest."""
+    recipe, step = opened(name)
     with own_threads():
         once, batch = trial(step, CPU)
         plain = by_threads(lambda: once(batch, 0), counts)

@@ -88,6 +88,26 @@ def test_any_number_of_workers_reads_the_same_batches(workers: int, start: int) 
         assert torch.equal(batch.cond["label"], expected.cond["label"])
 
 
+def test_the_thread_that_reads_has_no_helpers_and_the_other_keeps_its_own() -> None:
+    seen = list[int]()
+
+    class Telling(ArraySamples):
+        def read(self, ids: torch.Tensor) -> Batch:
+            seen.append(torch.get_num_threads())
+            return super().read(ids)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        samples = Telling(np.zeros((8, 1, 4), np.float32), Facts(channels=1, size=(4,)))
+        batches = read_ahead(samples, Order(8, 4, seed=0), 0)
+        next(batches)
+        assert torch.get_num_threads() == 3
+        assert {*seen} == {1}
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_for_a_gpu_are_pinned_by_the_thread_that_reads(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = list[tuple[str, int]]()

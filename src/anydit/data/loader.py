@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 
 import torch
 from jaxtyping import Int
@@ -185,13 +185,16 @@ def read_ahead(
     if pinned:
         batches = _pinned(batches)
     # No executor: a worker forked by its thread would wait for that thread at its end.
-    thread = Thread(target=_serve, args=(batches, asked, answers), name="read", daemon=True)
+    thread = Thread(target=_serve, args=(batches, asked, answers, alone := Event()), name="read", daemon=True)
 
     def stop() -> None:
         asked.put(False)
         thread.join()
 
+    threads = torch.get_num_threads()
     thread.start()
+    alone.wait()
+    torch.set_num_threads(threads)  # in part that of all threads, so again after the other has set its own
     asked.put(True)
     atexit.register(stop)  # a thread that still reads while Python ends would abort the process
     try:
@@ -207,12 +210,22 @@ def read_ahead(
 
 
 def _serve(
-    batches: Generator[Batch, None, None], asked: "SimpleQueue[bool]", answers: "SimpleQueue[Batch | BaseException]"
+    batches: Generator[Batch, None, None],
+    asked: "SimpleQueue[bool]",
+    answers: "SimpleQueue[Batch | BaseException]",
+    alone: Event,
 ) -> None:
     """Answer each time that a batch is asked for, with it or with what went wrong; False is the end.
 
+    `alone` is set when this thread has no helpers any more. OpenMP lets threads wait awake for their next piece of work
+    while there are no more of them than cores; with helpers of a reader, even idle ones, those of a training on a CPU
+    go to sleep after each operation, and its steps take nearly twice as long (docs/results/pace.md).
+
     A DataLoader tells the thread that asks of a dead worker; in the main thread it would interrupt whatever runs there.
     """
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes over what was last set anywhere when it first asks, and then keeps it
+    alone.set()
     with closing(batches):
         while asked.get():
             try:
