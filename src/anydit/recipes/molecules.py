@@ -25,7 +25,7 @@ def molecules() -> Recipe:
 
 
 def small_molecules() -> Recipe:
-    """Organic molecules of up to 6 heavy atoms, with the atoms asked for; 15 minutes of one CPU core.
+    """Organic molecules of up to 6 heavy atoms, with the atoms asked for; 12 minutes of two CPU cores.
 
     anydit train small-molecules
     anydit sample runs/small-molecules --composition 6 2 0 1 0 --out ethanol/

@@ -34,7 +34,7 @@ def video() -> Recipe:
 
 
 def moving_digits() -> Recipe:
-    """A handwritten digit of a class that moves and bounces, 8 frames of 16x16; 25 minutes of one CPU core.
+    """A handwritten digit of a class that moves and bounces, 8 frames of 16x16; 10 minutes of two CPU cores.
 
     anydit train moving-digits; anydit sample runs/moving-digits --label 3 --out threes/
     """
@@ -51,7 +51,7 @@ def moving_digits_text() -> Recipe:
 
 
 def moving_digits_next() -> Recipe:
-    """Where a digit goes, given its first four frames; 15 minutes of one CPU core.
+    """Where a digit goes, given its first four frames; 8 minutes of two CPU cores.
 
     anydit train moving-digits-next
     """
