@@ -34,7 +34,7 @@ def audio() -> Recipe:
 
 
 def spoken_digits() -> Recipe:
-    """The words zero to nine in 58 voices, by class, as spectrograms; 5 minutes of one CPU core.
+    """The words zero to nine in 58 voices, by class, as spectrograms; 3 minutes of two CPU cores.
 
     anydit train spoken-digits; anydit sample runs/spoken-digits --label seven --length 0.4s --out seven/
     """
