@@ -16,9 +16,7 @@ def compile_blocks(model: DiT) -> None:
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise ValueError(
-            "compile: this machine has no C++ compiler, expected g++ or clang++; install one, or set compile to False"
-        )
+        raise ValueError("compile: found no C++ compiler (g++ or clang++); install one, or set compile to False")
     for module in (*model.blocks, model.output):
         _compile(module)
 
