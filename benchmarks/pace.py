@@ -36,9 +36,11 @@ BESIDE = "flow-forecast"
 ROUNDS = 8
 
 BELOW = """\
-Milliseconds of a training step. Compiled and not compiled are measured in turn, in the fastest number of threads, and
-tried in is how long that takes, compiling included. Gain: the speed of the fastest beside that with all threads, not
-compiled, which is what PyTorch does unasked."""
+Milliseconds of a training step. The numbers of threads are measured in turn, and then, in the fastest number, compiled
+and not compiled: only what was measured in turn compares, because machines are not equally fast all the time. Tried in
+is how long the latter takes, compiling included, less where an earlier row left code that serves. Gain: the speed of
+the fastest beside all threads, not compiled, as the product of both comparisons: all threads are what PyTorch takes
+unasked."""
 
 BELOW_BESIDE = """\
 A thread that reads batches ahead, as one does in training, is one without helpers: PyTorch's threads would else be more

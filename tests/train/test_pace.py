@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -165,6 +166,29 @@ def test_a_run_says_how_it_went_and_leaves_the_threads_as_they_were(
     said, recipe = list[str](), tiny()
     train(replace(recipe, train=replace(recipe.train, steps=16, threads=2)), tmp_path / "run", "cpu", said.append)
     assert "The run had threads 1, now it is 2: losses may differ in their last bits." in said
+
+
+def test_a_run_goes_on_as_it_began(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Although nothing is known any more of what was found, and would be found otherwise."""
+    monkeypatch.setattr(pace, "FEW", 1)
+    clock.times = lambda threads, compiled: 0.1 * threads
+    train(tiny(), tmp_path / "run", "cpu", silent)
+    monkeypatch.setenv("ANYDIT_CACHE", str(tmp_path / "another"))
+    clock.times = lambda threads, compiled: 0.1 / threads
+    said, recipe = list[str](), tiny()
+    train(replace(recipe, train=replace(recipe.train, steps=16)), tmp_path / "run", "cpu", said.append)
+    assert not [line for line in said if "The run had" in line]
+    newest = checkpoint.newest(tmp_path / "run" / "checkpoints", silent)
+    assert newest is not None
+    assert (newest.step, newest.info()["threads"]) == (16, 1)
+
+
+def test_trials_leave_no_memory_behind(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    models, real = list[Any](), pace.trial
+    monkeypatch.setattr(pace, "trial", lambda *given: (made := real(*given), models.append(ref(made[0].model)))[0])
+    found(step())
+    assert models
+    assert not [model for model in models if model() is not None]
 
 
 def test_no_threads_are_refused():

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -135,6 +136,14 @@ def newest(root: Path, note: Callable[[str], None] = print, until: float = inf) 
             return Checkpoint(folder, _step(folder))
         note(f"Checkpoint {folder.name} is damaged ({fault}): falling back to the one before.")
     return None
+
+
+def told(root: Path) -> Json:
+    """What the newest checkpoint under `root` tells beside its tensors, whether these are whole or not; or nothing."""
+    for folder in _folders(root):
+        with suppress(OSError, ValueError):
+            return Checkpoint(folder, _step(folder)).info()
+    return {}
 
 
 def broken(folder: Path) -> str | None:

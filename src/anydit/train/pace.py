@@ -4,6 +4,7 @@ Small networks have too little work for many threads, and compiling takes a whil
 known without trying. Tried is a training step on noise, at the start of a run that is long enough to gain by it.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -20,8 +21,10 @@ from anydit.data.base import cache_folder
 from anydit.inference.compile import compile_blocks
 from anydit.model.dit import DiT
 from anydit.train.base import Note, Site
+from anydit.train.checkpoint import told
 from anydit.train.config import TrainConfig
 from anydit.train.memory import Step
+from anydit.train.run import CHECKPOINTS
 from anydit.train.trial import in_turn, once, trial
 from anydit.weights import write_atomically
 
@@ -38,7 +41,7 @@ GAIN = 0.95
 """The share of the time that a step may take at most, compiled, to be compiled."""
 
 FOLDER = "pace"
-DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "optimizer", "threads")
+DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "threads")
 """What of the config a step's time depends on."""
 
 
@@ -103,8 +106,8 @@ def own_threads() -> Iterator[None]:
 def paced(step: Step, site: Site) -> TrainConfig:
     """How `step` is trained in this place: its config with `threads` and `compile` filled in, and so many threads set.
 
-    What trials found is kept in the cache's folder `pace`: a run that goes on has the threads that it began with, so
-    that its losses are the same to the last bit. Several processes try nothing.
+    A run that goes on does so as it began, as far as there are so many threads, so that its losses are the same to the
+    last bit. What trials found is kept in the cache's folder `pace`, for other runs. Several processes try nothing.
     """
     train = step.train
     if train.threads is not None:
@@ -113,10 +116,20 @@ def paced(step: Step, site: Site) -> TrainConfig:
     choosing = train.compile is None or (on_cpu and train.threads is None and torch.get_num_threads() > 1)
     if not alone or not choosing or train.steps < FEW:
         return replace(train, threads=torch.get_num_threads(), compile=bool(train.compile))
+    if before := told(site.out / CHECKPOINTS):
+        return _as_before(train, before)
     pace = _Trials(step, site.device, site.note, torch.get_num_threads()).pace()
     torch.set_num_threads(pace.threads)
     compiled = pace.pays and _is_long(train, pace) if train.compile is None else train.compile
     return replace(train, threads=pace.threads, compile=compiled)
+
+
+def _as_before(train: TrainConfig, before: Json) -> TrainConfig:
+    most = torch.get_num_threads()
+    threads = train.threads or min(int(before.get("threads", most)), most)
+    torch.set_num_threads(threads)
+    compiled = bool(before.get("compile", False)) if train.compile is None else train.compile
+    return replace(train, threads=threads, compile=compiled)
 
 
 def _is_long(train: TrainConfig, pace: Pace) -> bool:
@@ -136,8 +149,10 @@ class _Trials:
         """The fastest way; compiling is tried where the recipe leaves it open and the run is long."""
         known = self._known()
         pace = known or self._plain()
+        _free(self.device)
         if self.step.train.compile is None and pace.compiled is None and _is_long(self.step.train, pace):
             pace = self._compiled(pace)
+            _free(self.device)
         if pace != known:
             self._keep(pace)
         return pace
@@ -169,9 +184,9 @@ class _Trials:
             plain, compiled = by_compiling(step.model, lambda: step(batch, 0), self.device)
         except Exception as error:  # of whichever compiler
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.note(f"Blocks are not compiled here ({reason}).")
+            self.note(f"Blocks are not compiled here ({reason}); with --train.compile False that is not tried.")
             return pace
-        pace = Pace(pace.threads, plain, compiled)
+        pace = replace(pace, compiled=pace.plain * compiled / plain)
         verdict = "compiled" if pace.pays else "not compiled"
         self.note(f"A step takes {compiled:.2g} s compiled, {plain:.2g} s otherwise: blocks are {verdict}.")
         return pace
@@ -182,8 +197,8 @@ class _Trials:
         train: Json = to_json(self.step.train)
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
         of = [
-            [gpu, platform.processor(), os.cpu_count(), self.most, torch.__version__],
-            [torch.backends.cpu.get_cpu_capability(), to_json(self.step.model), [train[name] for name in DECIDES]],
+            [gpu, platform.node(), platform.machine(), os.cpu_count(), self.most, torch.__version__],
+            [to_json(self.step.model), [train[name] for name in DECIDES], type(self.step.train.optimizer).__name__],
         ]
         return cache_folder() / FOLDER / f"{hashlib.sha256(json.dumps(of).encode()).hexdigest()}.json"
 
@@ -196,6 +211,13 @@ class _Trials:
         with suppress(OSError):  # a cache that cannot be written costs a trial each time
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._file, lambda path: write_json(path, to_json(pace)))
+
+
+def _free(device: torch.device) -> None:
+    """Give back what a trial took: a step is in cycles of references, which Python clears when it likes."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _threads(count: int) -> str:

@@ -29,7 +29,7 @@ def trial(step: Step, device: torch.device) -> tuple[TrainStep, Batch]:
     codec = Normalize((0.0,), (1.0,)).build()  # the noise is that of latents
     done = TrainStep(model, codec, step.objective, train, torch.arange(train.batch))
     recompute(model, train.recompute)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         return done, stand_in(step.model, train.batch, device)
 
