@@ -112,24 +112,22 @@ def paced(step: Step, site: Site) -> TrainConfig:
     train = step.train
     if train.threads is not None:
         torch.set_num_threads(train.threads)
-    alone, on_cpu = site.processes.world == 1, site.device.type == "cpu"
-    choosing = train.compile is None or (on_cpu and train.threads is None and torch.get_num_threads() > 1)
-    if not alone or not choosing or train.steps < FEW:
-        return replace(train, threads=torch.get_num_threads(), compile=bool(train.compile))
-    if before := told(site.out / CHECKPOINTS):
-        return _as_before(train, before)
-    pace = _Trials(step, site.device, site.note, torch.get_num_threads()).pace()
-    torch.set_num_threads(pace.threads)
-    compiled = pace.pays and _is_long(train, pace) if train.compile is None else train.compile
-    return replace(train, threads=pace.threads, compile=compiled)
-
-
-def _as_before(train: TrainConfig, before: Json) -> TrainConfig:
-    most = torch.get_num_threads()
-    threads = train.threads or min(int(before.get("threads", most)), most)
+    threads, compiled = _left_open(step, site)
+    threads = train.threads or threads
     torch.set_num_threads(threads)
-    compiled = bool(before.get("compile", False)) if train.compile is None else train.compile
-    return replace(train, threads=threads, compile=compiled)
+    return replace(train, threads=threads, compile=compiled if train.compile is None else train.compile)
+
+
+def _left_open(step: Step, site: Site) -> tuple[int, bool]:
+    """The threads, and whether blocks are compiled, for a recipe that leaves these open."""
+    train, most = step.train, torch.get_num_threads()
+    threads_are_open = site.device.type == "cpu" and train.threads is None and most > 1
+    if site.processes.world > 1 or train.steps < FEW or not (train.compile is None or threads_are_open):
+        return most, False
+    if before := told(site.out / CHECKPOINTS):
+        return min(int(before.get("threads", most)), most), bool(before.get("compile", False))
+    pace = _Trials(step, site.device, site.note, most).pace()
+    return pace.threads, pace.pays and _is_long(train, pace)
 
 
 def _is_long(train: TrainConfig, pace: Pace) -> bool:
