@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anydit.inference import device
-from anydit.inference.device import find_device, free_bytes
+from anydit.inference.device import cores, find_device, free_bytes
 
 CPU, MIB = torch.device("cpu"), 2**20
 
@@ -45,6 +45,29 @@ def test_a_container_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(device, "GROUPS", tmp_path)
     assert device._left_of_group() is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu.max": "9900000 100000\n"}, 8),
+        ({}, 8),
+    ],
+)
+def test_processors_of_a_container(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(device, "GROUPS", tmp_path)
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert cores() == expected
 
 
 def test_an_accelerator_is_not_touched_before_a_process_has_its_own(monkeypatch: pytest.MonkeyPatch):

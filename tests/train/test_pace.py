@@ -48,6 +48,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("ANYDIT_CACHE", str(tmp_path / "cache"))
     clock = Clock()
+    monkeypatch.setattr(pace, "cores", lambda: 4)
+    monkeypatch.setattr(pace.os, "getloadavg", lambda: (0.1, 3.0, 3.0))
     monkeypatch.setattr(pace, "once", clock.once)
     monkeypatch.setattr(trial, "once", clock.once)
     monkeypatch.setattr(trial, "ROUNDS", 2)
@@ -83,8 +85,18 @@ def test_what_was_found_is_kept(clock: Clock):
     clock.times = lambda threads, compiled: 0.01 * threads
     assert found(step()) == found(step(steps=5000)) == (1, False)
     clock.times = lambda threads, compiled: 1 / threads
-    assert found(step()) == (1, False)
+    said = list[str]()
+    assert found(step(), said.append) == (1, False)
+    assert said == ["Training in one thread, which was found to be fastest before."]
     assert found(step(batch=8)) == (4, False)  # another batch is another trial
+
+
+def test_what_was_found_beside_other_work_is_not_kept(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    clock.times = lambda threads, compiled: 0.01 * threads
+    monkeypatch.setattr(pace.os, "getloadavg", lambda: (2.5, 0.1, 0.1))
+    assert found(step()) == (1, False)
+    clock.times = lambda threads, compiled: 1 / threads
+    assert found(step()) == (4, False)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"threads": "many"}'])
@@ -134,6 +146,15 @@ def test_what_the_recipe_says_holds(clock: Clock):
     assert found(step(threads=3)) == (3, False)
     assert found(step(compile=True)) == (4, True)
     assert set(clock.tried) == {(3, False), (4, False), (2, False), (1, False)}
+
+
+def test_no_more_threads_than_a_container_has_the_time_of(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    clock.times = lambda threads, compiled: 2.0
+    monkeypatch.setattr(pace, "cores", lambda: 2)
+    said = list[str]()
+    assert found(step(compile=False), said.append) == (2, False)
+    assert said == ["Training in 2 threads at most: this place gives no more of its 4 processors."]
+    assert found(step(threads=3, compile=False)) == (3, False)  # as asked
 
 
 def test_several_processes_try_nothing(clock: Clock):

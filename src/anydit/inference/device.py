@@ -1,5 +1,7 @@
-"""Where a pipeline computes, and how much memory is free there."""
+"""Where a pipeline computes, and what may be taken there of memory and of processors."""
 
+import os
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -13,6 +15,10 @@ LIMITS = (
 )
 """Of cgroups of version 2 and 1: the files of the limit and of what is used, and how keys in the latter's `memory.stat`
 begin that count those below it, too."""
+
+
+QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Likewise the files of how long a container may compute in each period, and of how long that is."""
 
 
 def find_device(name: torch.device | str | None = None) -> torch.device:
@@ -47,6 +53,26 @@ def free_bytes(device: torch.device) -> int | None:
     lines = dict(line.split(":", 1) for line in told.read_text(encoding="utf-8").splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     return min([free, *(left for left in [_left_of_group()] if left is not None)])
+
+
+def cores() -> int:
+    """How many processors this process may keep busy: those it is let run on, and no more than a container's quota.
+
+    PyTorch counts the former alone: with 64 threads and the time of two processors, most of them wait for each other.
+    """
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, _quota_of_group() or there)
+
+
+def _quota_of_group() -> int | None:
+    """The processors' time that a container may take, rounded up to whole ones, where it has a limit."""
+    for names in QUOTAS:
+        try:
+            quota, period = " ".join((GROUPS / name).read_text(encoding="utf-8") for name in names).split()
+            return None if quota in {"max", "-1"} else max(1, ceil(int(quota) / int(period)))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _left_of_group() -> int | None:

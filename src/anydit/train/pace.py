@@ -19,6 +19,7 @@ import torch
 from anydit.config import Json, config, from_json, to_json, write_json
 from anydit.data.base import cache_folder
 from anydit.inference.compile import compile_blocks
+from anydit.inference.device import cores
 from anydit.model.dit import DiT
 from anydit.train.base import Note, Site
 from anydit.train.checkpoint import told
@@ -39,6 +40,9 @@ FULL = 1.0
 
 GAIN = 0.95
 """The share of the time that a step may take at most, compiled, to be compiled."""
+
+BUSY = 0.5
+"""The share of processors at work, above which what a trial finds is not kept."""
 
 FOLDER = "pace"
 DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "threads")
@@ -107,7 +111,8 @@ def paced(step: Step, site: Site) -> TrainConfig:
     """How `step` is trained in this place: its config with `threads` and `compile` filled in, and so many threads set.
 
     A run that goes on does so as it began, as far as there are so many threads, so that its losses are the same to the
-    last bit. What trials found is kept in the cache's folder `pace`, for other runs. Several processes try nothing.
+    last bit. What trials found is kept in the cache's folder `pace`, for other runs, where nothing else was at work.
+    Several processes try nothing.
     """
     train = step.train
     if train.threads is not None:
@@ -121,6 +126,9 @@ def paced(step: Step, site: Site) -> TrainConfig:
 def _left_open(step: Step, site: Site) -> tuple[int, bool]:
     """The threads, and whether blocks are compiled, for a recipe that leaves these open."""
     train, most = step.train, torch.get_num_threads()
+    if train.threads is None and most > (may := cores()):
+        site.note(f"Training in {_threads(may)} at most: this place gives no more of its {most} processors.")
+        torch.set_num_threads(most := may)
     threads_are_open = site.device.type == "cpu" and train.threads is None and most > 1
     if site.processes.world > 1 or train.steps < FEW or not (train.compile is None or threads_are_open):
         return most, False
@@ -145,13 +153,15 @@ class _Trials:
 
     def pace(self) -> Pace:
         """The fastest way; compiling is tried where the recipe leaves it open and the run is long."""
-        known = self._known()
+        known, at_work = self._known(), busy()
+        if known and known.threads < self.most and self.step.train.threads is None:
+            self.note(f"Training in {_threads(known.threads)}, which was found to be fastest before.")
         pace = known or self._plain()
         _free(self.device)
         if self.step.train.compile is None and pace.compiled is None and _is_long(self.step.train, pace):
             pace = self._compiled(pace)
             _free(self.device)
-        if pace != known:
+        if pace != known and not at_work:
             self._keep(pace)
         return pace
 
@@ -209,6 +219,11 @@ class _Trials:
         with suppress(OSError):  # a cache that cannot be written costs a trial each time
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._file, lambda path: write_json(path, to_json(pace)))
+
+
+def busy() -> bool:
+    """Whether others have kept this machine so busy for a minute that what a trial finds is true only while they do."""
+    return os.getloadavg()[0] > BUSY * cores()
 
 
 def _free(device: torch.device) -> None:
