@@ -1,5 +1,7 @@
 """Data to latents and back, as a pipeline does it: so many samples at a time as memory allows, or in tiles."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from anydit.codecs import Codec, Tiles
 from anydit.codecs import tiles as tiling
 from anydit.codecs.base import coarser, in_parts
+from anydit.data.changes import last
 from anydit.inference.conditions import Given, as_numbers
 
 
@@ -30,6 +33,12 @@ def encoded_field(
         expected = f"[n, channels, {', '.join(map(str, size))}] with the channels of {groups} samples"
         raise ValueError(f"cond: {name}: got shape {tuple(x.shape)}, expected {expected}")
     return encoded(codec, x.unflatten(1, (groups, -1)).flatten(0, 1), device).unflatten(0, (-1, groups)).flatten(1, 2)
+
+
+def base(name: str, cond: Mapping[str, Given], x: Float[Tensor, "n c *space"]) -> Float[Tensor, "k c *space"]:
+    """What samples `x` are changes of: the last sample in the field condition `name`, for all (k = 1) or for each."""
+    field = as_numbers(name, cond[name])
+    return last(field[None] if field.ndim < x.ndim else field, x.shape[1])
 
 
 def decoded(

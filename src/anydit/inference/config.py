@@ -1,7 +1,7 @@
 """What a saved model is: everything that sampling needs, and nothing of how it was trained."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, field, fields
+from dataclasses import KW_ONLY, field, fields, replace
 from pathlib import Path
 
 from anydit.codecs import CodecConfig, Normalize, TextEncoder, Tiles
@@ -13,6 +13,7 @@ from anydit.diffusion.paths import AnyPath, Linear
 from anydit.diffusion.predictions import AnyPrediction, Noise, Velocity
 from anydit.diffusion.times import AnyTimeGrid, Even
 from anydit.inference.lengths import Lengths
+from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig
 from anydit.model.text import Text
 from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
@@ -41,6 +42,8 @@ class PipelineConfig:
     """A network, the path and prediction it was trained for, its codec, and how its samples are drawn and shown.
 
     `encoders`: of texts, by the condition's name. `lengths`: of samples of which only a part exists; from the data.
+    `change_of`: a field condition that holds samples, such as the states before in a forecast. The network draws what
+    is added to the last of them (as in GenCast, Price 2023, arXiv 2312.15796), and the codec is measured on that.
     """
 
     _: KW_ONLY
@@ -49,6 +52,7 @@ class PipelineConfig:
     prediction: AnyPrediction = Velocity()
     codec: CodecConfig = Normalize()
     encoders: dict[str, TextEncoder] = field(default_factory=dict[str, TextEncoder])
+    change_of: str | None = None
     lengths: Lengths | None = None
     sampling: Sampling = Sampling()
     view: View = Images()
@@ -58,12 +62,34 @@ class PipelineConfig:
         for name in self.encoders:
             if name not in texts:
                 raise ValueError(f"encoders: got {name}, expected {_one_of(texts)}, which are texts")
+        if self.change_of is not None:
+            condition = self.model.conditions.get(self.change_of)
+            if not isinstance(condition, Field) or condition.dropout or self.lengths is not None:
+                raise ValueError(
+                    f"change_of: got {self.change_of}, expected a Field of the model without dropout, and samples that "
+                    "exist everywhere"
+                )
         self.check(self.sampling)
         if isinstance(self.prediction, Noise) and self.path.reaches_noise:
             raise ValueError(
                 f"prediction: got Noise on the path {type(self.path).__name__}, whose end is pure noise and tells "
                 "nothing of the data; expected Velocity, V or X0"
             )
+
+    def how(
+        self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None, weak: bool = False
+    ) -> Sampling:
+        """A sampling, None for the saved one, with single fields of it overridden; refused as `check` does."""
+        how = sampling or self.sampling
+        if steps is not None:
+            how = replace(how, steps=steps)
+        if guidance is not None:
+            given = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
+            if given is not guidance and not given.acts:
+                given = replace(given, negative={})  # what is saved has none to act against
+            how = replace(how, guidance=given)
+        self.check(how, weak)
+        return how
 
     def check(self, sampling: Sampling, weak: bool = False) -> None:
         """Refuse a sampling that this model cannot do; `weak`: whether it is guided by a worse model.

@@ -1,7 +1,6 @@
 """A trained model as a person uses it: load, sample, edit, save."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
 from anydit.inference.adapter import load_weights
-from anydit.inference.coding import decoded, encoded, encoded_field, kept
+from anydit.inference.coding import base, decoded, encoded, encoded_field, kept
 from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
 from anydit.inference.device import find_device
@@ -87,11 +86,12 @@ class Pipeline:
         Raises:
             ValueError: an argument that the model cannot serve.
         """
-        how = self._how(sampling, steps, guidance, weak is not None)
+        how = self.config.how(sampling, steps, guidance, weak is not None)
         space = self._latent_space(size)
         exists, told = split(self.config.lengths, cond or {}, _positive("n", n), self._data_size(space), seed)
         conditions, instead = self._conditions(told, how, n, space, exists)
-        return self._run(Job(n, how, space, conditions, instead, seed, on_step, weak, exists), batch)
+        x = self._run(Job(n, how, space, conditions, instead, seed, on_step, weak, exists), batch)
+        return x if self.config.change_of is None else x + base(self.config.change_of, told, x)
 
     def edit(
         self,
@@ -117,15 +117,16 @@ class Pipeline:
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength: got {strength}, expected above 0 and at most 1")
-        how = self._how(sampling, steps, guidance)
+        how = self.config.how(sampling, steps, guidance)
         exists, told = split_given(self.config.lengths, x, cond or {}, seed)
         x = self._finite(x if exists is None else torch.where(exists[:, None], x, 0))
         space = self._latent_space(tuple(x.shape[2:]))
         latents_kept = None if keep is None else kept(keep, len(x), tuple(x.shape[2:]), space)
         conditions, instead = self._conditions(told, how, len(x), space, exists)
-        z = encoded(self.codec, x, self.device)
+        of = 0 if self.config.change_of is None else base(self.config.change_of, told, x)
+        z = encoded(self.codec, x - of, self.device)
         job = Job(len(x), how, space, conditions, instead, seed, on_step, None, exists, z, strength, latents_kept)
-        result = self._run(job, batch)
+        result = self._run(job, batch) + of
         result = result if keep is None else torch.where(keep, x, result)
         return result if exists is None else existing(result, {MASK: exists})
 
@@ -152,6 +153,8 @@ class Pipeline:
         conditions, _ = self._conditions(cond or {}, self.config.sampling, len(x), space, None)
         if MASK in (cond or {}) or self.config.lengths is not None:
             raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
+        if self.config.change_of is not None:
+            x = x - base(self.config.change_of, cond or {}, x)
         volume, denoiser = self.codec.log_volume(tuple(x.shape[1:])), self.denoiser()
         at_once = max(1, self._batch(None, space) // GRADIENT_COST) if batch is None else self._batch(batch, space)
         nats = list[Tensor]()
@@ -165,7 +168,10 @@ class Pipeline:
         return torch.cat(nats)
 
     def decode(self, z: Float[Tensor, "b c_z *space_z"], tiles: Tiles | None = None) -> Float[Tensor, "b c *space"]:
-        """Latents, as `on_step` sees them, on the data's own scale, on the CPU; in tiles if they are given."""
+        """Latents, as `on_step` sees them, on the data's own scale, on the CPU; in tiles if they are given.
+
+        Where samples are drawn as changes (`config.change_of`), these are the changes alone.
+        """
         return decoded(self.codec, z, self._data_size(tuple(z.shape[2:])), self.device, tiles)
 
     def save(self, folder: Path | str) -> None:
@@ -189,20 +195,6 @@ class Pipeline:
             if name in told:
                 told[name] = encoded_field(self.codec, name, told[name], groups, self._data_size(space), self.device)
         return prepared(told, known, n, space), prepared(instead, texts, n, space)
-
-    def _how(
-        self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None, weak: bool = False
-    ) -> Sampling:
-        how = sampling or self.config.sampling
-        if steps is not None:
-            how = replace(how, steps=_positive("steps", steps))
-        if guidance is not None:
-            given = guidance if isinstance(guidance, Guidance) else replace(how.guidance, scale=guidance)
-            if given is not guidance and not given.acts:
-                given = replace(given, negative={})  # what is saved has none to act against
-            how = replace(how, guidance=given)
-        self.config.check(how, weak)
-        return how
 
     def _finite(self, x: Real[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
         x = x.float()

@@ -13,6 +13,7 @@ from torch import Tensor
 from anydit.codecs.normalize import Normalizer
 from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.pipeline import Pipeline
+from anydit.inverse.measurement import refuse_changes
 from anydit.model.dit import coded_fields
 from anydit.tensors import changed, per_sample
 
@@ -31,6 +32,7 @@ class PipelineDenoiser(deepinv.models.Denoiser):
 
     def __init__(self, pipeline: Pipeline, cond: Mapping[str, Given] | None = None) -> None:
         super().__init__(device=str(pipeline.device))
+        refuse_changes(pipeline.config.change_of)
         codec = pipeline.codec
         if not isinstance(codec, Normalizer) or len(set(codec.scale)) > 1:
             got = type(codec).__name__ if not isinstance(codec, Normalizer) else f"deviations of {codec.scale}"

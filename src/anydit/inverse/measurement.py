@@ -36,6 +36,16 @@ class Physics(AnyPhysics, Protocol):
         ...
 
 
+def refuse_changes(change_of: str | None) -> None:
+    """Measurements are of samples, and not of what is added to one that is known.
+
+    Raises:
+        ValueError: a model draws its samples as changes.
+    """
+    if change_of is not None:
+        raise ValueError(f"change_of: got {change_of}, expected a model that draws whole samples")
+
+
 @dataclass(frozen=True)
 class Measurement:
     """`y = A x + sigma noise` of samples `x` on a unit scale, on which the data's `bounds` are 0 and 1.

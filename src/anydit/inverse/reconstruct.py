@@ -14,7 +14,7 @@ from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import GRADIENT_COST, TOKENS_AT_ONCE, Pipeline
 from anydit.inverse.corrections import AnyCorrection, Corrected, MomentMatching, Setting, stretch
-from anydit.inverse.measurement import AnyPhysics, Physics, checked
+from anydit.inverse.measurement import AnyPhysics, Physics, checked, refuse_changes
 from anydit.model.tokens import grid_of
 from anydit.tensors import Denoiser, Tokens, changed
 
@@ -102,6 +102,7 @@ def reconstruct(
     if samples < 1:
         raise ValueError(f"samples: got {samples}, expected at least 1")
     config, device, bounds = pipeline.config, pipeline.device, pipeline.config.view.bounds
+    refuse_changes(config.change_of)
     width = stretch(pipeline.codec, bounds, _latents(pipeline), device)
     measured, n = checked(y.to(device), physics, sigma, data_shape(pipeline), bounds, how.linear), len(y)
     batch = gradients_at_once(pipeline) if batch is None else batch

@@ -10,6 +10,7 @@ from anydit.codecs import Codec, CodecConfig
 from anydit.config import Json
 from anydit.data import Samples
 from anydit.data.buckets import by_size, each_size
+from anydit.data.changes import changes
 from anydit.data.loader import order_of
 from anydit.diffusion.losses import Objective
 from anydit.inference.adapter import ADAPTER_WEIGHTS
@@ -56,8 +57,9 @@ class DiffusionWork(Work[Pipeline]):
         if train.adapter is not None:
             adapt(model, train.adapter, {row.name for row in self.fitted if row.how != KEPT}, train.seed)
             self.note(share(model))
+        learned = samples if config.change_of is None else changes(samples, config.change_of)
         latents, encoder = train.latents.opened(
-            Encoding(samples, config.codec, codec, device, coded_fields(config.model))
+            Encoding(learned, config.codec, codec, device, coded_fields(config.model))
         )
         self.data, self.samples = samples, latents
         if config.encoders:

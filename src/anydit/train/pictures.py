@@ -77,6 +77,8 @@ def trajectory(
             frames.append(pipeline.decode(step.xt))
 
     x = pipeline.sample(n, cond, seed=seed, batch=n, on_step=keep)
+    if pipeline.config.change_of is not None:
+        frames = [frame + (x - frames[-1]) for frame in frames]
     return [frame.where(~x.isnan(), x) for frame in frames]
 
 

@@ -14,6 +14,7 @@ from anydit.codecs.normalize import moments
 from anydit.config import Json, config, filled
 from anydit.data import Data, Digits, Facts, Samples, View
 from anydit.data.buckets import by_bucket, by_size
+from anydit.data.changes import changes
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.times import Discrete
 from anydit.inference.config import PipelineConfig
@@ -115,7 +116,8 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
     """
     facts = samples.facts
     view = recipe.view.like(facts)
-    codec = recipe.codec.measured(surveyed(samples, view, device))
+    learned = samples if recipe.change_of is None else changes(samples, recipe.change_of)
+    codec = recipe.codec.measured(surveyed(learned, view, device))
     channels, size = codec.latent_channels(facts.channels), codec.latent_size(facts.size)
     model = recipe.model
     for name, got, expected in (("channels", model.channels, channels), ("size", model.size, size)):
