@@ -34,9 +34,17 @@ os.environ |= {
 matplotlib.use("Agg")
 torch.set_num_threads(1)
 
+LONGEST = (
+    "tests/test_docs.py", "tests/test_modalities.py", "audio/test_training.py", "inverse/test_adapter.py",
+    "inference/test_compile.py", "train/test_parallel.py", "train/test_memory.py", "train/test_faults.py",
+    "train/test_buckets.py", "train/test_tensor.py", "train/test_split.py",
+)  # fmt: skip
+"""Files that take a minute or more. They go first, so that no process is left with one when the others have ended."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need a GPU where there is none; put faults into reports, and refuse one without its number."""
+    """Put the longest files first; skip what needs a GPU where there is none; put faults, numbered, into reports."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
     no_gpu = pytest.mark.skip(reason="needs a GPU")
     for item in items:
         for fault in item.iter_markers("fault"):
