@@ -15,12 +15,15 @@ def last(field: Float[Tensor, "n k *space"], channels: int) -> Float[Tensor, "n 
     return field[:, -channels:]
 
 
-def changes(samples: Samples, name: str) -> Samples:
-    """The same samples, each less the last sample in its field condition `name`; what is known of it stays.
+def changes(samples: Samples, name: str | None) -> Samples:
+    """The same samples, each less the last sample in its field condition `name` (None: as they are).
 
     Raises:
         ValueError: the data have no such field, or it does not hold whole samples.
     """
+
+    if name is None:
+        return samples
 
     def changed(part: Samples) -> Samples:
         held, channels = part.facts.fields.get(name), part.facts.channels

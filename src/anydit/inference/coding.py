@@ -35,8 +35,10 @@ def encoded_field(
     return encoded(codec, x.unflatten(1, (groups, -1)).flatten(0, 1), device).unflatten(0, (-1, groups)).flatten(1, 2)
 
 
-def base(name: str, cond: Mapping[str, Given], x: Float[Tensor, "n c *space"]) -> Float[Tensor, "k c *space"]:
-    """What samples `x` are changes of: the last sample in the field condition `name`, for all (k = 1) or for each."""
+def base(name: str | None, cond: Mapping[str, Given], x: Float[Tensor, "n c *space"]) -> Float[Tensor, "..."]:
+    """What samples `x` are changes of: the last sample in the field condition `name`, for all or for each; else 0."""
+    if name is None:
+        return x.new_zeros(())
     field = as_numbers(name, cond[name])
     return last(field[None] if field.ndim < x.ndim else field, x.shape[1])
 

@@ -91,7 +91,7 @@ class Pipeline:
         exists, told = split(self.config.lengths, cond or {}, _positive("n", n), self._data_size(space), seed)
         conditions, instead = self._conditions(told, how, n, space, exists)
         x = self._run(Job(n, how, space, conditions, instead, seed, on_step, weak, exists), batch)
-        return x if self.config.change_of is None else x + base(self.config.change_of, told, x)
+        return x + base(self.config.change_of, told, x)
 
     def edit(
         self,
@@ -123,7 +123,7 @@ class Pipeline:
         space = self._latent_space(tuple(x.shape[2:]))
         latents_kept = None if keep is None else kept(keep, len(x), tuple(x.shape[2:]), space)
         conditions, instead = self._conditions(told, how, len(x), space, exists)
-        of = 0 if self.config.change_of is None else base(self.config.change_of, told, x)
+        of = base(self.config.change_of, told, x)
         z = encoded(self.codec, x - of, self.device)
         job = Job(len(x), how, space, conditions, instead, seed, on_step, None, exists, z, strength, latents_kept)
         result = self._run(job, batch) + of
@@ -153,8 +153,7 @@ class Pipeline:
         conditions, _ = self._conditions(cond or {}, self.config.sampling, len(x), space, None)
         if MASK in (cond or {}) or self.config.lengths is not None:
             raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
-        if self.config.change_of is not None:
-            x = x - base(self.config.change_of, cond or {}, x)
+        x = x - base(self.config.change_of, cond or {}, x)
         volume, denoiser = self.codec.log_volume(tuple(x.shape[1:])), self.denoiser()
         at_once = max(1, self._batch(None, space) // GRADIENT_COST) if batch is None else self._batch(batch, space)
         nats = list[Tensor]()

@@ -57,7 +57,7 @@ class DiffusionWork(Work[Pipeline]):
         if train.adapter is not None:
             adapt(model, train.adapter, {row.name for row in self.fitted if row.how != KEPT}, train.seed)
             self.note(share(model))
-        learned = samples if config.change_of is None else changes(samples, config.change_of)
+        learned = changes(samples, config.change_of)
         latents, encoder = train.latents.opened(
             Encoding(learned, config.codec, codec, device, coded_fields(config.model))
         )

@@ -116,8 +116,7 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
     """
     facts = samples.facts
     view = recipe.view.like(facts)
-    learned = samples if recipe.change_of is None else changes(samples, recipe.change_of)
-    codec = recipe.codec.measured(surveyed(learned, view, device))
+    codec = recipe.codec.measured(surveyed(changes(samples, recipe.change_of), view, device))
     channels, size = codec.latent_channels(facts.channels), codec.latent_size(facts.size)
     model = recipe.model
     for name, got, expected in (("channels", model.channels, channels), ("size", model.size, size)):
