@@ -21,7 +21,6 @@ def changes(samples: Samples, name: str | None) -> Samples:
     Raises:
         ValueError: the data have no such field, or it does not hold whole samples.
     """
-
     if name is None:
         return samples
 
