@@ -1,6 +1,6 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities_fields.py [--only flow | fine] [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_fields.py [--only flow | fine | changes] [--gpu] [--runs FOLDER]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
@@ -144,7 +144,16 @@ def of_fine(_: bool, runs: Path) -> tuple[list[list[object]], str]:
 
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The row of the table over all modalities, and the forecast by states ahead."""
+    return _ahead(*((flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")), runs)
+
+
+def of_changes(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The same where networks draw how a state differs from the one before."""
     recipe, name = (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
+    return _ahead(replace(recipe, change_of="past"), f"{name}-changes", runs)
+
+
+def _ahead(recipe: Recipe, name: str, runs: Path) -> tuple[list[list[object]], str]:
     done = trained(recipe, runs / name)
     other = trained(deterministic(recipe), runs / f"{name}-deterministic")
     row, leads = forecasts(done, other)
@@ -162,4 +171,4 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    page("fields", "A turbulent flow", __doc__, rows, {"flow": of_flow, "fine": of_fine})
+    page("fields", "A turbulent flow", __doc__, rows, {"flow": of_flow, "fine": of_fine, "changes": of_changes})
