@@ -13,7 +13,8 @@ DEMO_EXTRAS := digits
 benchmarks := $(shell grep -ls __main__ benchmarks/*.py)
 examples := $(wildcard examples/*.py)
 
-parallel := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder # but as conftest.py orders them
+# In the order of tests/conftest.py, which knows what takes long; xdist would go by the number of tests.
+parallel := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tests are traced where bad input is refused; where whole networks train, a tracer takes more time than it tells.
 traced := $(wildcard tests/test_*.py) $(addprefix tests/,cli codecs data inference inverse model)
 

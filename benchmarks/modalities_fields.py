@@ -144,13 +144,17 @@ def of_fine(_: bool, runs: Path) -> tuple[list[list[object]], str]:
 
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The row of the table over all modalities, and the forecast by states ahead."""
-    return _ahead(*((flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")), runs)
+    return _ahead(*_forecast(gpu), runs)
 
 
 def of_changes(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The same where networks draw how a state differs from the one before."""
-    recipe, name = (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
+    recipe, name = _forecast(gpu)
     return _ahead(replace(recipe, change_of="past"), f"{name}-changes", runs)
+
+
+def _forecast(gpu: bool) -> tuple[Recipe, str]:
+    return (flow_gpu(), "flow-gpu") if gpu else (flow_forecast(), "flow-forecast")
 
 
 def _ahead(recipe: Recipe, name: str, runs: Path) -> tuple[list[list[object]], str]:

@@ -35,9 +35,10 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)
 
 LONGEST = (
-    "tests/test_docs.py", "tests/test_modalities.py", "audio/test_training.py", "inverse/test_adapter.py",
-    "inference/test_compile.py", "train/test_parallel.py", "train/test_memory.py", "train/test_faults.py",
-    "train/test_buckets.py", "train/test_tensor.py", "train/test_split.py",
+    "tests/test_conftest.py", "tests/test_docs.py", "tests/test_modalities.py", "cli/test_reconstruct.py",
+    "audio/test_training.py", "train/test_buckets.py", "train/test_faults.py", "train/test_loop.py",
+    "train/test_memory.py", "train/test_pace.py", "train/test_parallel.py", "train/test_profile.py",
+    "train/test_texts.py",
 )  # fmt: skip
 """Files that take a minute or more. They go first, so that no process is left with one when the others have ended."""
 
