@@ -25,6 +25,7 @@ from torch import Tensor
 from anydit.codecs import Normalize, TextEncoder
 from anydit.codecs.text import Encoder, opened
 from anydit.data import Facts, Samples
+from anydit.data.base import Wrapped
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.device import find_device
 from anydit.model.dit import DiTConfig
@@ -56,19 +57,10 @@ class Said:
 
 
 @dataclass(frozen=True)
-class EncodedEachTime:
+class EncodedEachTime(Wrapped):
     """Samples whose texts are encoded whenever they are read."""
 
-    samples: Samples
     encode: Encoder
-
-    @property
-    def facts(self) -> Facts:
-        """What is known of them."""
-        return self.samples.facts
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def read(self, ids: Tensor) -> Batch:
         """The samples of these ids."""

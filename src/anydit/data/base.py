@@ -66,6 +66,21 @@ class Samples(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Wrapped:
+    """What samples that are made of others have of those, unless they say otherwise; each has a `read` of its own."""
+
+    samples: Samples
+
+    @property
+    def facts(self) -> Facts:
+        """Those of the samples that these are made of."""
+        return self.samples.facts
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
 @runtime_checkable
 class Bucketed(Samples, Protocol):
     """Samples of several sizes, each size a bucket. `facts.size` is the one that most of them have.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from anydit.data.base import Facts, Samples
+from anydit.data.base import Samples, Wrapped
 from anydit.data.buckets import each_size
 from anydit.tensors import Batch
 
@@ -37,18 +37,10 @@ def changes(samples: Samples, name: str | None) -> Samples:
 
 
 @dataclass(frozen=True)
-class Changes:
+class Changes(Wrapped):
     """`changes` of samples of one size."""
 
-    samples: Samples
     name: str
-
-    @property
-    def facts(self) -> Facts:
-        return self.samples.facts
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         batch = self.samples.read(ids)

@@ -6,19 +6,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from anydit.data.base import Facts, Samples
+from anydit.data.base import Wrapped
 from anydit.tensors import Batch
 
 
 @dataclass(frozen=True)
-class Mirrored:
+class Mirrored(Wrapped):
     """Every sample twice, the second time mirrored left to right, under ids of its own."""
-
-    samples: Samples
-
-    @property
-    def facts(self) -> Facts:
-        return self.samples.facts
 
     def __len__(self) -> int:
         return 2 * len(self.samples)

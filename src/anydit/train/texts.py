@@ -20,7 +20,8 @@ from torch import Tensor
 from anydit.codecs.normalize import moments
 from anydit.codecs.text import TextEncoder, opened
 from anydit.config import to_json, write_json
-from anydit.data import Facts, Samples, cache_folder
+from anydit.data import Samples, cache_folder
+from anydit.data.base import Wrapped
 from anydit.data.buckets import by_bucket
 from anydit.data.kept import INDEX, sweep, used
 from anydit.model.dit import DiT
@@ -96,18 +97,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Wrapped):
     """Samples whose texts are tokens, too."""
 
-    samples: Samples
     tables: Mapping[str, Table]
-
-    @property
-    def facts(self) -> Facts:
-        return self.samples.facts
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def read(self, ids: Int[Tensor, " b"]) -> Batch:
         batch = self.samples.read(ids)
