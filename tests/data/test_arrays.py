@@ -11,7 +11,8 @@ from anydit.data import arrays as module
 from anydit.data.arrays import split
 from anydit.model.conditioning import Condition, Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 
 N = 12
 

@@ -17,7 +17,7 @@ from anydit.model.conditioning import Field
 from anydit.model.dit import DiT, DiTConfig
 from anydit.recipes import RECIPES
 from anydit.train.loop import train
-from anydit.train.recipe import resolved
+from anydit.train.resolve import resolved
 from tests.model.test_dit import randomised
 from tests.train.tiny import silent
 
@@ -79,6 +79,8 @@ def test_a_run_remembers_it_and_is_measured_on_changes(forecasts: tuple[Path, Tu
     change = pipe.codec.encode(batch.x - batch.tensor("past")[:, -batch.x.shape[1] :])
     torch.testing.assert_close(change.std((0, 2, 3)), torch.ones(change.shape[1]), atol=0.2, rtol=0)
     assert pipe.codec.encode(batch.x).std() > 2
+    past = pipe.field_codecs["past"].encode(batch.tensor("past"))
+    torch.testing.assert_close(past.std((0, 2, 3)), torch.ones(past.shape[1]), atol=0.2, rtol=0)  # coded as states are
     near = pipe.sample(8, {"past": batch.tensor("past")[:8]}) - batch.x[:8]
     assert near.std() < 3 * (batch.x - batch.tensor("past")[:, -batch.x.shape[1] :]).std()
 

@@ -27,7 +27,8 @@ from anydit.tensors import Tokens
 from anydit.train.base import Site
 from anydit.train.latents import Cached, Encoding
 from anydit.train.loop import train
-from anydit.train.recipe import Recipe, resolved, surveyed
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved, surveyed
 from anydit.train.texts import Told, tables
 from tests.codecs.tiny_text import save_encoder
 from tests.data.images import pictures

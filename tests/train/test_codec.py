@@ -23,7 +23,8 @@ from anydit.train.critic import CriticConfig
 from anydit.train.latents import Cached
 from anydit.train.log import read
 from anydit.train.loop import train
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from anydit.weights import read_config
 from tests.codecs.test_representation import encoder
 from tests.train.tiny import losses, state_hash

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import anydit
-from anydit.codecs import Normalize
-from anydit.codecs.base import encoded_groups
+from anydit.codecs import Isotropic, LogMel, Normalize, Survey
+from anydit.codecs.base import Grouped
 from anydit.config import config
 from anydit.data import ArrayView, Data, Digits, Facts, Part, Samples
 from anydit.inference.config import Sampling
@@ -21,7 +21,8 @@ from anydit.tensors import Batch
 from anydit.train.latents import Cached
 from anydit.train.loop import train
 from anydit.train.optim import AdamW
-from anydit.train.recipe import Recipe, TrainConfig, resolved
+from anydit.train.recipe import Recipe, TrainConfig
+from anydit.train.resolve import resolved
 from tests.train.tiny import silent
 from tests.train.tiny_codec import tiny_codec, tiny_latent
 
@@ -69,7 +70,7 @@ def test_the_network_is_told_latents_and_learns_from_them(tmp_path: Path):
     hook = pipe.model.register_forward_pre_hook(lambda _, args: seen.append(args[2]["past"]))
     x = pipe.sample(64, {"past": batch.tensor("past")})
     hook.remove()
-    assert torch.allclose(seen[0], encoded_groups(pipe.codec, batch.tensor("past"), 2)), "encoded as in training"
+    assert torch.allclose(seen[0], Grouped(pipe.codec, 2).encode(batch.tensor("past"))), "encoded as in training"
     assert abs(float(seen[0].mean())) < 0.2 and 0.8 < float(seen[0].std()) < 1.8
     error = (x - batch.x).std() / batch.x.std((0, 2)).mean()
     assert error < 0.5, "what is told decides; without it the error is as large as the data vary"
@@ -90,6 +91,38 @@ def test_one_field_for_all_samples_and_what_is_no_sample_is_refused(tmp_path: Pa
         resolved(replace(recipe(), data=Means(3)), Means(3).open("train"), silent)
     with pytest.raises(ValueError, match="got Cached beside past, which each batch encodes; expected Live"):
         train(replace(recipe(), train=replace(recipe().train, latents=Cached())), tmp_path / "run", "cpu", silent)
+
+
+def test_a_field_may_have_a_codec_of_its_own(tmp_path: Path):
+    """Measured on what the field holds, and kept with the run."""
+    own = replace(recipe(), field_codecs={"past": Isotropic()}, train=replace(recipe().train, steps=2))
+    train(own, tmp_path / "run", "cpu", silent)
+    pipe = anydit.load(tmp_path / "run")
+    past = Means().open("train").read(torch.arange(256)).tensor("past")
+    each = past.unflatten(1, (2, 2)).flatten(0, 1)
+    expected = Isotropic().measured(Survey(lambda _: [each]))
+    assert pipe.config.field_codecs == {"past": expected} and pipe.config.codec != expected
+    z = pipe.field_codecs["past"].encode(past)
+    torch.testing.assert_close(z, Grouped(expected.build(), 2).encode(past))
+    finished = train(own, tmp_path / "run", "cpu", silent)
+    assert finished.config.field_codecs == pipe.config.field_codecs, "the same run goes on with what was measured"
+
+
+def test_a_codec_of_other_latents_is_refused():
+    codec = LogMel(mels=2, hop=0.25, window=0.5, rate=8)
+    with pytest.raises(ValueError, match=r"field_codecs\.past: got latents of shape \(4, .*, expected .*: \(2, 8\)"):
+        resolved(replace(recipe(), field_codecs={"past": codec}), Means().open("train"), silent)
+
+
+def test_a_codec_of_what_is_no_coded_field_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="field_codecs: got label, expected one of: past, which are coded fields"):
+        replace(recipe(), field_codecs={"label": Normalize()})
+    train(tiny_codec(), tmp_path / "codec", "cpu", silent)
+    latent = tiny_latent(tmp_path / "codec")
+    model, field = replace(latent.model, conditions={"near": Field(coded=True)}), {"near": latent.codec}
+    told = replace(latent, model=model, data=Near(), field_codecs=field)
+    with pytest.raises(ValueError, match=r"field_codecs\.near: got Latents, which has weights, expected a codec"):
+        anydit.Pipeline(resolved(told, Near().open("train"), silent))
 
 
 def test_a_field_enters_beside_latents_of_another_size(tmp_path: Path):

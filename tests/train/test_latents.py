@@ -18,7 +18,7 @@ from anydit.tensors import Batch, Tokens
 from anydit.train import latents
 from anydit.train.latents import Cached, Encoding, Live
 from anydit.train.loop import train
-from anydit.train.recipe import surveyed
+from anydit.train.resolve import surveyed
 from tests.train.tiny import losses, tiny
 from tests.train.tiny_codec import tiny_codec, tiny_latent
 

@@ -18,7 +18,8 @@ from anydit.model.text import Cross, Text
 from anydit.recipes import RECIPES, find
 from anydit.tensors import Batch, Tokens
 from anydit.train.loop import train
-from anydit.train.recipe import Recipe, TrainConfig, resolved
+from anydit.train.recipe import Recipe, TrainConfig
+from anydit.train.resolve import resolved
 from tests.train.tiny import tiny, tiny_with
 
 

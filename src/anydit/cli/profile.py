@@ -17,7 +17,8 @@ from anydit.inference.device import find_device
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
 from anydit.train.profile import Profile, Room, over_sizes, plot, profile, room
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from anydit.weights import RUN_FILE, read_config
 
 

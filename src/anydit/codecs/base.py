@@ -117,10 +117,21 @@ def in_parts(
     return torch.cat([code(part) for part in x.split(max(1, PLACES_AT_ONCE // places))])
 
 
-def encoded_groups(codec: Codec, x: Float[Tensor, "b kc *space"], groups: int) -> Float[Tensor, "b kz *space_z"]:
-    """Several samples, one after the other in their channels, each encoded by itself."""
-    each = x.unflatten(1, (groups, -1))
-    return codec.encode(each.flatten(0, 1)).unflatten(0, (len(x), groups)).flatten(1, 2)
+@dataclass(frozen=True)
+class Grouped:
+    """A codec for `count` samples, one after the other in their channels, each encoded by itself."""
+
+    codec: Codec
+    count: int
+
+    def encode(self, x: Float[Tensor, "b kc *space"]) -> Float[Tensor, "b kz *space_z"]:
+        """All of them, their latents one after the other in their channels."""
+        return self.codec.encode(apart(x, self.count)).unflatten(0, (len(x), self.count)).flatten(1, 2)
+
+
+def apart(x: Float[Tensor, "b kc *space"], count: int) -> Float[Tensor, "bk c *space"]:
+    """Samples that lie one after the other in their channels, as samples of a batch."""
+    return x.unflatten(1, (count, -1)).flatten(0, 1)
 
 
 MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}

@@ -8,31 +8,53 @@ from torch import Tensor
 
 from anydit.codecs import Codec, Tiles
 from anydit.codecs import tiles as tiling
-from anydit.codecs.base import coarser, in_parts
+from anydit.codecs.base import Grouped, coarser, in_parts
 from anydit.data.changes import last
 from anydit.inference.conditions import Given, as_numbers
+from anydit.inference.config import PipelineConfig
+from anydit.model.dit import coded_fields
 
 
-def encoded(codec: Codec, x: Float[Tensor, "n c *space"], device: torch.device) -> Float[Tensor, "n c_z *space_z"]:
+def field_codecs(config: PipelineConfig, codec: Codec) -> dict[str, Grouped]:
+    """What encodes each coded field: its own codec, else that of the samples.
+
+    Raises:
+        ValueError: a field's own codec has weights.
+    """
+    found = dict[str, Grouped]()
+    for name, count in coded_fields(config.model).items():
+        own = config.field_codecs.get(name)
+        found[name] = Grouped(codec if own is None else own.build().frozen(), count)
+        if own is not None and found[name].codec.state_dict():
+            raise ValueError(
+                f"field_codecs.{name}: got {type(own).__name__}, which has weights, expected a codec without, such as "
+                "Normalize"
+            )
+    return found
+
+
+def encoded(
+    codec: Codec | Grouped, x: Float[Tensor, "n c *space"], device: torch.device
+) -> Float[Tensor, "n c_z *space_z"]:
     """The latents of samples, on the CPU."""
     with torch.no_grad():
         return in_parts(lambda part: codec.encode(part.to(device)).cpu(), x)
 
 
 def encoded_field(
-    codec: Codec, name: str, value: Given, groups: int, size: tuple[int, ...], device: torch.device
+    field: Grouped, name: str, value: Given, size: tuple[int, ...], device: torch.device
 ) -> Float[Tensor, "n kz *space"]:
-    """The latents of a field that is made of so many samples of `size`, for all or for each, on the CPU.
+    """The latents of a field that is made of samples of `size`, for all or for each, on the CPU.
 
     Raises:
         ValueError: the field is of another size, or its channels do not make so many samples.
     """
     x = as_numbers(name, value)
     x = x[None] if x.ndim == len(size) + 1 else x
-    if tuple(x.shape[2:]) != size or not x.shape[1] or x.shape[1] % groups:
-        expected = f"[n, channels, {', '.join(map(str, size))}] with the channels of {groups} samples"
+    if tuple(x.shape[2:]) != size or not x.shape[1] or x.shape[1] % field.count:
+        expected = f"[n, channels, {', '.join(map(str, size))}] with the channels of {field.count} samples"
         raise ValueError(f"cond: {name}: got shape {tuple(x.shape)}, expected {expected}")
-    return encoded(codec, x.unflatten(1, (groups, -1)).flatten(0, 1), device).unflatten(0, (-1, groups)).flatten(1, 2)
+    return encoded(field, x, device)
 
 
 def base(name: str | None, cond: Mapping[str, Given], x: Float[Tensor, "n c *space"]) -> Float[Tensor, "..."]:

@@ -44,6 +44,7 @@ class PipelineConfig:
     `encoders`: of texts, by the condition's name. `lengths`: of samples of which only a part exists; from the data.
     `change_of`: a field condition that holds samples, such as the states before in a forecast. The network draws what
     is added to the last of them (as in GenCast, Price 2023, arXiv 2312.15796), and the codec is measured on that.
+    `field_codecs`: of coded fields that have one of their own, without weights, as that of `change_of` has.
     """
 
     _: KW_ONLY
@@ -52,6 +53,7 @@ class PipelineConfig:
     prediction: AnyPrediction = Velocity()
     codec: CodecConfig = Normalize()
     encoders: dict[str, TextEncoder] = field(default_factory=dict[str, TextEncoder])
+    field_codecs: dict[str, CodecConfig] = field(default_factory=dict[str, CodecConfig])
     change_of: str | None = None
     lengths: Lengths | None = None
     sampling: Sampling = Sampling()
@@ -62,6 +64,10 @@ class PipelineConfig:
         for name in self.encoders:
             if name not in texts:
                 raise ValueError(f"encoders: got {name}, expected {_one_of(texts)}, which are texts")
+        coded = [name for name, c in self.model.conditions.items() if isinstance(c, Field) and c.coded]
+        for name in self.field_codecs:
+            if name not in coded:
+                raise ValueError(f"field_codecs: got {name}, expected {_one_of(coded)}, which are coded fields")
         if self.change_of is not None:
             condition = self.model.conditions.get(self.change_of)
             if not isinstance(condition, Field) or condition.dropout or self.lengths is not None:

@@ -14,14 +14,14 @@ from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
 from anydit.inference.adapter import load_weights
-from anydit.inference.coding import base, decoded, encoded, encoded_field, kept
+from anydit.inference.coding import base, decoded, encoded, encoded_field, field_codecs, kept
 from anydit.inference.conditions import Given, encoded_texts, prepared
 from anydit.inference.config import PipelineConfig, Sampling, config_file, load_config
 from anydit.inference.device import find_device
 from anydit.inference.folder import export
 from anydit.inference.job import Correct, Job, OnStep
 from anydit.inference.lengths import split, split_given
-from anydit.model.dit import DiT, coded_fields
+from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of
 from anydit.tensors import MASK, Denoiser, Stream, Tokens, changed, existing, select
 from anydit.weights import CODEC_FILE, load_beside, load_strictly
@@ -43,6 +43,7 @@ class Pipeline:
         self.config = config
         self.model = (DiT(config.model) if model is None else model).eval()
         self.codec = (config.codec.build() if codec is None else codec).frozen()
+        self.field_codecs = field_codecs(config, self.codec)
         self.encoders = dict(config.encoders)
         self.correct: Correct | None = None
 
@@ -190,9 +191,9 @@ class Pipeline:
         told, instead = (encoded_texts(some, known, self.encoders, self.device) for some in (cond, negative))
         if exists is not None:
             told[MASK] = coarser(exists, space)
-        for name, groups in coded_fields(self.config.model).items():
+        for name, field in self.field_codecs.items():
             if name in told:
-                told[name] = encoded_field(self.codec, name, told[name], groups, self._data_size(space), self.device)
+                told[name] = encoded_field(field, name, told[name], self._data_size(space), self.device)
         return prepared(told, known, n, space), prepared(instead, texts, n, space)
 
     def _finite(self, x: Real[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:

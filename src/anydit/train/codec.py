@@ -25,7 +25,7 @@ from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import LoopConfig
 from anydit.train.critic import Critic, CriticConfig
 from anydit.train.parallel import ALONE, Processes
-from anydit.train.recipe import surveyed
+from anydit.train.resolve import surveyed
 from anydit.train.start import Start
 from anydit.train.step import LOSS, Outcome, Step, Terms
 from anydit.weights import CODEC_FILE, write_config

@@ -14,10 +14,11 @@ from anydit.data.changes import changes
 from anydit.data.loader import order_of
 from anydit.diffusion.losses import Objective
 from anydit.inference.adapter import ADAPTER_WEIGHTS
+from anydit.inference.coding import field_codecs
 from anydit.inference.compile import compile_blocks
 from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline, load
-from anydit.model.dit import DiT, coded_fields
+from anydit.model.dit import DiT
 from anydit.train import pictures
 from anydit.train.base import Site, Work
 from anydit.train.config import TrainConfig
@@ -58,9 +59,8 @@ class DiffusionWork(Work[Pipeline]):
             adapt(model, train.adapter, {row.name for row in self.fitted if row.how != KEPT}, train.seed)
             self.note(share(model))
         learned = changes(samples, config.change_of)
-        latents, encoder = train.latents.opened(
-            Encoding(learned, config.codec, codec, device, coded_fields(config.model))
-        )
+        fields = field_codecs(config, codec)
+        latents, encoder = train.latents.opened(Encoding(learned, config.codec, codec, device, fields))
         self.data, self.samples = samples, latents
         if config.encoders:
             told = tables(latents, config.encoders, device)  # with the same texts, and nothing to decode if kept
@@ -72,7 +72,7 @@ class DiffusionWork(Work[Pipeline]):
         if not processes.mesh.splits:  # else each layer is moved as it is cut
             model.to(device)
         self.order = order_of(self.samples, train.batch, train.seed, processes.part, processes.mesh.parts)
-        self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes)
+        self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes, fields)
         self.averages = self.step.averages
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
         recompute(model, train.recompute)

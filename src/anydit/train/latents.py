@@ -41,7 +41,7 @@ READ_AT_ONCE = 256
 class Encoding:
     """What is to be encoded, and by what: samples, the codec with its config, and where it computes.
 
-    `coded`: the fields that the codec encodes, too.
+    `coded`: the fields that are encoded, too.
     """
 
     samples: Samples

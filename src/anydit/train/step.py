@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anydit.codecs import Codec
-from anydit.codecs.base import coarser, encoded_groups
+from anydit.codecs.base import Grouped, coarser
 from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
-from anydit.model.dit import DiT, coded_fields
+from anydit.model.dit import DiT
 from anydit.model.tokens import grid_of, token_mask
 from anydit.tensors import MASK, Batch, Tokens, drop, mask_of, select
 from anydit.train.checkpoint import WHOLE, Share
@@ -207,7 +207,10 @@ class _Share(nn.Module):
 
 
 class TrainStep(Step[DiT]):
-    """A step of a diffusion model, on latents of a codec that stays as it is."""
+    """A step of a diffusion model, on latents of a codec that stays as it is.
+
+    `fields`: what encodes the fields that are coded; one that is not named is latents already.
+    """
 
     def __init__(
         self,
@@ -217,12 +220,13 @@ class TrainStep(Step[DiT]):
         config: TrainConfig,
         positions: Int[Tensor, " b"],
         processes: Processes = ALONE,
+        fields: Mapping[str, Grouped] | None = None,
     ) -> None:
         shares = {} if config.width is None else config.width.shares(model)
         super().__init__(model, config, positions, processes, model.blocks, shares)
         self.codec, self.objective, self.config = codec, objective, config
         self.draws = Draws(config, model.config.conditions)
-        self.coded = coded_fields(model.config)
+        self.fields = fields or {}
         self.detour = None if config.routing is None else Detour(config.routing, model)
         self.averages = None if config.profiles is None else Averages(config.profiles, model)
         if processes.mesh.context > 1:
@@ -232,8 +236,8 @@ class TrainStep(Step[DiT]):
         with torch.no_grad():
             x0 = self.codec.encode(batch.x[rows])
             told = select(self._told(batch), rows)
-            for name, groups in self.coded.items():
-                told[name] = encoded_groups(self.codec, cast("Tensor", told[name]), groups)
+            for name, field in self.fields.items():
+                told[name] = field.encode(cast("Tensor", told[name]))
             if MASK in told:
                 told[MASK] = coarser(cast("Tensor", told[MASK]), tuple(x0.shape[2:]))
         places = self.positions[rows]

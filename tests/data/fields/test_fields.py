@@ -19,7 +19,8 @@ from anydit.data.fields.fields import FieldSamples, coarsened
 from anydit.data.loader import Order, read_ahead
 from anydit.model.conditioning import Field, Numbers
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.fields import grids
 from tests.data.fields.grids import N, T, X, Y
 

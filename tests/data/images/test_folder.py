@@ -13,7 +13,8 @@ from anydit.data.outside import rows_of
 from anydit.inference.conditions import prepared
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.images import pictures
 
 

@@ -15,7 +15,8 @@ from anydit.data.known import told
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 
 
 def table(rows: int = 100, **columns: Any) -> pd.DataFrame:

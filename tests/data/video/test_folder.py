@@ -23,7 +23,8 @@ from anydit.data.video.files import FRAMES, mapped
 from anydit.inference.config import PipelineConfig, exported
 from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.video.films import film, pictures, which
 
 

@@ -14,7 +14,7 @@ from anydit.data.base import Bucketed
 from anydit.data.buckets import by_bucket, by_size
 from anydit.data.loader import order_of, read_ahead
 from anydit.inference.config import PipelineConfig, exported
-from anydit.train.recipe import resolved
+from anydit.train.resolve import resolved
 from tests.data.loading import goes_on
 from tests.data.volumes.scans import AFFINE, nifti, values
 from tests.data.volumes.test_volumes import recipe_of

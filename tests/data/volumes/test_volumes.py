@@ -18,7 +18,8 @@ from anydit.data.kept import UNUSED_SECONDS
 from anydit.data.volumes.files import VALUES
 from anydit.inference.config import PipelineConfig, exported
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.volumes.scans import AFFINE, dicom, nifti, values
 
 ALL = Whole(0.0)

@@ -23,7 +23,8 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.audio.sounds import tone, written
 
 RATE, VIEW = 8000, AudioView(rate=8000)

@@ -22,7 +22,8 @@ from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Field
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.fields import grids
 
 SQUARE = (Axis("x", step=2 * pi / 16, periodic=True), Axis("y", step=2 * pi / 16, periodic=True))

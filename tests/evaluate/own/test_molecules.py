@@ -16,7 +16,7 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Numbers
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import resolved
+from anydit.train.resolve import resolved
 
 FIGURES = [
     "valid", "unique", "novel", "stable_atoms", "stable_molecules", "bonds", "angles", "elements", "composition"

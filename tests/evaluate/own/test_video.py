@@ -22,7 +22,8 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Condition, Field, Label
 from anydit.model.dit import DiTConfig
-from anydit.train.recipe import Recipe, resolved
+from anydit.train.recipe import Recipe
+from anydit.train.resolve import resolved
 from tests.data.video.films import film
 
 DATA = MovingDigits(seconds=1.5, size=(20, 20), count=200, held_out_count=100, task=First(4))
