@@ -1,6 +1,6 @@
 """Fields: a turbulent flow, drawn at a Reynolds number, made finer, and forecast, each beside what is trivial.
 
-    python benchmarks/modalities_fields.py [--only flow | fine | changes] [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_fields.py [--only flow | fine | states] [--gpu] [--runs FOLDER]
 
 Trains each recipe as it is. The forecast stands beside persistence, beside the same network trained for as many steps
 to say the next state at once, without noise, and beside the solver itself, started from the same state and stirred
@@ -108,8 +108,9 @@ def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
     assert isinstance(view, FieldView)
     at = starts(data)
     deviations = at.scale.flatten()
-    ours = forecast(done.pipeline, at.past, at.truth, deviations, MEMBERS)
-    theirs = forecast(other.pipeline, at.past, at.truth, deviations, 1)
+    told = {"numbers": at.reynolds[:, None]}
+    ours = forecast(done.pipeline, at.past, at.truth, deviations, MEMBERS, cond=told)
+    theirs = forecast(other.pipeline, at.past, at.truth, deviations, 1, cond=told)
     solver = solved(data, at)
     best = crps(solver / at.scale, at.truth / at.scale).transpose(0, 1).flatten(1).mean(1).tolist()
     rows: list[list[object]] = []
@@ -147,10 +148,10 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     return _ahead(*_forecast(gpu), runs)
 
 
-def of_changes(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The same where networks draw how a state differs from the one before."""
+def of_states(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The same where networks draw states, not how each differs from the one before."""
     recipe, name = _forecast(gpu)
-    return _ahead(replace(recipe, change_of="past"), f"{name}-changes", runs)
+    return _ahead(replace(recipe, change_of=None), f"{name}-states", runs)
 
 
 def _forecast(gpu: bool) -> tuple[Recipe, str]:
@@ -175,4 +176,4 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    page("fields", "A turbulent flow", __doc__, rows, {"flow": of_flow, "fine": of_fine, "changes": of_changes})
+    page("fields", "A turbulent flow", __doc__, rows, {"flow": of_flow, "fine": of_fine, "states": of_states})
