@@ -49,13 +49,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="needs a GPU")
     for item in items:
         for fault in item.iter_markers("fault"):
-            if not fault.args or not all(re.fullmatch(r"[TS]\d+", str(number)) for number in fault.args):
-                raise pytest.UsageError(f"{item.nodeid}: fault{fault.args}, expected numbers such as T8")
-            item.user_properties += [("fault", number) for number in fault.args]
+            item.user_properties += [("fault", number) for number in fault_numbers(item.nodeid, fault.args)]
         if item.get_closest_marker("slow"):
             item.user_properties.append(("slow", True))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
+
+
+def fault_numbers(test: str, given: tuple[object, ...]) -> list[str]:
+    """What a mark of a fault says, if those are numbers of faults."""
+    numbers = [str(number) for number in given]
+    if not numbers or not all(re.fullmatch(r"[TS]\d+", number) for number in numbers):
+        raise pytest.UsageError(f"{test}: fault{given}, expected numbers such as T8")
+    return numbers
 
 
 def pytest_unconfigure() -> None:

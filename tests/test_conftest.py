@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from anydit.diffusion.paths import Linear
+from tests.conftest import fault_numbers
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("example.org", 443)])
@@ -55,11 +54,11 @@ def test_shapes_and_types_are_checked():
         path.noised(x, torch.randn_like(x), "noise")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("numbers", ["", '"T8", "disk"', "8"])
-def test_a_fault_without_its_number_is_refused(tmp_path: Path, numbers: str):
-    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text(encoding="utf-8"))
-    test = f"import pytest\n@pytest.mark.fault({numbers})\ndef test_it(): pass\n"
-    (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
-    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 4 and "expected numbers such as T8" in done.stderr
+def test_a_fault_is_named_by_its_numbers():
+    assert fault_numbers("test_it", ("T8", "S1")) == ["T8", "S1"]
+
+
+@pytest.mark.parametrize("numbers", [(), ("T8", "disk"), (8,)], ids=str)
+def test_a_fault_without_its_number_is_refused(numbers: tuple[object, ...]):
+    with pytest.raises(pytest.UsageError, match=r"test_it: fault\(.*\), expected numbers such as T8"):
+        fault_numbers("test_it", numbers)
