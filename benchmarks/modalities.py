@@ -1,23 +1,24 @@
 """One table over all modalities: what 10 minutes of two CPU cores, or of one GPU, make of each.
 
-    python benchmarks/modalities.py [--gpu] [--only volumes series] [--runs FOLDER]
+    python benchmarks/modalities.py [--gpu] [--anew volumes series]
 
-Each row trains a recipe as it is. Its figure stands beside that of held-out data and of what is trivial to make. What
-benchmarks/modalities_NAME.py has found in the same folder of runs is taken as it is.
+Rows are those of the modalities' own pages in docs/results/, which benchmarks/modalities_NAME.py makes: it trains each
+recipe as it is. A figure stands beside that of held-out data and of what is trivial to make.
 """
 
-import importlib
+import argparse
+import subprocess
+import sys
 from pathlib import Path
 
-from modality import HEAD, asked, kept, minutes, once
-from results import publish, table
+from modality import HEAD, asked, page_of
+from results import PAGES, publish, read, table
 
 STEM = "modalities_"
 
 BELOW = """\
-More of each is on its own page, with its command: that of benchmarks/modalities_NAME.py. For fields, held-out is the
-solver's own ensemble, which nothing can be ahead of. Held-out crops of volumes are of the half that mirrors the one
-that is trained on."""
+More of each is on its own page. For fields, held-out is the solver's own ensemble, which nothing can be ahead of.
+Held-out crops of volumes are of the half that mirrors the one that is trained on. Rows are those of the pages:"""
 
 
 def names() -> list[str]:
@@ -25,20 +26,31 @@ def names() -> list[str]:
     return sorted(file.stem.removeprefix(STEM) for file in Path(__file__).parent.glob(f"{STEM}*.py"))
 
 
+def made(name: str, given: argparse.Namespace) -> None:
+    """Make a modality's page."""
+    words = [sys.executable, str(Path(__file__).with_name(f"{STEM}{name}.py")), "--runs", str(given.runs)]
+    subprocess.run([*words, "--gpu"] if given.gpu else words, check=True)
+
+
 def main() -> None:
-    """Train everything that has not been; print and publish the table."""
+    """Make the pages that are to be made; print and publish the table."""
     parser = asked(__doc__)
-    parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these modalities alone")
-    arguments = parser.parse_args()
-    taken = [name for name in arguments.only if kept(name, arguments.gpu, arguments.runs).is_file()]
-    before = f"Rows that are those of their pages, as they were found: {', '.join(taken)}." if taken else ""
-    rows = list[list[object]]()
-    for name in arguments.only:
-        rows += once(name, importlib.import_module(STEM + name).rows, arguments.gpu, arguments.runs)[0]
-    some = [] if arguments.only == names() else arguments.only
-    body = (table(HEAD, rows), BELOW, before, minutes())
-    page = "-".join(["modalities", *some, *(["gpu"] if arguments.gpu else [])])
-    publish(page, "Every modality from the same model", "\n\n".join(part for part in body if part))
+    parser.add_argument("--anew", nargs="+", choices=names(), default=[], help="make these pages first, for minutes")
+    given = parser.parse_args()
+    for name in given.anew:
+        made(name, given)
+    pages = {name: page_of(name, given.gpu) for name in names()}
+    there = {name: page for name, page in pages.items() if (PAGES / f"{page}.md").is_file()}
+    rows, notes = list[list[object]](), list[str]()
+    for name, page in there.items():
+        some, note = read(page, HEAD)
+        rows += some
+        notes.append(f"- [{name}]({page}.md): {note}")
+    absent = [name for name in pages if name not in there]
+    if absent:
+        notes.append(f"- There are none yet of {', '.join(absent)}.")
+    publish(page_of("modalities", given.gpu), "Every modality from the same model",
+            "\n\n".join((table(HEAD, rows), BELOW, "\n".join(notes))))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 Such a file has a function `rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]`: rows as `Trained.row` makes
 them, and Markdown that stands below the table (figures by lead time, ...), or nothing. `runs`: where it keeps its runs;
 those that are there already are gone on with, or looked at as they are where they are finished.
-What it found is kept there too, so that the table over all modalities need not find it again.
+The table over all modalities takes them from the pages.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -75,9 +74,9 @@ def page(
     given = parser.parse_args()
     only: str | None = getattr(given, "only", None)
     name, rows = (name, rows) if only is None else (f"{name}-{only}", parts[only])
-    of_all, below = found(name, rows, given.gpu, given.runs)
+    of_all, below = rows(given.gpu, given.runs)
     body = "\n\n".join(part for part in (table(HEAD, of_all), below, minutes()) if part)
-    publish(f"{name}-gpu" if given.gpu else name, title, body)
+    publish(page_of(name, given.gpu), title, body)
 
 
 def minutes() -> str:
@@ -91,22 +90,9 @@ def minutes() -> str:
     return f"The minutes are of {what} on a machine {which} bfloat16; {busy}."
 
 
-def found(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """One modality's rows and what stands below, kept beside its runs."""
-    of_all, below = rows(gpu, runs)
-    kept(name, gpu, runs).write_text(json.dumps([of_all, below]), encoding="utf-8")
-    return of_all, below
-
-
-def once(name: str, rows: Rows, gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The same, or what was found before."""
-    file = kept(name, gpu, runs)
-    return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else found(name, rows, gpu, runs)
-
-
-def kept(name: str, gpu: bool, runs: Path) -> Path:
-    """Where that is."""
-    return runs / f"{name}{'-gpu' if gpu else ''}.json"
+def page_of(name: str, gpu: bool) -> str:
+    """The name of a page, by where it was made."""
+    return f"{name}-gpu" if gpu else name
 
 
 def trained(recipe: Recipe, out: Path) -> Trained:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -70,6 +71,22 @@ def publish(page: str, title: str, body: str) -> None:
     (PAGES / f"{page}.md").write_text(f"# {title}\n\n{body}\n\n{note}\n", encoding="utf-8")
 
 
+def read(page: str, header: Sequence[str]) -> tuple[list[list[object]], str]:
+    """What `publish` wrote: the rows of the first table, which has this header, and how the page was made.
+
+    Raises:
+        ValueError: the page begins with another table.
+    """
+    lines = (PAGES / f"{page}.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:] if line.startswith("|")]
+    if not cells or cells[0] != list(header):
+        raise ValueError(f"{page}: got a page without a table of {', '.join(header)}; make it anew")
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    end = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    note = next(line for line in reversed(lines) if line.startswith("`python benchmarks/"))
+    return [[_number(cell) for cell in row] for row in cells[2 : end - first]], note
+
+
 def picture(name: str, sheet: Image, about: str) -> str:
     """Save a picture beside the pages, and return how one of them shows it."""
     PAGES.mkdir(parents=True, exist_ok=True)
@@ -79,6 +96,13 @@ def picture(name: str, sheet: Image, about: str) -> str:
 
 def _text(cell: object) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _cpu_name() -> str:
