@@ -46,7 +46,7 @@ def flow_fine() -> Recipe:
 
 
 def flow_forecast() -> Recipe:
-    """The flow's next state given the two before, for ensembles that go on from there; 13 minutes of one CPU core.
+    """The flow's next state given the two before, for ensembles that go on from there; 13 minutes of two CPU cores.
 
     anydit train flow-forecast
     """
