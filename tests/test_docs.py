@@ -11,7 +11,7 @@ import torch
 
 from anydit import Label, Pipeline, PipelineConfig, Recipe, Sampling, preset
 from anydit.cli import COMMANDS, main
-from anydit.data import MovingDigits, SpokenDigits, Volumes
+from anydit.data import MovingDigits, SmallMolecules, SpokenDigits, Volumes
 from anydit.diffusion.paths import DDPM, Linear
 from anydit.diffusion.predictions import Noise, Velocity
 from anydit.interop import convert, flow, sit
@@ -104,6 +104,7 @@ def save_small(name: str, runs: Path) -> None:
     data = replace(recipe.data, crops=32) if isinstance(recipe.data, Volumes) else recipe.data
     data = replace(data, count=40, held_out_count=40) if isinstance(data, MovingDigits) else data
     data = replace(data, takes=1) if isinstance(data, SpokenDigits) else data
+    data = replace(data, turns=1) if isinstance(data, SmallMolecules) else data
     model = replace(recipe.model, width=16, depth=1, heads=2)
     short = replace(recipe.train, steps=1, batch=4, bf16=False)
     train(replace(recipe, model=model, data=data, train=short, sampling=Sampling(steps=2)), runs / name, "cpu", print)

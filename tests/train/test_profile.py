@@ -79,6 +79,7 @@ def test_command(tmp_path, capsys):
     assert "GMACs" in printed and "12x12" in printed and out.is_file()
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("flags", [["--model.channels", "1", "--model.size", "8", "8"], []], ids=["open label", "open"])
 def test_what_is_open_comes_from_the_data(tmp_path, capsys, flags: list[str]):
     """`tiny` leaves its label to the data, whether or not channels and size are given."""
