@@ -16,7 +16,7 @@ examples := $(wildcard examples/*.py)
 # In the order of tests/conftest.py, which knows what takes long; xdist would go by the number of tests.
 parallel := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tests are traced where bad input is refused; where whole networks train, a tracer takes more time than it tells.
-traced := $(wildcard tests/test_*.py) $(addprefix tests/,cli codecs data inference inverse model)
+traced := $(filter-out %_docs.py %_modalities.py,$(wildcard tests/test_*.py)) $(addprefix tests/,cli codecs data inference inverse model)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test lint types check cover examples test-faults test-slow format docs bench clean

@@ -6,7 +6,7 @@ states, each weighted by its energy, which is the best estimate that is linear i
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from math import log
 from pathlib import Path
@@ -19,7 +19,7 @@ from results import Kept, table
 from scipy.interpolate import griddata
 from torch import Tensor
 
-from anydit.data import FieldView, Turbulence
+from anydit.data import Fields, FieldView
 from anydit.diffusion.multistep import SDE
 from anydit.diffusion.times import LogSNR
 from anydit.evaluate.own.fields import axes_of, spectrum
@@ -30,13 +30,9 @@ from anydit.inverse.measurement import Measurement, checked
 from anydit.inverse.operators import Operator, Sensors, SuperResolution
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
 from anydit.recipes.fields import flow
-from anydit.train.recipe import Recipe
 
 COUNT, SAMPLES = 4, 39
 """Held-out states, and samples of each."""
-
-TRAJECTORIES, STEPS = 200, 9000
-"""Of flows that the prior learns from, and how long it does."""
 
 SAMPLING = Sampling(sampler=SDE(), steps=10, grid=LogSNR(low=log(1 / 20), high=log(1 / 0.05)))
 """From where something of a state shows to the noise of the measurements."""
@@ -63,14 +59,6 @@ LEVELS = (0.5, 0.8, 0.95)
 T = TypeVar("T")
 
 PROBLEMS: dict[str, Operator] = {"sensors, 5 %": Sensors(share=0.05), "means over 4 x 4": SuperResolution(factor=4)}
-
-
-def prior() -> Recipe:
-    """The recipe, trained longer on more flows: after its own steps samples lack a third of small eddies' energy."""
-    recipe = flow()
-    assert isinstance(recipe.data, Turbulence)
-    data, longer = replace(recipe.data, trajectories=TRAJECTORIES), replace(recipe.train, steps=STEPS)
-    return replace(recipe, data=data, train=longer)
 
 
 def interpolated(measured: Measurement) -> Tensor:
@@ -160,8 +148,9 @@ def of_flow(runs: Path, again: Sequence[str]) -> list[str]:
 
     Rows are kept in `runs`; `again`: those of methods to be found anew.
     """
-    recipe = prior()
-    pipeline = trained(recipe, runs / "flow-longer").pipeline
+    recipe = flow()
+    assert isinstance(recipe.data, Fields)
+    pipeline = trained(recipe, runs / "flow").pipeline
     held_out, train = recipe.data.open("held_out"), recipe.data.open("train")
     truth = held_out.read(torch.arange(COUNT) * len(held_out) // COUNT).x
     states, others = (part.read(torch.arange(0, len(part), 2)).x for part in (train, held_out))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import anydit
-from anydit.codecs import Isotropic, LogMel, Normalize, Survey
+from anydit.codecs import RAE, Isotropic, KLAutoencoder, Latents, LogMel, Normalize, Published, Survey, Whiten
 from anydit.codecs.base import Grouped
 from anydit.config import config
 from anydit.data import ArrayView, Data, Digits, Facts, Part, Samples
@@ -114,15 +114,23 @@ def test_a_codec_of_other_latents_is_refused():
         resolved(replace(recipe(), field_codecs={"past": codec}), Means().open("train"), silent)
 
 
-def test_a_codec_of_what_is_no_coded_field_is_refused(tmp_path: Path):
+def test_a_codec_of_what_is_no_coded_field_and_one_with_weights_are_refused():
     with pytest.raises(ValueError, match="field_codecs: got label, expected one of: past, which are coded fields"):
         replace(recipe(), field_codecs={"label": Normalize()})
-    train(tiny_codec(), tmp_path / "codec", "cpu", silent)
-    latent = tiny_latent(tmp_path / "codec")
-    model, field = replace(latent.model, conditions={"near": Field(coded=True)}), {"near": latent.codec}
-    told = replace(latent, model=model, data=Near(), field_codecs=field)
-    with pytest.raises(ValueError, match=r"field_codecs\.near: got Latents, which has weights, expected a codec"):
-        anydit.Pipeline(resolved(told, Near().open("train"), silent))
+    for codec in (Latents(Path("codec")), KLAutoencoder(), RAE()):
+        with pytest.raises(
+            ValueError, match=r"field_codecs\.past: got \w+, which has weights, expected a codec without"
+        ):
+            replace(recipe(), field_codecs={"past": codec})
+
+
+def test_a_codec_has_weights_where_it_says_so():
+    """Of all that a recipe may name, as far as they can be built from nothing."""
+    for codec in (Normalize((0.0,), (1.0,)), Isotropic(scale=1.0), Whiten(0.5, (0.0,), ((1.0,),))):
+        assert not codec.has_weights and not codec.build().state_dict()
+    mel = LogMel(mels=2, rate=8000, channels=1, shift=(0.0, 0.0), scale=(1.0, 1.0))
+    assert not mel.has_weights and not mel.build().state_dict()
+    assert Published.has_weights and Latents.has_weights and RAE.has_weights and KLAutoencoder.has_weights
 
 
 def test_a_field_enters_beside_latents_of_another_size(tmp_path: Path):

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -52,6 +52,8 @@ class Autoencoder(Codec):
 @config
 class AutoencoderConfig(CodecConfig):
     """An autoencoder that a recipe can train."""
+
+    has_weights: ClassVar[bool] = True
 
     @abstractmethod
     def build(self) -> Autoencoder:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,7 +62,12 @@ class Survey:
 
 @config
 class CodecConfig(ABC):
-    """What a codec is; what it has to learn from the data is None until `measured` fills it in."""
+    """What a codec is; what it has to learn from the data is None until `measured` fills it in.
+
+    `has_weights`: whether its module has weights, which are saved beside the network's.
+    """
+
+    has_weights: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> Codec:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,8 @@ class Latents(CodecConfig):
     Hugging Face hub: ORGANISATION/NAME, or ORGANISATION/NAME/FOLDER. `codec`, `shift`, `scale`, `sha256`: what it is,
     its latents' mean and deviation by channel, and the checksum of its weights; None is what they are found to be.
     """
+
+    has_weights: ClassVar[bool] = True
 
     path: Path | None = None
     hub: str | None = None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -83,6 +83,8 @@ class Published(CodecConfig):
     `options`: its config.json. `low`, `high`: the data's values that are black and white, or silence's extremes; None
     takes the bounds of the recipe's view.
     """
+
+    has_weights: ClassVar[bool] = True
 
     options: dict[str, Any]
     low: float | None = None

@@ -16,21 +16,9 @@ from anydit.model.dit import coded_fields
 
 
 def field_codecs(config: PipelineConfig, codec: Codec) -> dict[str, Grouped]:
-    """What encodes each coded field: its own codec, else that of the samples.
-
-    Raises:
-        ValueError: a field's own codec has weights.
-    """
-    found = dict[str, Grouped]()
-    for name, count in coded_fields(config.model).items():
-        own = config.field_codecs.get(name)
-        found[name] = Grouped(codec if own is None else own.build().frozen(), count)
-        if own is not None and found[name].codec.state_dict():
-            raise ValueError(
-                f"field_codecs.{name}: got {type(own).__name__}, which has weights, expected a codec without, such as "
-                "Normalize"
-            )
-    return found
+    """What encodes each coded field: its own codec, else that of the samples."""
+    own = {name: each.build().frozen() for name, each in config.field_codecs.items()}
+    return {name: Grouped(own.get(name, codec), count) for name, count in coded_fields(config.model).items()}
 
 
 def encoded(

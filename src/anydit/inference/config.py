@@ -44,7 +44,8 @@ class PipelineConfig:
     `encoders`: of texts, by the condition's name. `lengths`: of samples of which only a part exists; from the data.
     `change_of`: a field condition that holds samples, such as the states before in a forecast. The network draws what
     is added to the last of them (as in GenCast, Price 2023, arXiv 2312.15796), and the codec is measured on that.
-    `field_codecs`: of coded fields that have one of their own, without weights, as that of `change_of` has.
+    `field_codecs`: of coded fields that have one of their own, without weights. That of `change_of` gets one if the
+    codec has none, measured on what it holds.
     """
 
     _: KW_ONLY
@@ -65,9 +66,12 @@ class PipelineConfig:
             if name not in texts:
                 raise ValueError(f"encoders: got {name}, expected {_one_of(texts)}, which are texts")
         coded = [name for name, c in self.model.conditions.items() if isinstance(c, Field) and c.coded]
-        for name in self.field_codecs:
+        for name, codec in self.field_codecs.items():
             if name not in coded:
                 raise ValueError(f"field_codecs: got {name}, expected {_one_of(coded)}, which are coded fields")
+            if codec.has_weights:
+                got = f"{type(codec).__name__}, which has weights"
+                raise ValueError(f"field_codecs.{name}: got {got}, expected a codec without, such as Normalize")
         if self.change_of is not None:
             condition = self.model.conditions.get(self.change_of)
             if not isinstance(condition, Field) or condition.dropout or self.lengths is not None:

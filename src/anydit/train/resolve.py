@@ -88,7 +88,7 @@ def _field_codecs(recipe: PipelineConfig) -> dict[str, CodecConfig]:
     """Of fields that have their own: that of which samples are changes, too, for the codec is for changes then."""
     name, own = recipe.change_of, dict(recipe.field_codecs)
     condition = None if name is None else recipe.model.conditions[name]
-    if name is not None and isinstance(condition, Field) and condition.coded:
+    if name is not None and isinstance(condition, Field) and condition.coded and not recipe.codec.has_weights:
         own.setdefault(name, recipe.codec)
     return own
 
