@@ -1,4 +1,4 @@
-"""One table over all modalities: what 10 minutes of two CPU cores, or of one GPU, make of each.
+"""One table over all modalities: what about 10 minutes of two CPU cores, or of one GPU, make of each.
 
     python benchmarks/modalities.py [--gpu] [--anew volumes series]
 

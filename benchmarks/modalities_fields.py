@@ -151,7 +151,8 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
 def of_states(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The same where networks draw states, not how each differs from the one before."""
     recipe, name = _forecast(gpu)
-    return _ahead(replace(recipe, change_of=None), f"{name}-states", runs)
+    alone = replace(recipe, change_of=None, sampling=flow().sampling)  # with fresh noise, which states need
+    return _ahead(alone, f"{name}-states", runs)
 
 
 def _forecast(gpu: bool) -> tuple[Recipe, str]:

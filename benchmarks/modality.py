@@ -21,15 +21,20 @@ from results import publish, table
 from anydit.data.loader import Order, read_ahead
 from anydit.inference.compile import emulates_bf16
 from anydit.inference.pipeline import Pipeline
+from anydit.train.checkpoint import told
 from anydit.train.log import LOG_FILE, read
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe
+from anydit.train.run import CHECKPOINTS
 
 HEAD = ["modality", "data", "tokens", "parameters", "minutes", "reading", "figure", "samples", "held-out", "trivial",
         "which is"]  # fmt: skip
 """`-` is where there is no such figure. `reading`: how long a batch takes to be read, as a share of a training step.
 
 Batches are read ahead in a thread, so that training waits for data only where that share nears the whole."""
+
+THREADS: set[int] = set()
+"""In how many each of the runs that were trained or opened learned."""
 
 BATCHES = 20
 """Batches that are read to time the reader."""
@@ -75,16 +80,17 @@ def page(
     only: str | None = getattr(given, "only", None)
     name, rows = (name, rows) if only is None else (f"{name}-{only}", parts[only])
     of_all, below = rows(given.gpu, given.runs)
-    body = "\n\n".join(part for part in (table(HEAD, of_all), below, minutes()) if part)
+    body = "\n\n".join(part for part in (table(HEAD, of_all), below, minutes(THREADS)) if part)
     publish(page_of(name, given.gpu), title, body)
 
 
-def minutes() -> str:
+def minutes(threads: set[int]) -> str:
     """A sentence on what the minutes are of, and how much is at work on the machine; nothing where it has a GPU."""
     if torch.cuda.is_available():
         return ""
-    threads, load = torch.get_num_threads(), os.getloadavg()[2]  # of the last quarter of an hour
-    what = "one thread" if threads == 1 else f"{threads} threads"
+    load = os.getloadavg()[2]  # of the last quarter of an hour
+    what = " or ".join(map(str, sorted(threads)))
+    what = "one thread" if what == "1" else f"{what} threads"
     which = "without" if emulates_bf16(torch.device("cpu")) else "with"
     busy = f"as this was written, {load:.1f} processes were at work on its {os.cpu_count()} cores"
     return f"The minutes are of {what} on a machine {which} bfloat16; {busy}."
@@ -99,6 +105,7 @@ def trained(recipe: Recipe, out: Path) -> Trained:
     """Train a recipe in a folder, or go on with what is there; minutes are those of its steps."""
     samples = recipe.data.open("train")
     pipeline = train(recipe, out)
+    THREADS.add(int(told(out / CHECKPOINTS)["threads"]))
     entries = read(out / LOG_FILE)
     minutes = sum(entry["seconds"] for entry in entries) / 60
     rates = sorted(entry["samples_per_second"] for entry in entries if entry["step"] > BATCHES)

@@ -83,8 +83,8 @@ def read(page: str, header: Sequence[str]) -> tuple[list[list[object]], str]:
         raise ValueError(f"{page}: got a page without a table of {', '.join(header)}; make it anew")
     first = next(i for i, line in enumerate(lines) if line.startswith("|"))
     end = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
-    note = next(line for line in reversed(lines) if line.startswith("`python benchmarks/"))
-    return [[_number(cell) for cell in row] for row in cells[2 : end - first]], note
+    notes = [line for line in lines if line.startswith(("`python benchmarks/", "The minutes are"))]
+    return [[_number(cell) for cell in row] for row in cells[2 : end - first]], " ".join(reversed(notes))
 
 
 def picture(name: str, sheet: Image, about: str) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anydit.codecs import Codec, Tiles
 from anydit.codecs import tiles as tiling
-from anydit.codecs.base import Grouped, coarser, in_parts
+from anydit.codecs.base import Grouped, apart, coarser, in_parts
 from anydit.data.changes import last
 from anydit.inference.conditions import Given, as_numbers
 from anydit.inference.config import PipelineConfig
@@ -16,14 +16,20 @@ from anydit.model.dit import coded_fields
 
 
 def field_codecs(config: PipelineConfig, codec: Codec) -> dict[str, Grouped]:
-    """What encodes each coded field: its own codec, else that of the samples."""
+    """What encodes each coded field: its own codec, else that of the samples.
+
+    Raises:
+        ValueError: a field's own codec has weights, of which its config did not say so.
+    """
     own = {name: each.build().frozen() for name, each in config.field_codecs.items()}
+    for name, each in own.items():
+        if each.state_dict():
+            got = f"{type(each).__name__}, which has weights"
+            raise ValueError(f"field_codecs.{name}: got {got}, expected a codec without; its config lacks has_weights")
     return {name: Grouped(own.get(name, codec), count) for name, count in coded_fields(config.model).items()}
 
 
-def encoded(
-    codec: Codec | Grouped, x: Float[Tensor, "n c *space"], device: torch.device
-) -> Float[Tensor, "n c_z *space_z"]:
+def encoded(codec: Codec, x: Float[Tensor, "n c *space"], device: torch.device) -> Float[Tensor, "n c_z *space_z"]:
     """The latents of samples, on the CPU."""
     with torch.no_grad():
         return in_parts(lambda part: codec.encode(part.to(device)).cpu(), x)
@@ -42,7 +48,8 @@ def encoded_field(
     if tuple(x.shape[2:]) != size or not x.shape[1] or x.shape[1] % field.count:
         expected = f"[n, channels, {', '.join(map(str, size))}] with the channels of {field.count} samples"
         raise ValueError(f"cond: {name}: got shape {tuple(x.shape)}, expected {expected}")
-    return encoded(field, x, device)
+    z = encoded(field.codec, apart(x, field.count), device)  # so many samples at a time as memory allows
+    return z.unflatten(0, (-1, field.count)).flatten(1, 2)
 
 
 def base(name: str | None, cond: Mapping[str, Given], x: Float[Tensor, "n c *space"]) -> Float[Tensor, "..."]:

@@ -44,8 +44,8 @@ class PipelineConfig:
     `encoders`: of texts, by the condition's name. `lengths`: of samples of which only a part exists; from the data.
     `change_of`: a field condition that holds samples, such as the states before in a forecast. The network draws what
     is added to the last of them (as in GenCast, Price 2023, arXiv 2312.15796), and the codec is measured on that.
-    `field_codecs`: of coded fields that have one of their own, without weights. That of `change_of` gets one if the
-    codec has none, measured on what it holds.
+    `field_codecs`: of coded fields that have one of their own, without weights and with latents of the samples' shape.
+    That of `change_of` gets one like `codec`, measured on what it holds, unless `codec` has weights or is given whole.
     """
 
     _: KW_ONLY

@@ -64,7 +64,7 @@ def flow_gpu() -> Recipe:
 
 
 def _forecast(recipe: Recipe) -> Recipe:
-    """Draws how a state differs from the one before, which is easier than to draw all of it."""
+    """Draws how a state differs from the one before, in which small eddies are: they need no fresh noise to last."""
     return replace(recipe, change_of="past", sampling=Sampling(steps=10))
 
 

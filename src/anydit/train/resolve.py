@@ -95,8 +95,12 @@ def _field_codecs(recipe: PipelineConfig) -> dict[str, CodecConfig]:
 
 def _field_codec(name: str, own: CodecConfig, samples: CodecConfig, survey: Survey, facts: Facts) -> CodecConfig:
     """A field's codec, measured on the samples that it holds; their latents lie beside those of the `samples` codec."""
-    codec = own.measured(survey)
-    got, expected = ((c.latent_channels(facts.channels), *c.latent_size(facts.size)) for c in (codec, samples))
+    try:
+        codec = own.measured(survey)
+        got = codec.latent_channels(facts.channels), *codec.latent_size(facts.size)
+    except ValueError as error:
+        raise ValueError(f"field_codecs.{name}: {error}") from None
+    expected = samples.latent_channels(facts.channels), *samples.latent_size(facts.size)
     if got != expected:
         raise ValueError(f"field_codecs.{name}: got latents of shape {got}, expected those of samples: {expected}")
     return codec
@@ -115,7 +119,8 @@ def surveyed(samples: Samples, view: View, device: torch.device, field: str | No
     def shown(batch: Batch) -> Tensor:
         if field is None:
             return existing(batch.x, batch.cond)
-        return apart(batch.tensor(field), samples.facts.fields[field] // samples.facts.channels)
+        held = existing(batch.tensor(field), batch.cond)
+        return apart(held, samples.facts.fields[field] // samples.facts.channels)
 
     return Survey(lambda n: map(shown, _all(samples, n)), view.bounds, device, view.per_second)
 
