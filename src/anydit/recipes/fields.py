@@ -5,7 +5,7 @@ from pathlib import Path
 
 from anydit.codecs import Whiten
 from anydit.data import Fields, FieldView, Turbulence
-from anydit.diffusion.multistep import SDE
+from anydit.diffusion.multistep import SDE, DPMSolverPP
 from anydit.diffusion.predictions import V
 from anydit.diffusion.times import LogitNormal
 from anydit.inference.config import Sampling
@@ -50,7 +50,7 @@ def flow_forecast() -> Recipe:
 
     anydit train flow-forecast
     """
-    return _forecast(_recipe(Turbulence(past=2, trajectories=200), PAST, width=128, steps=6500))
+    return _recipe(Turbulence(past=2, trajectories=200), PAST, width=128, steps=6500, of="past")
 
 
 def flow_gpu() -> Recipe:
@@ -58,24 +58,19 @@ def flow_gpu() -> Recipe:
 
     anydit train flow-gpu
     """
-    data = Turbulence(past=2, size=(64, 64), trajectories=400)
-    recipe = _forecast(_recipe(data, PAST, width=512, depth=12))
+    recipe = _recipe(Turbulence(past=2, size=(64, 64), trajectories=400), PAST, 512, 12, of="past")
     return replace(recipe, train=replace(recipe.train, steps=20_000, batch=128, compile=True))
 
 
-def _forecast(recipe: Recipe) -> Recipe:
-    """Draws how a state differs from the one before, in which small eddies are: they need no fresh noise to last."""
-    return replace(recipe, change_of="past", sampling=Sampling(steps=10))
-
-
 def _recipe(
-    data: Fields, conditions: dict[str, Condition], width: int = 192, depth: int = 6, steps: int = 4000
+    data: Fields, told: dict[str, Condition], width: int = 192, depth: int = 6, steps: int = 4000, of: str | None = None
 ) -> Recipe:
     return Recipe(
-        model=DiTConfig(width, depth, width // 32, (4, 4), conditions=conditions, position=SinCosRope()),
+        model=DiTConfig(width, depth, width // 32, (4, 4), conditions=told, position=SinCosRope()),
         prediction=V(),  # right where noise is low, so that small eddies stay
         codec=Whiten(),
-        sampling=Sampling(sampler=SDE(), steps=10),  # its fresh noise keeps small eddies from fading
+        change_of=of,
+        sampling=Sampling(sampler=DPMSolverPP() if of else SDE(), steps=10),  # fresh noise keeps eddies of whole states
         view=FieldView(),
         data=data,
         # Wide enough that pure noise is trained on: from there the past tells nearly all of the next state, and what
