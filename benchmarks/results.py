@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import torch
@@ -78,13 +79,12 @@ def read(page: str, header: Sequence[str]) -> tuple[list[list[object]], str]:
         ValueError: the page begins with another table.
     """
     lines = (PAGES / f"{page}.md").read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:] if line.startswith("|")]
+    first = takewhile(lambda line: line.startswith("|"), dropwhile(lambda line: not line.startswith("|"), lines))
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in first]
     if not cells or cells[0] != list(header):
         raise ValueError(f"{page}: got a page without a table of {', '.join(header)}; make it anew")
-    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    end = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
     notes = [line for line in lines if line.startswith(("`python benchmarks/", "The minutes are"))]
-    return [[_number(cell) for cell in row] for row in cells[2 : end - first]], " ".join(reversed(notes))
+    return [[_number(cell) for cell in row] for row in cells[2:]], " ".join(reversed(notes))
 
 
 def picture(name: str, sheet: Image, about: str) -> str:

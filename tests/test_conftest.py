@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -56,6 +58,15 @@ def test_shapes_and_types_are_checked():
 
 def test_a_fault_is_named_by_its_numbers():
     assert fault_numbers("test_it", ("T8", "S1")) == ["T8", "S1"]
+
+
+def test_tests_with_such_a_fault_are_not_collected(tmp_path: Path):
+    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text(encoding="utf-8"))
+    test = "import pytest\n@pytest.mark.fault(8)\ndef test_it(): pass\n"
+    (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 4 and "expected numbers such as T8" in done.stderr
 
 
 @pytest.mark.parametrize("numbers", [(), ("T8", "disk"), (8,)], ids=str)

@@ -37,7 +37,7 @@ text = Tokens(torch.randn(3, 5, 7), torch.ones(3, 5, dtype=torch.bool), torch.ra
 x, t = torch.randn(3, 3, 4, 6), torch.rand(3)
 for entry in (Cross(), Joint(dual=1)):
     conditions = {"text": Text(7, 4, entry)}
-    model = DiT(DiTConfig(24, 2, 2, (2, 2), channels=3, size=(4, 6), conditions=conditions, position=Rope()))
+    model = DiT(DiTConfig(24, 3, 2, (2, 2), channels=3, size=(4, 6), conditions=conditions, position=Rope()))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
     expected = model(x, t, {"text": text})

@@ -1,6 +1,5 @@
 """Fields that are samples themselves: the codec encodes them wherever it encodes samples."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 import anydit
 from anydit.codecs import (
     RAE,
+    AutoencoderConfig,
     CodecConfig,
     Isotropic,
     KLAutoencoder,
@@ -132,12 +132,6 @@ def test_a_codec_that_does_not_fit_is_refused_by_its_own_name():
         resolved(told, Means().open("train"), silent)
 
 
-def subclasses(kind: type) -> Iterator[type]:
-    for sub in kind.__subclasses__():
-        yield sub
-        yield from subclasses(sub)
-
-
 def test_a_codec_of_what_is_no_coded_field_and_one_with_weights_are_refused():
     with pytest.raises(ValueError, match="field_codecs: got label, expected one of: past, which are coded fields"):
         replace(recipe(), field_codecs={"label": Normalize()})
@@ -150,7 +144,8 @@ def test_a_codec_of_what_is_no_coded_field_and_one_with_weights_are_refused():
 
 def test_a_codec_has_weights_where_it_says_so():
     """Which of all that there are; a new one has to say it."""
-    ours = {kind.__name__ for kind in subclasses(CodecConfig) if kind.__module__.startswith("anydit.")}
+    kinds = [*CodecConfig.__subclasses__(), *AutoencoderConfig.__subclasses__()]
+    ours = {kind.__name__ for kind in kinds if kind.__module__.startswith("anydit.")}
     assert ours == {"AutoencoderConfig", "Isotropic", "KLAutoencoder", "Latents", "LogMel", "Normalize", "Published",
                     "RAE", "Whiten"}  # fmt: skip
     for codec in (Normalize((0.0,), (1.0,)), Isotropic(scale=1.0), Whiten(0.5, (0.0,), ((1.0,),))):

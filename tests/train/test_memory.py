@@ -25,7 +25,7 @@ MIB = 2**20
 
 def step(**train) -> Step:
     """Digits, in a network whose activations are most of its memory."""
-    model = DiTConfig(width=64, depth=2, heads=2, patch=(2, 2), channels=1, size=(16, 16))
+    model = DiTConfig(width=64, depth=3, heads=2, patch=(2, 2), channels=1, size=(16, 16))
     return Step(model, tiny().objective, replace(tiny_with(batch=64).train, **train))
 
 
@@ -41,7 +41,7 @@ def test_it_falls_with_what_saves_memory():
     whole = needed(step(), CPU)
     for saving in ({"accumulate": 4}, {"recompute": 1.0}, {"mesh": Mesh(1, 4)}, {"mesh": Mesh(1, 1, 4)}, {"batch": 16}):
         assert needed(step(**saving), CPU) < 0.6 * whole, saving
-    assert needed(step(mesh=Mesh(1, tensor=2)), CPU) < 0.8 * whole  # what is between the products is not shared
+    assert needed(step(mesh=Mesh(1, tensor=2)), CPU) < 0.75 * whole  # what is between the products is not shared
     assert needed(step(batch=128), CPU) == pytest.approx(2 * whole, rel=0.1)
 
 
@@ -55,7 +55,7 @@ def test_gradients_of_earlier_pieces_and_of_buckets_are_counted():
         ({"batch": 16, "profiles": Profiles(lengths=(0.05, 0.1, 0.2))}, 3),
     ):
         assert needed(step(**change), CPU) - one == pytest.approx(copies * weights, rel=0.1), change
-    hidden = 2 * 12 * 4 * 64**2
+    hidden = 3 * 12 * 4 * 64**2
     assert one - needed(step(batch=16, optimizer=Muon()), CPU) == hidden, "of which Muon has one moment"
 
 
