@@ -29,7 +29,9 @@ demo: $(VENV)/demo.stamp ## install, train on handwritten digits, report: 5 to 9
 
 install: $(VENV)/dev.stamp ## make .venv with all that development needs (6 GB)
 
-test: lint types docs check examples ## everything that CI checks
+test: $(VENV)/dev.stamp ## everything that CI checks
+	$(MAKE) -j2 lint types docs examples
+	$(MAKE) check
 
 lint: $(VENV)/dev.stamp ## style, format and layers
 	$(bin)/ruff check

@@ -1,6 +1,8 @@
 """Videos: digits that move, by class and from their first frames, each beside held-out videos and what is trivial.
 
-python benchmarks/modalities_video.py [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_video.py [--only text] [--gpu] [--runs FOLDER]
+
+--only text, digits that are told in words, is of a size for a CPU, and in no other table.
 """
 
 from dataclasses import replace
@@ -19,7 +21,7 @@ from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened, spread
 from anydit.inference.rollout import rollout_along
-from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next
+from anydit.recipes.video import moving_digits, moving_digits_gpu, moving_digits_next, moving_digits_text
 
 VIDEOS, SHOWN = 500, 8
 """Held-out videos, and those that are shown."""
@@ -116,5 +118,24 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     return [*found, row], "\n\n".join([figures, by_class, leads, what, below])
 
 
+def by_text(_: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """How often the digit is seen that a text says, where it says."""
+    recipe = moving_digits_text()
+    done = trained(recipe, runs / "moving-digits-text")
+    figures = evaluate(done.pipeline, recipe.data, samples=VIDEOS).figures
+    rows = [
+        done.row("video", "moving digits, by text", "share seen as the text says", *_both(figures["text"]),
+                 figures["shuffled"].samples, "texts shuffled"),
+        done.row("video", "moving digits, by text", "degrees from the direction told", *_both(figures["heading"]),
+                 90, "chance"),
+    ]  # fmt: skip
+    lines = [[figures[name].title, *_both(figures[name]), figures[name].meaning] for name in (*TOLD, "pace")]
+    below = table(["moving digits by text", "samples", "held-out", "what it is"], lines)
+    texts = list(recipe.data.open("held_out").read(torch.arange(SHOWN)).texts["text"])
+    x = done.pipeline.sample(SHOWN, {"text": texts})
+    sheet = picture("video-text", done.pipeline.config.view.picture(x, texts, 1), "video-text")
+    return rows, f"{below}\n\nEach over the text that it was told, cut where it is too long:\n\n{sheet}"
+
+
 if __name__ == "__main__":
-    page("video", "Videos: digits that move", __doc__, rows)
+    page("video", "Videos: digits that move", __doc__, rows, {"text": by_text})

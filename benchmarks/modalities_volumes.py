@@ -1,21 +1,26 @@
-"""Volumes: crops of a brain, beside crops of noise with the brain's values and of another crop's copy.
+"""Volumes: crops of a brain, in voxels and in latents, beside crops of noise with the brain's values.
 
-python benchmarks/modalities_volumes.py [--gpu] [--runs FOLDER]
+    python benchmarks/modalities_volumes.py [--only latent] [--gpu] [--runs FOLDER]
+
+--only latent trains the autoencoder of volumes first; it is of a size for a CPU, and in no other table.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from modality import page, trained
+from modality import Trained, page, trained
 from results import picture
 from torch import Tensor
 
+from anydit.codecs import Latents
 from anydit.evaluate import distances
 from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.features import RandomNetwork, in_parts
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
-from anydit.recipes.brain import brain, brain_gpu
+from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
+from anydit.train.loop import train
 
 SAMPLES, SHOWN = 512, 10
 """Crops that are drawn, and held-out ones that are compared with; those on the picture."""
@@ -34,29 +39,39 @@ def gaussian(sets: Sets) -> Tensor:
     return (some.mean(0) + some.std(0) * noise).clamp(0, 255)
 
 
-def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """The rows of the table over all modalities: the 3-D Fréchet distance, and that of slices."""
-    recipe = brain_gpu() if gpu else brain()
-    done = trained(recipe, runs / ("brain-gpu" if gpu else "brain"))
-    sets = opened(done.pipeline, recipe.data, SAMPLES)
-    report = evaluate(done.pipeline, recipe.data, samples=SAMPLES)
+def crops(done: Trained, data: str, name: str) -> tuple[list[list[object]], str]:
+    """The 3-D Fréchet distance, that of slices, and the picture `name`."""
+    sets = opened(done.pipeline, done.recipe.data, SAMPLES)
+    report = evaluate(done.pipeline, done.recipe.data, samples=SAMPLES)
     noise = gaussian(sets)
     trivial = own(sets.view, noise, sets).figures["slices"].samples
     reference = sets.read_train(torch.arange(len(sets.train)))
     space = RandomNetwork(reference[:: max(1, len(reference) // 2000)], torch.device("cpu"))
     whole = distances.frechet(distances.moments(in_parts(space, noise)), distances.moments(in_parts(space, reference)))
     which = "noise, each voxel's mean and deviation"
-    size = "x".join(map(str, done.pipeline.config.model.size or ()))
     both = [("frechet", "3-D Fréchet distance", whole), ("slices", "Fréchet distance of slices", trivial)]
-    data = f"MNI152, 3 x {size}"
     of_all = [
-        done.row("volume", data, title, report.figures[name].samples, report.figures[name].floor, other, which)
-        for name, title, other in both
+        done.row("volume", data, title, report.figures[figure].samples, report.figures[figure].floor, other, which)
+        for figure, title, other in both
     ]
     x = done.pipeline.sample(SHOWN, {"place": sets.real.tensor("place")[:SHOWN]})
     sheet = sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=SHOWN // 2)
-    return of_all, f"{BELOW}\n\n{picture('volumes-gpu' if gpu else 'volumes', sheet, 'crops of a brain')}"
+    return of_all, f"{BELOW}\n\n{picture(name, sheet, 'crops of a brain')}"
+
+
+def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """The rows of the table over all modalities."""
+    done = trained(brain_gpu(), runs / "brain-gpu") if gpu else trained(brain(), runs / "brain")
+    size = "x".join(map(str, done.pipeline.config.model.size or ()))
+    return crops(done, f"MNI152, 3 x {size}", "volumes-gpu" if gpu else "volumes")
+
+
+def in_latents(_: bool, runs: Path) -> tuple[list[list[object]], str]:
+    """Crops twice as fine, in the latents of an autoencoder of volumes."""
+    train(brain_codec(), codec := runs / "brain-codec")
+    done = trained(replace(brain_latent(), codec=Latents(path=codec)), runs / "brain-latent")
+    return crops(done, "MNI152, 3 x 32x32x32, in latents", "volumes-latent")
 
 
 if __name__ == "__main__":
-    page("volumes", "Volumes: crops of a brain", __doc__, rows)
+    page("volumes", "Volumes: crops of a brain", __doc__, rows, {"latent": in_latents})

@@ -1,6 +1,6 @@
 """Reconstruction with a DiT as the prior, beside what needs none, a U-Net trained for it, and deepinv's algorithms.
 
-python benchmarks/reconstruct.py [--runs FOLDER] [--only PROBLEM ...] [--again METHOD ...]
+    python benchmarks/reconstruct.py [--runs FOLDER] [--only PROBLEM ...] [--again METHOD ...]
 
 The slices are of one template, MNI152: bands of 12 mm of it are held out, and of these the middle is reconstructed.
 """
@@ -17,7 +17,6 @@ import deepinv
 import numpy as np
 import torch
 from modality import trained
-from reconstruct_flow import of_flow
 from results import PAGES, Kept, publish, table
 from supervised import STEPS, supervised
 from torch import Tensor, nn
@@ -229,7 +228,7 @@ def picture(pipeline: Pipeline, truth: Tensor) -> str:
 def asked() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every, add = [*PROBLEMS, "calibration", "flow"], parser.add_argument
+    every, add = [*PROBLEMS, "calibration"], parser.add_argument
     add("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs and rows here, go on with them")
     add("--only", nargs="+", choices=every, default=every, metavar="PROBLEM", help=f"of {', '.join(every)}")
     add("--again", nargs="+", default=[], metavar="METHOD", help="find rows anew whose method begins so")
@@ -259,8 +258,6 @@ def main() -> None:
             sure.row(name, type(how).__name__, partial(coverage, pipeline, told, name, how)) for name, how in CALIBRATED
         ]
         parts += [SURENESS, table(["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)], shares)]
-    if "flow" in known.only:
-        parts += of_flow(known.runs, known.again)
     parts.append(f"![slices]({picture(pipeline, truth)})")
     publish("reconstruct", "Reconstruction with a DiT as the prior", "\n\n".join(parts))
 

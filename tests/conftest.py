@@ -43,6 +43,11 @@ LONGEST = (
 """Files that take a minute or more. They go first, so that no process is left with one when the others have ended."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests that start processes of their own wait for them."""
+    return 1 + (os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; skip what needs a GPU where there is none; put faults, numbered, into reports."""
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,8 +30,10 @@ from anydit.train.optim import moments_of, put_moments
 from anydit.train.parallel import ALONE, Processes, held_back
 from anydit.train.posthoc import PROFILES, Averages
 from anydit.train.routing import Detour
-from anydit.train.split import Split
 from anydit.weights import load_strictly
+
+if TYPE_CHECKING:
+    from anydit.train.split import Split
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -77,7 +79,7 @@ class Step(ABC, Generic[M]):
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.split: Split | None = None
         if processes.mesh.splits:
-            self.split = Split(model, layers, processes, config.timeout)
+            self.split = _split(model, layers, processes, config.timeout)
             self.trained = self.split.own
             self.ema.follow(self.trained)
         device = next(iter(self.trained.values())).device
@@ -193,6 +195,13 @@ class Step(ABC, Generic[M]):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step, applied)
+
+
+def _split(model: nn.Module, layers: Iterable[nn.Module], processes: Processes, patience: float) -> "Split":
+    """Cut the model into pieces; only here is FSDP2 imported, which takes a second."""
+    from anydit.train.split import Split
+
+    return Split(model, layers, processes, patience)
 
 
 class _Share(nn.Module):
