@@ -42,7 +42,7 @@ def spoken_digits() -> Recipe:
 
 
 def spoken_digits_text() -> Recipe:
-    """The same by texts such as "a low seven", told by MiniLM; not run to its end yet.
+    """The same by texts such as "a low seven", told by MiniLM; 5 minutes of one CPU core.
 
     anydit train spoken-digits-text; anydit sample runs/spoken-digits-text --text "a high three"
     """
@@ -51,7 +51,7 @@ def spoken_digits_text() -> Recipe:
 
 
 def spoken_digits_wave() -> Recipe:
-    """The same by class, as waveforms in patches of 20 ms; not run to its end yet.
+    """The same by class, as waveforms in patches of 20 ms: a quarter is heard right; 8 minutes of one CPU core.
 
     anydit train spoken-digits-wave
     """

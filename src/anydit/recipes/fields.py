@@ -16,7 +16,7 @@ from anydit.train.optim import AdamW, LinearDecay
 from anydit.train.recipe import Recipe, TrainConfig
 
 PAST: dict[str, Condition] = {"past": Field(coded=True), "numbers": Numbers()}
-"""What a forecast is told: the states before, and the Reynolds number, which says how fast small eddies fade."""
+"""What a forecast is told: the state before, and the Reynolds number, which says how fast small eddies fade."""
 
 
 def fields() -> Recipe:
@@ -46,19 +46,19 @@ def flow_fine() -> Recipe:
 
 
 def flow_forecast() -> Recipe:
-    """The flow's next state given the two before, for ensembles that go on from there; 13 minutes of two CPU cores.
+    """The flow's next state given the one before, for ensembles that go on from there; 10 minutes of two CPU cores.
 
     anydit train flow-forecast
     """
-    return _recipe(Turbulence(past=2, trajectories=200), PAST, width=128, steps=6500, of="past")
+    return _recipe(Turbulence(past=1, trajectories=200), PAST, width=128, steps=5600, of="past")
 
 
 def flow_gpu() -> Recipe:
-    """The flow's next state given the two before, on 64x64 points, in a size for one GPU; not run yet.
+    """The flow's next state given the one before, on 64x64 points, in a size for one GPU; not run yet.
 
     anydit train flow-gpu
     """
-    recipe = _recipe(Turbulence(past=2, size=(64, 64), trajectories=400), PAST, 512, 12, of="past")
+    recipe = _recipe(Turbulence(past=1, size=(64, 64), trajectories=400), PAST, 512, 12, of="past")
     return replace(recipe, train=replace(recipe.train, steps=20_000, batch=128, compile=True))
 
 
