@@ -24,6 +24,7 @@ from anydit.inference.pipeline import Pipeline
 from anydit.train.checkpoint import told
 from anydit.train.log import LOG_FILE, read
 from anydit.train.loop import train
+from anydit.train.profile import product_ceiling
 from anydit.train.recipe import Recipe
 from anydit.train.run import CHECKPOINTS
 
@@ -85,15 +86,19 @@ def page(
 
 
 def minutes(threads: set[int]) -> str:
-    """A sentence on what the minutes are of, and how much is at work on the machine; nothing where it has a GPU."""
+    """A sentence on what the minutes are of, how busy and how fast the machine is; nothing where it has a GPU."""
     if torch.cuda.is_available():
         return ""
     load = os.getloadavg()[2]  # of the last quarter of an hour
-    what = " or ".join(map(str, sorted(threads)))
-    what = "one thread" if what == "1" else f"{what} threads"
     which = "without" if emulates_bf16(torch.device("cpu")) else "with"
     busy = f"as this was written, {load:.1f} processes were at work on its {os.cpu_count()} cores"
-    return f"The minutes are of {what} on a machine {which} bfloat16; {busy}."
+    speed = product_ceiling(torch.device("cpu"), torch.float32) / 1e9
+    fast = f"and a product of matrices ran at {speed:.0f} GFLOP/s in {_in_words({torch.get_num_threads()})}"
+    return f"The minutes are of {_in_words(threads)} on a machine {which} bfloat16; {busy}, {fast}."
+
+
+def _in_words(threads: set[int]) -> str:
+    return "one thread" if threads == {1} else f"{' or '.join(map(str, sorted(threads)))} threads"
 
 
 def page_of(name: str, gpu: bool) -> str:

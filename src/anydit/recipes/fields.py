@@ -46,7 +46,7 @@ def flow_fine() -> Recipe:
 
 
 def flow_forecast() -> Recipe:
-    """The flow's next state given the one before, for ensembles that go on from there; 10 minutes of two CPU cores.
+    """The flow's next state given the one before, for ensembles that go on from there; 11 minutes of two CPU cores.
 
     anydit train flow-forecast
     """

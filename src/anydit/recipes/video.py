@@ -75,6 +75,6 @@ def _digits(conditions: dict[str, Condition], data: MovingDigits, frames: int = 
     return Recipe(
         model=DiTConfig(width=128, depth=6, heads=4, patch=(frames, 4, 4), conditions=conditions, position=Rope()),
         prediction=X0(), codec=Normalize.to_unit(0, 16), sampling=Sampling(steps=25), view=Videos(high=16), data=data,
-        train=TrainConfig(steps=3800, batch=32, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
+        train=TrainConfig(steps=4000, batch=32, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
     )  # fmt: skip
