@@ -57,6 +57,12 @@ def test_a_command_imports_no_other():
     assert loaded == {"anydit.cli.recipes"}
 
 
+def test_training_alone_begins_without_what_cuts_models():
+    loaded = {*python("import sys, anydit.train.loop, anydit.train.diffusion\nprint(*sys.modules)").split()}
+    assert "anydit.train.step" in loaded
+    assert not loaded & {"anydit.train.split", "torch.distributed.fsdp", "torch._dynamo"}
+
+
 def test_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "anydit", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"anydit {cli.version()}\n"
