@@ -132,6 +132,38 @@ def test_an_interval_holds_the_truth_as_often_as_it_says(count: int, share: floa
     assert bool((low < high).all())
 
 
+@pytest.mark.parametrize("count", [39, 40])
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("far", [0.5, 1.0, 2.0])
+def test_a_widening_found_where_the_truth_is_known_is_right_where_it_is_not(count: int, share: float, far: float):
+    """`far`: how many times as far from what is likely as samples are the truth is."""
+    generator = torch.Generator().manual_seed(0)
+    samples, truth = (torch.randn(n, 2, 1, 100, 100, generator=generator) for n in (count, 1))
+    known, unknown = (Reconstruction(samples[:, [i]], torch.ones(count, 1), 1) for i in range(2))
+    known_truth, unknown_truth = (far * truth[0])[:1], (far * truth[0])[1:]
+    widen = known.widening(known_truth, share)
+    assert known.coverage(known_truth, share, widen).mean().item() == pytest.approx(share, abs=1e-3)
+    assert unknown.coverage(unknown_truth, share, widen).mean().item() == pytest.approx(share, abs=0.02)
+    assert widen == pytest.approx(far, rel=0.1), "nearly: the interval of so many samples is itself by chance"
+    low, high = unknown.interval(share, widen)
+    plain_low, plain_high = unknown.interval(share)
+    torch.testing.assert_close(high - low, widen * (plain_high - plain_low))
+
+
+def test_a_widening_counts_what_it_is_asked_about():
+    """Values that all samples agree on are held if they are right, and by no interval if they are not."""
+    samples = torch.randn(39, 1, 1, 4, 4)
+    samples[..., 0, :] = 1.0
+    found, truth = Reconstruction(samples, torch.ones(39, 1), 1), torch.zeros(1, 1, 4, 4)
+    where = torch.zeros(truth.shape, dtype=torch.bool)
+    where[..., 0, :] = True
+    assert found.widening(truth, 0.95, where) == float("inf")
+    assert found.widening(truth + 1, 0.95, where) == 0
+    assert 0 < found.widening(truth, 0.5, ~where) < 1
+    with pytest.raises(ValueError, match="where: got a mask of no value"):
+        found.widening(truth, 0.5, where & ~where)
+
+
 def test_an_interval_that_so_few_samples_cannot_tell_is_refused():
     found = Reconstruction(torch.rand(8, 1, *IMAGE), torch.ones(8, 1), 1)
     with pytest.raises(ValueError, match=r"samples: got 8, expected at least 39 for 0\.95"):
