@@ -29,11 +29,13 @@ class Draws:
 
     def dropped(self, step: int, positions: Int[Tensor, " b"]) -> dict[str, Bool[Tensor, " b"]]:
         """Which conditions to make null."""
+        shares = {name: condition.dropout for name, condition in self.conditions.items() if condition.dropout}
+        if not shares:
+            return {}
         every = Stream(self.config.seed, "drop all").uniform(step, positions) <= self.config.drop_all
         return {
-            name: every | (Stream(self.config.seed, f"drop {name}").uniform(step, positions) <= condition.dropout)
-            for name, condition in self.conditions.items()
-            if condition.dropout
+            name: every | (Stream(self.config.seed, f"drop {name}").uniform(step, positions) <= share)
+            for name, share in shares.items()
         }
 
     def kept(
