@@ -30,7 +30,7 @@ demo: $(VENV)/demo.stamp ## install, train on handwritten digits, report: 5 to 1
 install: $(VENV)/dev.stamp ## make .venv with all that development needs (6 GB)
 
 test: $(VENV)/dev.stamp ## everything that CI checks
-	$(MAKE) -j2 lint types docs examples
+	$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint types docs examples
 	$(MAKE) check
 
 lint: $(VENV)/dev.stamp ## style, format and layers

@@ -119,14 +119,15 @@ def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
 
 
 def by_text(_: bool, runs: Path) -> tuple[list[list[object]], str]:
-    """How often the digit is seen that a text says, where it says."""
+    """How often the digit that a text says is seen, and how far from the way that it says."""
     recipe = moving_digits_text()
+    data = "moving digits, by text"
     done = trained(recipe, runs / "moving-digits-text")
     figures = evaluate(done.pipeline, recipe.data, samples=VIDEOS).figures
     rows = [
-        done.row("video", "moving digits, by text", "share seen as the text says", *_both(figures["text"]),
+        done.row("video", data, "share with the digit that the text says", *_both(figures["text"]),
                  figures["shuffled"].samples, "texts shuffled"),
-        done.row("video", "moving digits, by text", "degrees from the direction told", *_both(figures["heading"]),
+        done.row("video", data, "degrees from the direction told", *_both(figures["heading"]),
                  90, "chance"),
     ]  # fmt: skip
     lines = [[figures[name].title, *_both(figures[name]), figures[name].meaning] for name in (*TOLD, "pace")]

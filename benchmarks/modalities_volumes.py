@@ -20,6 +20,7 @@ from anydit.evaluate.features import RandomNetwork, in_parts
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
 from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
+from anydit.train.log import LOG_FILE, read
 from anydit.train.loop import train
 
 SAMPLES, SHOWN = 512, 10
@@ -49,6 +50,7 @@ def crops(done: Trained, data: str, name: str) -> tuple[list[list[object]], str]
     space = RandomNetwork(reference[:: max(1, len(reference) // 2000)], torch.device("cpu"))
     whole = distances.frechet(distances.moments(in_parts(space, noise)), distances.moments(in_parts(space, reference)))
     which = "noise, each voxel's mean and deviation"
+    data = f"{data}, 3 x {'x'.join(map(str, sets.train.facts.size))}"
     both = [("frechet", "3-D Fréchet distance", whole), ("slices", "Fréchet distance of slices", trivial)]
     of_all = [
         done.row("volume", data, title, report.figures[figure].samples, report.figures[figure].floor, other, which)
@@ -62,15 +64,21 @@ def crops(done: Trained, data: str, name: str) -> tuple[list[list[object]], str]
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:
     """The rows of the table over all modalities."""
     done = trained(brain_gpu(), runs / "brain-gpu") if gpu else trained(brain(), runs / "brain")
-    size = "x".join(map(str, done.pipeline.config.model.size or ()))
-    return crops(done, f"MNI152, 3 x {size}", "volumes-gpu" if gpu else "volumes")
+    return crops(done, "MNI152", "volumes-gpu" if gpu else "volumes")
 
 
 def in_latents(_: bool, runs: Path) -> tuple[list[list[object]], str]:
     """Crops twice as fine, in the latents of an autoencoder of volumes."""
-    train(brain_codec(), codec := runs / "brain-codec")
-    done = trained(replace(brain_latent(), codec=Latents(path=codec)), runs / "brain-latent")
-    return crops(done, "MNI152, 3 x 32x32x32, in latents", "volumes-latent")
+    folder = runs / "brain-codec"
+    codec = train(brain_codec(), folder)
+    done = trained(replace(brain_latent(), codec=Latents(path=folder)), runs / "brain-latent")
+    of_all, below = crops(done, "MNI152 in latents", "volumes-latent")
+    minutes = sum(entry["seconds"] for entry in read(folder / LOG_FILE)) / 60
+    parameters = sum(p.numel() for p in codec.parameters()) / 1e6
+    return (
+        of_all,
+        f"Before that, the autoencoder ({parameters:.1f} M parameters) took {minutes:.1f} minutes.\n\n{below}",
+    )
 
 
 if __name__ == "__main__":

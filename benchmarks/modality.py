@@ -79,22 +79,28 @@ def page(
         parser.add_argument("--only", choices=[*parts], help="only these rows")
     given = parser.parse_args()
     only: str | None = getattr(given, "only", None)
-    name, rows = (name, rows) if only is None else (f"{name}-{only}", parts[only])
+    if only is not None:
+        if given.gpu:
+            parser.error("--gpu: got it with --only, whose rows are of sizes for a CPU alone")
+        name, title, rows = f"{name}-{only}", f"{title} ({only})", parts[only]
     of_all, below = rows(given.gpu, given.runs)
-    body = "\n\n".join(part for part in (table(HEAD, of_all), below, minutes(THREADS)) if part)
+    body = "\n\n".join(part for part in (table(HEAD, of_all), below, machine(THREADS)) if part)
     publish(page_of(name, given.gpu), title, body)
 
 
-def minutes(threads: set[int]) -> str:
+def machine(threads: set[int]) -> str:
     """A sentence on what the minutes are of, how busy and how fast the machine is; nothing where it has a GPU."""
     if torch.cuda.is_available():
         return ""
     load = os.getloadavg()[2]  # of the last quarter of an hour
     which = "without" if emulates_bf16(torch.device("cpu")) else "with"
-    busy = f"as this was written, {load:.1f} processes were at work on its {os.cpu_count()} cores"
+    busy = f"{load:.1f} processes were at work on its {os.cpu_count()} cores"
     speed = product_ceiling(torch.device("cpu"), torch.float32) / 1e9
-    fast = f"and a product of matrices ran at {speed:.0f} GFLOP/s in {_in_words({torch.get_num_threads()})}"
-    return f"The minutes are of {_in_words(threads)} on a machine {which} bfloat16; {busy}, {fast}."
+    fast = f"a product of matrices ran at {speed:.0f} GFLOP/s in {_in_words({torch.get_num_threads()})} beside them"
+    return (
+        f"The minutes are of {_in_words(threads)} on a machine {which} bfloat16; as this was written, {busy}, "
+        f"and {fast}."
+    )
 
 
 def _in_words(threads: set[int]) -> str:

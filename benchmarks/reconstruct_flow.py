@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from modality import trained
+from modality import THREADS, machine, trained
 from results import Kept, publish, table
 from scipy.interpolate import griddata
 from torch import Tensor
@@ -38,8 +38,8 @@ from anydit.train.recipe import Recipe
 COUNT, SAMPLES = 4, 39
 """Held-out states, and samples of each."""
 
-TRAJECTORIES, STEPS = 200, 9000
-"""Of flows that the prior learns from, and how long it does."""
+PRIOR, TRAJECTORIES, STEPS = "flow-longer", 200, 9000
+"""The prior's folder, how many flows it learns from, and how long it does."""
 
 SAMPLING = Sampling(sampler=SDE(), steps=10, grid=LogSNR(low=log(1 / 20), high=log(1 / 0.05)))
 """From where something of a state shows to the noise of the measurements."""
@@ -55,7 +55,7 @@ deviation: {COUNT} states of trajectories that no model saw. Errors are root mea
 Spectrum: the largest relative error of the energy up to half of Nyquist's wavenumber, beside the true states'; that of
 moment matching is of single samples, since a mean loses what samples differ in. Modes (POD) are all of the training
 states, each weighted by its energy: what is best of all that is linear. The prior is the recipe `flow`, trained on
-{TRAJECTORIES} trajectories for {{steps}} steps, {{minutes:.0f}} minutes beside other work."""
+{TRAJECTORIES} trajectories for {{steps}} steps, which took {{minutes:.0f}} minutes."""
 
 BY_WAVENUMBER = """\
 The energy by wavenumber, as a share of that of the true states; of these and of the prior's own samples, which know of
@@ -165,13 +165,13 @@ def parts(runs: Path, again: Sequence[str]) -> list[str]:
     Rows are kept in `runs`; `again`: those of methods to be found anew.
     """
     recipe = prior()
-    done = trained(recipe, runs / "flow-longer")
+    done = trained(recipe, runs / PRIOR)
     pipeline = done.pipeline
     held_out, train = recipe.data.open("held_out"), recipe.data.open("train")
     truth = held_out.read(torch.arange(COUNT) * len(held_out) // COUNT).x
     states, others = (part.read(torch.arange(0, len(part), 2)).x for part in (train, held_out))
     scale = states.transpose(0, 1).flatten(1).std(1)
-    kept = [Kept.of(runs / f"reconstruct-flow{name}.json", again) for name in ("", "-energies", "-coverage")]
+    kept = [Kept.of(runs / f"{PRIOR}{name}.json", again) for name in ("", "-energies", "-coverage")]
     rows, energies, sure = list[list[object]](), list[list[object]](), list[list[object]]()
     for name, operator in PROBLEMS.items():
         sigma = NOISE * float(states.std())
@@ -185,7 +185,7 @@ def parts(runs: Path, again: Sequence[str]) -> list[str]:
     levels = ["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)]
     about = ABOUT.format(minutes=done.minutes, steps=recipe.train.steps)
     tables = (about, HEAD, rows), (BY_WAVENUMBER, waves, energies), (SURENESS, levels, sure)
-    return [f"{above}\n\n{table(head, some)}" for above, head, some in tables]
+    return [*(f"{above}\n\n{table(head, some)}" for above, head, some in tables), machine(THREADS)]
 
 
 def _methods(one: Problem, states: Tensor) -> dict[str, Callable[[], list[object]]]:

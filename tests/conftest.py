@@ -43,9 +43,12 @@ LONGEST = (
 """Files that take a minute or more. They go first, so that no process is left with one when the others have ended."""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests that start processes of their own wait for them."""
-    return 1 + (os.cpu_count() or 1)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than there are cores: a test that starts processes waits for them, and leaves its core idle."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not hasattr(os, "sched_getaffinity"):
+        return None  # xdist knows better
+    return 1 + len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

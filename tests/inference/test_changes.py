@@ -21,7 +21,7 @@ from anydit.train.resolve import resolved
 from tests.model.test_dit import randomised
 from tests.train.tiny import silent
 
-FEW = {"trajectories": 40, "states": 4, "settled": 0.25, "points": 16, "size": (8, 8)}
+FEW = {"past": 2, "trajectories": 40, "states": 4, "settled": 0.25, "points": 16, "size": (8, 8)}
 PAST = torch.randn(3, 4, 4, 6)
 
 
@@ -106,7 +106,7 @@ def test_a_field_that_may_be_absent_is_refused():
 
 def test_a_field_of_other_channels_than_samples_is_refused():
     recipe = RECIPES["flow-forecast"]()
-    data = replace(recipe.data, **FEW, past=1, future=2)
+    data = replace(recipe.data, **(FEW | {"past": 1, "future": 2}))
     recipe = replace(recipe, data=data, model=replace(recipe.model, conditions={"past": Field()}), change_of="past")
     with pytest.raises(ValueError, match="got past, of which it has 2 channels; expected a field of samples of 4"):
         resolved(recipe, data.open("train"), silent)

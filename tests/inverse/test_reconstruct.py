@@ -5,6 +5,7 @@ from pathlib import Path
 import deepinv
 import pytest
 import torch
+from torch import Tensor
 
 from anydit.inference.config import Sampling
 from anydit.inverse.corrections import DAPS, DPS, MomentMatching, PiGDM, Proximal
@@ -150,18 +151,39 @@ def test_a_widening_found_where_the_truth_is_known_is_right_where_it_is_not(coun
     torch.testing.assert_close(high - low, widen * (plain_high - plain_low))
 
 
+def agreed() -> tuple[Reconstruction, Tensor, Tensor]:
+    """Samples of which all agree on 16 values of 64 to be 1; a truth of zeros; where they agree."""
+    samples = torch.randn(39, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    samples[..., :2, :] = 1.0
+    where = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    where[..., :2, :] = True
+    return Reconstruction(samples, torch.ones(39, 1), 1), torch.zeros(1, 1, 8, 8), where
+
+
 def test_a_widening_counts_what_it_is_asked_about():
-    """Values that all samples agree on are held if they are right, and by no interval if they are not."""
-    samples = torch.randn(39, 1, 1, 4, 4)
-    samples[..., 0, :] = 1.0
-    found, truth = Reconstruction(samples, torch.ones(39, 1), 1), torch.zeros(1, 1, 4, 4)
-    where = torch.zeros(truth.shape, dtype=torch.bool)
-    where[..., 0, :] = True
-    assert found.widening(truth, 0.95, where) == float("inf")
-    assert found.widening(truth + 1, 0.95, where) == 0
-    assert 0 < found.widening(truth, 0.5, ~where) < 1
-    with pytest.raises(ValueError, match="where: got a mask of no value"):
-        found.widening(truth, 0.5, where & ~where)
+    found, truth, where = agreed()
+    assert found.widening(truth + 1, 0.8, where) == 0, "all agree on what is right"
+    plain = found.widening(truth, 0.8, ~where)
+    assert 0 < plain < 1
+    truth[where] = torch.nan
+    assert found.widening(truth, 0.8) == plain, "there is no truth where it is NaN"
+
+
+def test_a_widening_that_cannot_be_found_is_refused():
+    found, truth, where = agreed()
+    with pytest.raises(ValueError, match="truth: got values other than what all samples agree on"):
+        found.widening(truth, 0.8, where)
+    with pytest.raises(ValueError, match=r"where: got 16 values, expected at least 19 for 0\.95"):
+        found.widening(truth, 0.95, where)
+    where[..., 2, :3] = True
+    found.widening(truth + 1, 0.95, where)
+    with pytest.raises(ValueError, match=r"truth: got shape \(1, 8, 8\), expected the samples' \(1, 1, 8, 8\)"):
+        found.widening(truth[0], 0.5)
+    with pytest.raises(ValueError, match=r"where: got shape \(1, 1, 8, 4\)"):
+        found.widening(truth, 0.5, where[..., :4])
+    for widen in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"widen: got {widen}, expected a finite number of at least 0"):
+            found.interval(0.5, widen)
 
 
 def test_an_interval_that_so_few_samples_cannot_tell_is_refused():

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, prod
+from math import ceil, inf, prod
 
 import torch
 from jaxtyping import Bool, Float
@@ -53,21 +53,23 @@ class Reconstruction:
     ) -> tuple[Float[Tensor, "n c *space"], Float[Tensor, "n c *space"]]:
         """Between which values the truth lies with that probability, value by value, by the samples' order alone.
 
-        `widen`: so many times as far from the samples' median, as `widening` finds it.
+        `widen`: how many times as far from the samples' median each end is, such as what `widening` found.
 
         Raises:
             ValueError: a share that is not between 0 and 1, or that so few samples cannot tell: the truth is as likely
-                to lie below all of them, or above, as in one of the gaps between.
+                to lie below all of them, or above, as in one of the gaps between; a `widen` below 0 or not finite.
         """
         if not 0 < share < 1:
             raise ValueError(f"share: got {share}, expected between 0 and 1")
+        if not 0 <= widen < inf:
+            raise ValueError(f"widen: got {widen}, expected a finite number of at least 0")
         count = len(self.samples)
         below = (count + 1) * (1 - share) / 2 - 1
         if below < -1e-6:
             raise ValueError(
                 f"samples: got {count}, expected at least {ceil(2 / (1 - share) - 1 - 1e-6)} for {share:g}"
             )
-        ordered, first = self.samples.sort(0).values, int(max(0.0, below) + 1e-6)
+        ordered, first = self._ordered, int(max(0.0, below) + 1e-6)
         low, high = (
             torch.lerp(some[first], some[first + 1], max(0.0, below - first)) for some in (ordered, ordered.flip(0))
         )
@@ -83,30 +85,44 @@ class Reconstruction:
         return ((truth >= low) & (truth <= high)).float()
 
     def widening(
-        self, truth: Float[Tensor, "n c *space"], share: float, where: Bool[Tensor, "n c *space"] | None = None
+        self, truth: Float[Tensor, "n c *space"], share: float, where: Bool[Tensor, "..."] | None = None
     ) -> float:
         """How many times as wide that interval has to be to hold the truth that often, where the truth is known.
 
-        Above 1 the samples are surer than they should be. For images like these, measured alike, the interval that is
-        so much wider holds the truth as often (Angelopoulos et al. 2022, "Image-to-image regression with
-        distribution-free uncertainty quantification"). `where`: the values that count, such as those of a body.
+        Above 1 the samples are surer than they should be. This is split conformal prediction, scaled value by value
+        (Lei et al. 2018, "Distribution-free predictive inference for regression"): of other images of the same kind,
+        measured alike, the interval that is so much wider holds the truth as often, on average over images. Values of
+        one image are much alike, so take many. `where`: the values of the truth that count, such as those of a
+        body; where the truth is NaN there is none.
 
         Raises:
-            ValueError: as `interval`, or no value counts.
+            ValueError: as `interval`; a shape that is not the samples'; too few values for that share; or a truth that
+                so many intervals of no width miss.
         """
         low, high = self.interval(share)
-        above = truth > self._median
-        off = (truth - self._median).abs() / torch.where(above, high - self._median, self._median - low)
-        off = off.nan_to_num(nan=0.0, posinf=torch.inf)  # all samples are one, and the truth, too; or the truth is not
-        off = off.flatten() if where is None else off[where]
-        if not len(off):
-            raise ValueError("where: got a mask of no value, expected some that count")
-        return float(off.kthvalue(min(len(off), ceil((len(off) + 1) * share))).values)
+        for name, given in (("truth", truth), ("where", where)):
+            if given is not None and given.shape != low.shape:
+                raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected the samples' {tuple(low.shape)}")
+        counts = ~truth.isnan() if where is None else where & ~truth.isnan()
+        off, wide = (truth - self._median).abs(), torch.where(truth > self._median, high, low) - self._median
+        times = torch.where(off == 0, 0, off / wide.abs())[counts]
+        rank = ceil((len(times) + 1) * share - 1e-6)
+        if rank > len(times):
+            least = ceil(share / (1 - share) - 1e-6)
+            raise ValueError(f"where: got {len(times)} values, expected at least {least} for {share:g}")
+        found = float(times.kthvalue(rank).values)
+        if found == inf:
+            raise ValueError("truth: got values other than what all samples agree on, expected fewer: no width helps")
+        return found
+
+    @cached_property
+    def _ordered(self) -> Float[Tensor, "k n c *space"]:
+        return self.samples.sort(0).values
 
     @cached_property
     def _median(self) -> Float[Tensor, "n c *space"]:
-        ordered, count = self.samples.sort(0).values, len(self.samples)
-        return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        count = len(self.samples)
+        return (self._ordered[(count - 1) // 2] + self._ordered[count // 2]) / 2
 
 
 def reconstruct(

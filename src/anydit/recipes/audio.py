@@ -51,7 +51,7 @@ def spoken_digits_text() -> Recipe:
 
 
 def spoken_digits_wave() -> Recipe:
-    """The same by class, as waveforms in patches of 20 ms: a quarter is heard right; 8 minutes of one CPU core.
+    """The same by class, as waveforms in patches of 20 ms: a quarter is heard right; 7 minutes of one CPU core.
 
     anydit train spoken-digits-wave
     """
