@@ -177,4 +177,11 @@ def _scale(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    page("fields", "A turbulent flow", __doc__, rows, {"flow": of_flow, "fine": of_fine, "states": of_states})
+    page(
+        "fields",
+        "A turbulent flow",
+        __doc__,
+        rows,
+        {"flow": of_flow, "fine": of_fine, "states": of_states},
+        gpu=["states"],
+    )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from modality import Trained, page, trained
+from modality import Trained, minutes, page, trained
 from results import picture
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from anydit.evaluate.features import RandomNetwork, in_parts
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
 from anydit.recipes.brain import brain, brain_codec, brain_gpu, brain_latent
-from anydit.train.log import LOG_FILE, read
 from anydit.train.loop import train
 
 SAMPLES, SHOWN = 512, 10
@@ -73,12 +72,9 @@ def in_latents(_: bool, runs: Path) -> tuple[list[list[object]], str]:
     codec = train(brain_codec(), folder)
     done = trained(replace(brain_latent(), codec=Latents(path=folder)), runs / "brain-latent")
     of_all, below = crops(done, "MNI152 in latents", "volumes-latent")
-    minutes = sum(entry["seconds"] for entry in read(folder / LOG_FILE)) / 60
     parameters = sum(p.numel() for p in codec.parameters()) / 1e6
-    return (
-        of_all,
-        f"Before that, the autoencoder ({parameters:.1f} M parameters) took {minutes:.1f} minutes.\n\n{below}",
-    )
+    before = f"Before that, the autoencoder ({parameters:.1f} M parameters) took {minutes(folder):.1f} minutes."
+    return of_all, f"{before}\n\n{below}"
 
 
 if __name__ == "__main__":

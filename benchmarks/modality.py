@@ -9,7 +9,7 @@ The table over all modalities takes them from the pages.
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -71,21 +71,34 @@ def asked(about: str | None) -> argparse.ArgumentParser:
 
 
 def page(
-    name: str, title: str, about: str | None, rows: Rows, parts: Mapping[str, Rows] = MappingProxyType({})
+    name: str,
+    title: str,
+    about: str | None,
+    rows: Rows,
+    parts: Mapping[str, Rows] = MappingProxyType({}),
+    gpu: Sequence[str] = (),
 ) -> None:
-    """One modality's rows, on a page of their own; `parts`: some of them, by the name that asks for these only."""
+    """One modality's rows, on a page of their own.
+
+    `parts`: some of them, by the name that asks for these only; `gpu`: those that have a size for a GPU, too.
+    """
     parser = asked(about)
     if parts:
         parser.add_argument("--only", choices=[*parts], help="only these rows")
     given = parser.parse_args()
     only: str | None = getattr(given, "only", None)
     if only is not None:
-        if given.gpu:
-            parser.error("--gpu: got it with --only, whose rows are of sizes for a CPU alone")
+        if given.gpu and only not in gpu:
+            parser.error(f"--gpu: got it with --only {only}, which has no size for a GPU")
         name, title, rows = f"{name}-{only}", f"{title} ({only})", parts[only]
     of_all, below = rows(given.gpu, given.runs)
     body = "\n\n".join(part for part in (table(HEAD, of_all), below, machine(THREADS)) if part)
     publish(page_of(name, given.gpu), title, body)
+
+
+def minutes(out: Path) -> float:
+    """How long all steps of the run in a folder took."""
+    return sum(entry["seconds"] for entry in read(out / LOG_FILE)) / 60
 
 
 def machine(threads: set[int]) -> str:
@@ -117,13 +130,11 @@ def trained(recipe: Recipe, out: Path) -> Trained:
     samples = recipe.data.open("train")
     pipeline = train(recipe, out)
     THREADS.add(int(told(out / CHECKPOINTS)["threads"]))
-    entries = read(out / LOG_FILE)
-    minutes = sum(entry["seconds"] for entry in entries) / 60
-    rates = sorted(entry["samples_per_second"] for entry in entries if entry["step"] > BATCHES)
+    rates = sorted(entry["samples_per_second"] for entry in read(out / LOG_FILE) if entry["step"] > BATCHES)
     step = recipe.train.batch / rates[len(rates) // 2]
     batches = read_ahead(samples, Order(len(samples), recipe.train.batch, recipe.train.seed), 0)
     next(batches)
     began = time.perf_counter()
     for _ in range(BATCHES):
         next(batches)
-    return Trained(recipe, pipeline, minutes, (time.perf_counter() - began) / BATCHES / step)
+    return Trained(recipe, pipeline, minutes(out), (time.perf_counter() - began) / BATCHES / step)
