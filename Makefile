@@ -24,7 +24,7 @@ traced := $(filter-out %_docs.py %_modalities.py,$(wildcard tests/test_*.py)) $(
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo.stamp ## install, train on handwritten digits, report: 5 to 12 minutes on two CPU cores
+demo: $(VENV)/demo.stamp ## install, train on handwritten digits, report: 5 to 15 minutes on two CPU cores
 	$(DEMO)
 
 install: $(VENV)/dev.stamp ## make .venv with all that development needs (6 GB)
