@@ -15,8 +15,8 @@ examples := $(wildcard examples/*.py)
 
 # In the order of tests/conftest.py, which knows what takes long; xdist would go by the number of tests.
 parallel := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# Tests are traced where bad input is refused; where whole networks train, a tracer takes more time than it tells.
-traced := $(filter-out %_docs.py %_modalities.py,$(wildcard tests/test_*.py)) $(addprefix tests/,cli codecs data inference inverse model)
+# Set, it makes each of the processes that tests start compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test lint types check cover examples test-faults test-slow format docs bench clean
@@ -42,8 +42,7 @@ types: $(VENV)/dev.stamp ## the types, with pyright
 	$(bin)/pyright --warnings
 
 check: $(VENV)/dev.stamp ## the tests, with the branches that they cover of what takes in files, options and shapes
-	$(bin)/python -m pytest $(parallel) $(traced) --cov --cov-report=term
-	$(bin)/python -m pytest $(parallel) tests $(addprefix --ignore=,$(traced))
+	$(bin)/python -m pytest $(parallel) --cov --cov-report=term
 
 cover: $(VENV)/dev.stamp ## the tests, with the branches that they cover of everything, which takes half as long again
 	$(bin)/python -m pytest $(parallel) --cov=anydit --cov-report=term

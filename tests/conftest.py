@@ -42,6 +42,10 @@ LONGEST = (
 )  # fmt: skip
 """Files that take a minute or more. They go first, so that no process is left with one when the others have ended."""
 
+TRACED = ("cli", "codecs", "data", "inference", "inverse", "model")
+"""Folders whose tests --cov alone traces, of what takes in files, options and shapes. Where whole networks train, a
+tracer takes more time than it tells."""
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
@@ -54,14 +58,21 @@ def pytest_xdist_auto_num_workers() -> int | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; skip what needs a GPU where there is none; put faults, numbered, into reports."""
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+    here = Path(__file__).parent
     no_gpu = pytest.mark.skip(reason="needs a GPU")
     for item in items:
         for fault in item.iter_markers("fault"):
             item.user_properties += [("fault", number) for number in fault_numbers(item.nodeid, fault.args)]
         if item.get_closest_marker("slow"):
             item.user_properties.append(("slow", True))
+        if True in item.config.getoption("cov_source", ()) and not _traced(item.path.relative_to(here)):
+            item.add_marker("no_cover")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
+
+
+def _traced(file: Path) -> bool:
+    return file.parts[0] in TRACED or (len(file.parts) == 1 and file.name not in ("test_docs.py", "test_modalities.py"))
 
 
 def fault_numbers(test: str, given: tuple[object, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import threading
 
 import pytest
 from PIL import Image
@@ -78,3 +79,11 @@ def test_the_loss_curve_is_drawn_from_the_log(tmp_path):
     loss_curve([entry(i, loss=1 / (i + 1)) for i in range(100)], tmp_path / "loss.png")
     with Image.open(tmp_path / "loss.png") as image:
         assert image.size[0] > 400 and len(image.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_no_thread_goes_on_after_the_bar():
+    """Of those that draw it: each that stayed would draw it for as long as the process lives."""
+    before = set(threading.enumerate())
+    with progress_bar(10, done=0):
+        pass
+    assert set(threading.enumerate()) <= before

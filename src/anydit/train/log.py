@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anydit.config import Json
@@ -106,8 +107,7 @@ def progress_bar(steps: int, done: int) -> Iterator[Bar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
-        progress.live.auto_refresh = progress.console.is_terminal
+    with Progress(*columns, auto_refresh=get_console().is_terminal) as progress:
         yield Bar(progress, steps, done)
 
 

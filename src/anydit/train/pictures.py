@@ -90,20 +90,17 @@ def strip(pipeline: Pipeline, frames: Sequence[Float[Tensor, "n c *space"]]) -> 
 
 def loss_curve(entries: Sequence[Json], path: Path) -> None:
     """The loss of every step and its running mean, as a PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     steps = np.array([entry["step"] + 1 for entry in entries])
     loss = np.array([entry["loss"] for entry in entries], dtype=float)
     window = max(1, len(loss) // 50)
     smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
     axes.plot(steps, loss, color="0.8", linewidth=0.6, label="each step")
     axes.plot(steps[window - 1 :], smooth, color="C0", label=f"mean of {window} steps")
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
     axes.grid(visible=True, which="both", linewidth=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -111,14 +111,12 @@ def over_sizes(recipe: Recipe, sizes: Sequence[tuple[int, ...]], device: torch.d
 
 def plot(points: Sequence[Point], path: Path) -> None:
     """FLOPs, attention's quadratic part of them, and milliseconds, over the number of tokens."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     tokens = [p.cost.tokens for p in points]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.loglog(tokens, [p.cost.forward / 1e9 for p in points], "o-", label="all")
     left.loglog(tokens, [p.cost.attention / 1e9 for p in points], "s--", label="attention, quadratic part")
     left.set(xlabel="tokens", ylabel="GFLOPs of a forward pass")
@@ -130,7 +128,6 @@ def plot(points: Sequence[Point], path: Path) -> None:
         axes.set_xticks(tokens, [f"{n}\n{'x'.join(map(str, p.size))}" for n, p in zip(tokens, points, strict=True)])
         axes.xaxis.set_minor_locator(NullLocator())
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def product_ceiling(device: torch.device, dtype: torch.dtype) -> float:
