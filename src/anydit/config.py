@@ -154,7 +154,9 @@ def overridden(default: T, args: Sequence[str], program: str, description: str =
     Raises:
         ValueError: a flag or a value that no field takes, or a config that is refused as a whole.
     """
-    import tyro  # costs 0.2 s, and only the command line needs it
+    if not args:
+        return default
+    import tyro  # costs a second, with all that it learns of a recipe
 
     chosen, rest = _choose(default, args)
     marks = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)

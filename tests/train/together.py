@@ -14,7 +14,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["anydit.cli.train", "tests.train.tiny", "torch._dynamo", "torch._prims", "matplotlib.figure"]
+    ["anydit.cli.train", "tests.train.tiny", "tests.train.drawn", "torch._dynamo", "torch._prims"]
 )
 
 NOTHING: Mapping[int, str] = MappingProxyType({})
