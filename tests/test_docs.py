@@ -174,8 +174,8 @@ def place(run_of_digits: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         monkeypatch.setattr(f"anydit.{constant}", value)
     # Classifiers that have seen so little are not for other tests.
     monkeypatch.setattr("anydit.evaluate.classifier.cache_folder", lambda: run_of_digits / "cache")
+    monkeypatch.setattr("anydit.cli.train.train", checked)  # imports it, so before what it imports is another
     monkeypatch.setattr(loop, "train", short)
-    monkeypatch.setattr("anydit.cli.train.train", checked)
     return trained
 
 
