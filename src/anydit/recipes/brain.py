@@ -60,7 +60,7 @@ def brain_codec() -> CodecRecipe:
 
 
 def brain_latent() -> Recipe:
-    """Crops of 32x32x32 at 2 mm in the latents of `brain-codec`, which has to be trained first; 45 minutes of one CPU core.
+    """Crops of 32x32x32 at 2 mm in the latents of `brain-codec`, trained before; 45 minutes of one CPU core.
 
     anydit train brain-latent
     """
