@@ -201,13 +201,10 @@ Points = Sequence[tuple[float, float]]
 
 def drawn(name: str, panels: Mapping[str, Mapping[str, Points]], over: str, scale: str = "linear") -> None:
     """Losses over `over`, as a PNG beside the page; panels side by side."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, row = plt.subplots(1, len(panels), figsize=(3 + 3 * len(panels), 4), layout="constrained", sharey=True,
-                               squeeze=False)  # fmt: skip
+    figure = Figure(figsize=(3 + 3 * len(panels), 4), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)
     for axes, (title, curves) in zip(row[0], panels.items(), strict=True):
         for label, curve in curves.items():
             axes.plot(*zip(*[point for point in curve if point[1] < SHOWN], strict=True), marker=".", label=label)
@@ -218,7 +215,6 @@ def drawn(name: str, panels: Mapping[str, Mapping[str, Points]], over: str, scal
     row[0][0].set_ylabel("held-out loss")
     row[0][0].legend()
     figure.savefig(PAGES / f"better-{name}.png", dpi=120)
-    plt.close(figure)
 
 
 PARTS: dict[str, Callable[[], str]] = {"muon": muon, "profiles": profiles, "routing": routing, "width": width}

@@ -87,12 +87,10 @@ def grown(name: str, cases: dict[int, Case], ceiling: float, device: torch.devic
 
 def plot(ways: dict[str, tuple[Sequence[int], list[Found]]], file: Path) -> str:
     """Time and memory over each, with the law."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, len(ways), figsize=(4 * len(ways), 6), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(4 * len(ways), 6), layout="constrained")
+    axes = figure.subplots(2, len(ways), squeeze=False)
     for column, (name, (numbers, found)) in enumerate(ways.items()):
         first = found[0].seconds / found[0].flops
         above, below = axes[0][column], axes[1][column]
@@ -105,7 +103,6 @@ def plot(ways: dict[str, tuple[Sequence[int], list[Found]]], file: Path) -> str:
         for one in (above, below):
             one.grid(visible=True, which="both", linewidth=0.3)
     figure.savefig(file, dpi=100)
-    plt.close(figure)
     Image.open(file).verify()
     return f"![time and memory as work grows]({file.name})"
 

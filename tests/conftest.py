@@ -42,9 +42,8 @@ LONGEST = (
 )  # fmt: skip
 """Files that take a minute or more. They go first, so that no process is left with one when the others have ended."""
 
-TRACED = ("cli", "codecs", "data", "inference", "inverse", "model")
-"""Folders whose tests --cov alone traces, of what takes in files, options and shapes. Where whole networks train, a
-tracer takes more time than it tells."""
+UNTRACED = ("diffusion", "evaluate", "interop", "train", "test_docs.py", "test_modalities.py")
+"""What --cov alone does not trace: where whole networks train, a tracer takes more time than it tells."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -65,14 +64,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties += [("fault", number) for number in fault_numbers(item.nodeid, fault.args)]
         if item.get_closest_marker("slow"):
             item.user_properties.append(("slow", True))
-        if True in item.config.getoption("cov_source", ()) and not _traced(item.path.relative_to(here)):
+        if True in item.config.getoption("cov_source", ()) and item.path.relative_to(here).parts[0] in UNTRACED:
             item.add_marker("no_cover")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-
-
-def _traced(file: Path) -> bool:
-    return file.parts[0] in TRACED or (len(file.parts) == 1 and file.name not in ("test_docs.py", "test_modalities.py"))
 
 
 def fault_numbers(test: str, given: tuple[object, ...]) -> list[str]:

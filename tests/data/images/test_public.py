@@ -117,3 +117,22 @@ def test_digits_are_split_once_and_for_all() -> None:
     assert a.x.shape[1:] == (1, 8, 8)
     assert (float(a.x.min()), float(a.x.max())) == (0, 16)
     assert torch.equal(a.cond["label"].unique(), torch.arange(10))
+
+
+def test_digits_are_those_that_scikit_learn_reads() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    images, labels = datasets.load_digits(return_X_y=True)
+    both = [Digits().open(part) for part in ("train", "held_out")]
+    found = [part.read(torch.arange(len(part))) for part in both]
+    ours = [
+        (int(label), *x)
+        for one in found
+        for x, label in zip(one.x.flatten(1).tolist(), one.tensor("label"), strict=True)
+    ]
+    assert sorted(ours) == sorted((int(label), *x) for x, label in zip(images.tolist(), labels, strict=True))
+
+
+def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anydit.data.images.public.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'anydit\[digits\]'"):
+        Digits().open("train")
