@@ -5,7 +5,8 @@ PIP_ARGS ?=
 
 bin := $(VENV)/bin
 run := runs/digits
-pip := $(bin)/python -m pip --disable-pip-version-check install -c constraints.txt $(PIP_ARGS)
+# Python compiles what is imported, when it is: a small part of what is installed, all of which takes minutes.
+pip := $(bin)/python -m pip --disable-pip-version-check install --no-compile -c constraints.txt $(PIP_ARGS)
 
 DEMO := $(bin)/anydit train digits --out $(run) && $(bin)/anydit evaluate $(run)
 DEMO_EXTRAS := digits
