@@ -50,7 +50,7 @@ def flow_forecast() -> Recipe:
 
     anydit train flow-forecast
     """
-    return _recipe(Turbulence(past=1, trajectories=200), PAST, width=128, steps=5000, of="past")
+    return _recipe(Turbulence(past=1, trajectories=200), PAST, width=128, steps=5600, of="past")
 
 
 def flow_gpu() -> Recipe:

@@ -30,7 +30,7 @@ def small_molecules() -> Recipe:
     anydit train small-molecules
     anydit sample runs/small-molecules --composition 6 2 0 1 0 --out ethanol/
     """
-    return _recipe(SmallMolecules(heavy=6, types=2.0, turns=1000), width=128, depth=6, steps=7500, batch=16)
+    return _recipe(SmallMolecules(heavy=6, types=2.0, turns=1000), width=128, depth=6, steps=9500, batch=16)
 
 
 def small_molecules_gpu() -> Recipe:

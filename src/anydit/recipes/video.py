@@ -38,8 +38,7 @@ def moving_digits() -> Recipe:
 
     anydit train moving-digits; anydit sample runs/moving-digits --label 3 --out threes/
     """
-    by_class = _digits({"label": Label()}, MovingDigits(), steps=3600)
-    return replace(by_class, sampling=Sampling(steps=25, guidance=Guidance(3.0)))
+    return replace(_digits({"label": Label()}, MovingDigits()), sampling=Sampling(steps=25, guidance=Guidance(3.0)))
 
 
 def moving_digits_text() -> Recipe:
@@ -56,8 +55,9 @@ def moving_digits_next() -> Recipe:
 
     anydit train moving-digits-next
     """
-    recipe = _digits({KNOWN: Field()}, MovingDigits(task=First(4)), frames=8, steps=3000)
-    return replace(recipe, train=replace(recipe.train, batch=64, times=LogitNormal(mean=0.5), weight=As()))
+    recipe = _digits({KNOWN: Field()}, MovingDigits(task=First(4)), frames=8)
+    other = replace(recipe.train, steps=3000, batch=64, times=LogitNormal(mean=0.5), weight=As())
+    return replace(recipe, train=other)
 
 
 def moving_digits_gpu() -> Recipe:
@@ -71,10 +71,10 @@ def moving_digits_gpu() -> Recipe:
     return replace(small, model=model, train=more)
 
 
-def _digits(conditions: dict[str, Condition], data: MovingDigits, frames: int = 4, steps: int = 4000) -> Recipe:
+def _digits(conditions: dict[str, Condition], data: MovingDigits, frames: int = 4) -> Recipe:
     return Recipe(
         model=DiTConfig(width=128, depth=6, heads=4, patch=(frames, 4, 4), conditions=conditions, position=Rope()),
         prediction=X0(), codec=Normalize.to_unit(0, 16), sampling=Sampling(steps=25), view=Videos(high=16), data=data,
-        train=TrainConfig(steps=steps, batch=32, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
+        train=TrainConfig(steps=4000, batch=32, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
     )  # fmt: skip
