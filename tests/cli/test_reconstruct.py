@@ -1,5 +1,6 @@
 """`anydit reconstruct`: from files to files, on their grid and their scale, and what it refuses."""
 
+import re
 from pathlib import Path
 
 import nibabel
@@ -16,10 +17,13 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.scan.kspace import spectra
 from anydit.model.dit import DiT, DiTConfig
+from anydit.train.loop import train
 from tests.data.volumes.scans import AFFINE, dicom, nifti
 from tests.inverse.scan.test_files import image, write_fastmri
 from tests.inverse.scan.test_kspace import acquired
 from tests.inverse.scan.test_raw import header, lines, scanned, write_raw
+from tests.inverse.test_measured import DATA, again, heard, told, trained
+from tests.train.tiny import silent
 
 QUICK = ["--samples", "2", "--steps", "3", "--how", "Proximal", "--device", "cpu"]
 
@@ -67,6 +71,76 @@ def test_held_out_data_with_metrics(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert np.load(out).shape == np.load(tmp_path / "out-deviation.npy").shape == (3, 1, 8, 8)
     with Image.open(tmp_path / "out.png") as sheet:
         assert sheet.width > 6 * 48 and sheet.height > 3 * 48, "six tiles in each of three rows"
+
+
+@pytest.mark.parametrize("samples", [8, 9])
+def test_how_often_the_truth_lies_in_the_intervals_that_so_many_samples_tell(
+    samples: int, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--physics", "inpainting", "-n", "2", *QUICK[2:], "--samples", str(samples)]
+    assert main(["reconstruct", str(run), *words, "--out", str(tmp_path / "out.npy")]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Truth within"))
+    form = r"Truth within the 50 % interval: \d+ %\." if samples == 8 else r"Truth .* 50 % / 80 % .*: \d+ % / \d+ %\."
+    assert re.fullmatch(form, line)
+
+
+@pytest.mark.parametrize("how", [[], ["--how", "MomentMatching"]])
+def test_a_model_that_was_trained_on_measurements_is_told_of_one_in_a_file(
+    how: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """By the very numbers of training, whether samples are corrected or not."""
+    _, number, seen = trained(DATA, tmp_path / "run")
+    y, physics = again(DATA, number)
+    np.save(tmp_path / "y.npy", torch.where(physics.mask > 0, 16 * y, torch.nan).numpy())
+    words = ["--physics", "inpainting", "--measured", "--sigma", "0.02", "--samples", "2", "--device", "cpu", *how]
+    command = ["reconstruct", str(tmp_path / "run"), str(tmp_path / "y.npy"), *words]
+    with heard() as calls:
+        assert main([*command, "--out", str(tmp_path / "out.npy")]) == 0
+    assert calls and all(torch.equal(one, seen) for call in calls for one in call)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The model was trained on Inpainting (known 0.5) with noise of deviation 0.02." in printed
+    assert np.load(tmp_path / "out.npy").shape == (1, 1, 8, 8)
+
+
+def test_a_model_that_was_trained_on_measurements_reconstructs_its_held_out_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder, out = tmp_path / "run", tmp_path / "out.npy"
+    train(told(DATA, steps=12), folder, "cpu", silent)
+    command = ["reconstruct", str(folder), "--samples", "2", "--device", "cpu", "--out", str(out), "--physics"]
+    residuals = list[float]()
+    for how in ([], ["--how", "Proximal"]):
+        assert main([*command, "inpainting", "--known", "0.5", "-n", "3", *how]) == 0
+        printed = capsys.readouterr().out
+        assert "PSNR" in printed and np.load(out).shape == (3, 1, 8, 8)
+        residuals += map(float, re.findall(r"each sample +│ +([\d.]+)", printed))
+    assert len(residuals) == 2 and residuals[0] > 2 and residuals[1] < 1.05, "told alone, and put right"
+    assert main([*command, "mri"]) == 2
+    refused = " ".join("".join(capsys.readouterr()).split())
+    assert "physics: got MRI, expected Inpainting, on whose measurements alone the model was trained" in refused
+
+
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [("a.png", "a.png"), ("a.png", "a.npy"), ("a.npy", "link.npy"), ("mean-deviation.npy", "mean.npy"),
+     ("to/mean.npy", "to"), ("a.nii.gz", "a.nii.gz"), ("in", "in"), ("in", "in/deeper"), ("in/0.dcm", "in")],
+)  # fmt: skip
+def test_what_came_in_is_not_written_over(
+    given: str, out: str, slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    x = body((16, 16, 3))[..., 1]
+    for name in ("a.npy", "mean-deviation.npy", "to/mean.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, x)
+    (tmp_path / "link.npy").symlink_to(tmp_path / "a.npy")
+    Image.fromarray(x.astype(np.uint8)).save(tmp_path / "a.png")
+    nifti(tmp_path / "a.nii.gz", body())
+    dicom(tmp_path / "in", (body((10, 12, 5)) / 2 + 512).round(), (1, 0, 0), (0, 1, 0), (0, 0, 2))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    words = ["--physics", "deblurring", *QUICK, "--out", str(tmp_path / out)]
+    assert main(["reconstruct", str(slices), str(tmp_path / given), *words]) == 2
+    assert "whose files would be written over or among" in " ".join("".join(capsys.readouterr()).split())
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_a_picture_and_an_array_are_the_same_image(run: Path, tmp_path: Path):

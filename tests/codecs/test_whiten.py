@@ -52,6 +52,17 @@ def test_energies_come_to_the_power_that_is_left(space: tuple[int, ...], power: 
     assert config.complete and config.measured(survey(iter(()))) is config, "measured once, and then no data are read"
 
 
+@pytest.mark.parametrize("space", [(32,), (16, 12), (6, 8, 5)])
+@pytest.mark.parametrize("power", [0.0, 0.01, 0.5, 1.0])
+def test_what_is_typical_of_the_data_is_their_mean_and_deviation(space: tuple[int, ...], power: float):
+    x = red(400, *space)
+    codec = Whiten(power=power).measured(survey([x])).build()
+    typical, dims = codec.typical((2, *space)), (0, *range(2, x.ndim))
+    assert typical is not None
+    torch.testing.assert_close(torch.tensor(typical[0]), x.mean(dims), rtol=1e-3, atol=0)
+    torch.testing.assert_close(torch.tensor(typical[1]), x.std(dims), rtol=2e-3, atol=0)
+
+
 def test_without_whitening_it_is_the_plain_normalisation():
     x = red(50, 8, 8)
     z, plain = (c.measured(survey([x])).build().encode(x) for c in (Whiten(power=0), Normalize()))

@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import pytest
 import torch
 
@@ -11,6 +12,12 @@ from anydit.diffusion.times import Even, LogSNR
 from anydit.tensors import Stream
 from tests.diffusion.analytic import Correlated, Gaussian, Mixture
 from tests.diffusion.sampling import DETERMINISTIC, FIRST_ORDER, PATHS, STOCHASTIC, in_log_snr, name, run, start
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are those of test_samplers.py, where they are checked; to check them takes as long as these many steps."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name)

@@ -22,11 +22,12 @@ from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
 from anydit.inverse.corrections import AnyCorrection, MomentMatching
+from anydit.inverse.measured import trained_on, usual
 from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpainting, Sensors, SuperResolution
 from anydit.inverse.scan import comparison
 from anydit.model.conditioning import Field, Label, Numbers, Text
 from anydit.recipes import data_of
-from anydit.weights import RUN_FILE
+from anydit.weights import RUN_FILE, read_config
 
 PHYSICS: dict[str, AnyOperator] = {
     "mri": MRI(),
@@ -73,7 +74,10 @@ def _reconstruct(known: argparse.Namespace, asked: Asked) -> None:
     pipeline = load(known.run, known.device)
     view, cond = pipeline.config.view, _conditions(pipeline.config, known.cond or [])
     out: Path = known.out or known.run / "reconstruction.npy"
-    check_out(out, len(pipeline.config.model.size or ()))
+    inputs = [path for path in (known.scan, known.mask, known.coil_maps) if path is not None]
+    check_out(out, len(pipeline.config.model.size or ()), inputs)
+    recipe = read_config(known.run / RUN_FILE) if (known.run / RUN_FILE).is_file() else {}
+    told = trained_on(recipe, view.bounds, asked.physics)
     source = Source(known.scan, known.measured, known.sigma, known.scale, known.mask, known.coil_maps, known.slices)
     samples = None if known.scan else _held_out(known.run, known.n)
     task, origin = opened(pipeline, source, asked.physics, samples)
@@ -83,7 +87,7 @@ def _reconstruct(known: argparse.Namespace, asked: Asked) -> None:
     console = Console()
     title = f"{known.scan.name if known.scan else 'held-out data'}: {known.physics}, {len(solution.mean)} reconstructed"
     console.print(comparison.table(solution, view.bounds, title))
-    for note in task.notes:
+    for note in filter(None, (comparison.covered(solution), *task.notes, told)):
         console.print(f"{note[:1].upper()}{note[1:]}.", highlight=False, soft_wrap=True)
     print(f"{solution.calls} calls of the network for each sample, {solution.seconds:.1f} s in all.")
     for path in write(solution, view, origin, comparison.sheet(view, solution), out):
@@ -102,7 +106,8 @@ def _asked(saved: PipelineConfig, physics: str, rest: Sequence[str]) -> Asked:
         name = word.removeprefix("--").partition("=")[0].partition(".")[0].replace("-", "_")
         place = "physics" if name in own else "sampling" if name in drawn else ""
         words.append(f"--{place}.{word[2:]}" if word.startswith("--") and place else word)
-    return overridden(Asked(operator, sampling=saved.sampling), words, "anydit reconstruct")
+    asked = Asked(operator, usual(saved.model.conditions), saved.sampling)
+    return overridden(asked, words, "anydit reconstruct")
 
 
 def _conditions(saved: PipelineConfig, told: Sequence[str]) -> dict[str, Given]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.codecs.base import Codec, CodecConfig, Survey, divided
+from anydit.codecs.base import Codec, CodecConfig, Survey, Typical, divided
 from anydit.codecs.normalize import Normalize
 from anydit.config import check_at_least, config
 
@@ -47,6 +47,9 @@ class Autoencoder(Codec):
 
     def decode(self, z: Float[Tensor, "b c_z *space_z"]) -> Float[Tensor, "b c *space"]:
         return self.units.decode(self.reconstruction(z))
+
+    def typical(self, shape: tuple[int, ...]) -> Typical | None:
+        return self.units.typical(shape)
 
 
 @config

@@ -16,6 +16,9 @@ from anydit.tensors import MASK
 
 CPU = torch.device("cpu")
 
+Typical = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of data on their own scale, of each channel or of all alike."""
+
 PLACES_AT_ONCE = 2**19
 """Places of data (pixels, voxels, frames times pixels) that go through a codec in one call, to bound its memory."""
 
@@ -38,6 +41,10 @@ class Codec(nn.Module, ABC):
             ValueError: encoding is not one to one, or does not change all volumes alike.
         """
         raise ValueError(f"codec: got {type(self).__name__}, whose latents tell no density of data; expected Normalize")
+
+    def typical(self, shape: tuple[int, ...]) -> Typical | None:
+        """Mean and deviation of the data that the codec is for, as samples `(c, *space)`; None: it does not tell."""
+        return None
 
     def frozen(self) -> "Codec":
         """The codec itself, its weights without gradients from now on."""

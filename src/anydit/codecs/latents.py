@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.codecs import sources
-from anydit.codecs.base import Codec, CodecConfig, Survey, in_parts
+from anydit.codecs.base import Codec, CodecConfig, Survey, Typical, in_parts
 from anydit.codecs.normalize import Normalize, moments
 from anydit.config import config
 from anydit.weights import checksum, load_strictly
@@ -125,3 +125,6 @@ class LatentCodec(Codec):
 
     def decode(self, z: Float[Tensor, "b c_z *space_z"]) -> Float[Tensor, "b c *space"]:
         return self.codec.decode(self.standard.decode(z))
+
+    def typical(self, shape: tuple[int, ...]) -> Typical | None:
+        return self.codec.typical(shape)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.codecs.base import Codec, CodecConfig, Survey
+from anydit.codecs.base import Codec, CodecConfig, Survey, Typical
 from anydit.config import check_at_least, check_positive, config
 from anydit.tensors import Constants
 
@@ -147,6 +147,9 @@ class Normalizer(Codec):
     def log_volume(self, shape: tuple[int, ...]) -> float:
         channels, places = shape[0], prod(shape[1:])
         return -sum(log(scale) for scale in self._of_each(self.scale, channels)) * places
+
+    def typical(self, shape: tuple[int, ...]) -> Typical:
+        return self.shift, self.scale
 
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         channels, dtype = like.shape[1], like.dtype

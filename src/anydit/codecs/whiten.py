@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from anydit.codecs.base import Codec, CodecConfig, Survey
+from anydit.codecs.base import Codec, CodecConfig, Survey, Typical
 from anydit.config import check_fraction, config
 from anydit.tensors import Constants
 
@@ -54,7 +54,7 @@ class Whiten(CodecConfig):
             raise ValueError(
                 "codec.shift, codec.gain: got None, expected numbers: resolve the config with its data first"
             )
-        return Whitener(self.shift, self.gain)
+        return Whitener(self.shift, self.gain, self.power)
 
     def latent_channels(self, channels: int) -> int:
         return channels
@@ -99,9 +99,9 @@ class Whiten(CodecConfig):
 class Whitener(Codec):
     """The module of `Whiten`."""
 
-    def __init__(self, shift: Sequence[float], gain: Sequence[Sequence[float]]) -> None:
+    def __init__(self, shift: Sequence[float], gain: Sequence[Sequence[float]], power: float) -> None:
         super().__init__()
-        self.shift, self.gain = tuple(shift), tuple(map(tuple, gain))
+        self.shift, self.gain, self.power = tuple(shift), tuple(map(tuple, gain)), power
         self.constants = Constants()
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
@@ -112,6 +112,15 @@ class Whitener(Codec):
 
     def log_volume(self, shape: tuple[int, ...]) -> float:
         return float(self._gain(tuple(shape[1:])).log().sum())
+
+    def typical(self, shape: tuple[int, ...]) -> Typical:
+        log_gain = self._gain(tuple(shape[1:])).flatten(1).log()
+        if not self.power:
+            return self.shift, tuple(_floats((-log_gain).exp().square().mean(1).sqrt()))
+        # Of energies E, `_gains` makes E^(-power / 2) / sqrt(mean E^(1 - power)): this is E, but for a factor.
+        log_energy = -2 / self.power * log_gain
+        left = ((1 - self.power) * log_energy).logsumexp(1)
+        return self.shift, tuple(_floats(((log_energy.logsumexp(1) - left) / 2).exp()))
 
     def _times(self, x: Float[Tensor, "b c *space"], exponent: int) -> Float[Tensor, "b c *space"]:
         space, axes = tuple(x.shape[2:]), tuple(range(2, x.ndim))

@@ -121,6 +121,11 @@ class Correction(ABC):
         """Whether the physics has to be."""
         return True
 
+    @property
+    def fits(self) -> bool:
+        """Whether a sample that does not fit what was measured is moved in the end until it does."""
+        return True
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -276,4 +281,16 @@ class DAPS(Correction):
         return Denoised(setting.latents(right), answer.variance)
 
 
-AnyCorrection = MomentMatching | PiGDM | Proximal | DPS | DAPS
+@config
+class Conditional(Correction):
+    """Leaves the estimate, and the samples, as they are: of a model that is told what was measured as a condition."""
+
+    @property
+    def fits(self) -> bool:
+        return False
+
+    def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
+        return denoiser.denoise(xt, t, cond)
+
+
+AnyCorrection = MomentMatching | PiGDM | Proximal | DPS | DAPS | Conditional

@@ -1,6 +1,6 @@
 """Pairs of sample and measurement: models trained on them are the supervised counterpart of a prior."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from anydit.config import check_at_least, check_positive, config
+from anydit.config import Json, check_at_least, check_positive, config
 from anydit.data import Data, Digits, Part, Samples
 from anydit.data.base import Facts
+from anydit.inverse.corrections import AnyCorrection, Conditional, MomentMatching
 from anydit.inverse.measurement import Measurement
-from anydit.inverse.operators import MRI, AnyOperator
+from anydit.inverse.operators import MRI, AnyOperator, Operator
 from anydit.tensors import Batch
 
 MEASURED = "measured"
@@ -89,3 +90,32 @@ class MeasuredSamples:
             y = physics((x - low) / (high - low))
             shown.append(plainly(Measurement(y, physics, self.how.sigma, self.how.bounds)))
         return replace(batch, cond={**batch.cond, MEASURED: torch.cat(shown)})
+
+
+def usual(conditions: Collection[str]) -> AnyCorrection:
+    """How a model with such conditions takes in what was measured, where nothing is said of it.
+
+    Where it is told in a condition, a correction would count it twice, and make samples surer than they should be.
+    """
+    return Conditional() if MEASURED in conditions else MomentMatching()
+
+
+def trained_on(recipe: Json, bounds: tuple[float, float] | None, operator: Operator) -> str | None:
+    """What a run was told of, as its `recipe.json` says; None where no measurement was. `bounds`: the view's.
+
+    Raises:
+        ValueError: that was another kind of operator's, or on a scale with another black, so that the same measurement
+            showed something else in training.
+    """
+    data: Json = recipe.get("data", {})
+    if data.get("type") != Measured.__name__:
+        return None
+    told = dict(data["operator"])
+    kind, got = told.pop("type"), type(operator).__name__
+    if kind != got:
+        raise ValueError(f"physics: got {got}, expected {kind}, on whose measurements alone the model was trained")
+    own = data["bounds"]
+    if (own or (0.0,))[0] != (bounds or (0.0,))[0]:
+        raise ValueError(f"data.bounds: got {own}, with which the model was trained, expected the view's, {bounds}")
+    how = ", ".join(f"{name} {value:g}" for name, value in told.items() if name != "seed")
+    return f"the model was trained on {kind} ({how}) with noise of deviation {data['sigma']:g}"

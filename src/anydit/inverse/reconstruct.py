@@ -1,7 +1,7 @@
 """From a measurement to samples that agree with it, how sure they are, and how well they fit."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, inf, prod
@@ -14,8 +14,9 @@ from anydit.diffusion.samplers import Renoise
 from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import GRADIENT_COST, TOKENS_AT_ONCE, Pipeline
-from anydit.inverse.corrections import AnyCorrection, Corrected, MomentMatching, Setting, stretch
-from anydit.inverse.measurement import AnyPhysics, Physics, checked, refuse_changes
+from anydit.inverse.corrections import AnyCorrection, Conditional, Corrected, Setting, stretch
+from anydit.inverse.measured import MEASURED, usual
+from anydit.inverse.measurement import AnyPhysics, Measurement, Physics, checked, refuse_changes
 from anydit.model.tokens import grid_of
 from anydit.tensors import Denoiser, Tokens, changed
 
@@ -64,11 +65,9 @@ class Reconstruction:
         if not 0 <= widen < inf:
             raise ValueError(f"widen: got {widen}, expected a finite number of at least 0")
         count = len(self.samples)
+        if count < fewest(share):
+            raise ValueError(f"samples: got {count}, expected at least {fewest(share)} for {share:g}")
         below = (count + 1) * (1 - share) / 2 - 1
-        if below < -1e-6:
-            raise ValueError(
-                f"samples: got {count}, expected at least {ceil(2 / (1 - share) - 1 - 1e-6)} for {share:g}"
-            )
         ordered, first = self._ordered, int(max(0.0, below) + 1e-6)
         low, high = (
             torch.lerp(some[first], some[first + 1], max(0.0, below - first)) for some in (ordered, ordered.flip(0))
@@ -131,7 +130,7 @@ def reconstruct(
     physics: AnyPhysics,
     cond: Mapping[str, Given] | None = None,
     *,
-    how: AnyCorrection = MomentMatching(),  # noqa: B008 (frozen)
+    how: AnyCorrection | None = None,
     samples: int = 8,
     sigma: float | None = None,
     sampling: Sampling | None = None,
@@ -142,9 +141,9 @@ def reconstruct(
 
     The physics measures images on the scale where the data's bounds, as black and white are, are 0 and 1; data without
     bounds as they are. `sigma`: the noise's deviation (None: that of the physics' noise model). `samples`: of each
-    measurement. `cond`: one value for all, or one for each measurement. The rest is as in `Pipeline.sample`.
-    A sample that is further from what was measured than its noise explains, as a codec's losses leave it, is moved as
-    little as makes it fit.
+    measurement. `cond`: one value for all, or one for each measurement; a model that was trained on measurements is
+    told of `y` as in training. `how`: None takes `usual`. The rest is as in `Pipeline.sample`.
+    A sample further from what was measured than its noise explains is moved as little as makes it fit (`how.fits`).
 
     Raises:
         ValueError: a measurement that the physics cannot have made of the model's samples, or an argument that the
@@ -153,13 +152,13 @@ def reconstruct(
     if samples < 1:
         raise ValueError(f"samples: got {samples}, expected at least 1")
     config, device, bounds = pipeline.config, pipeline.device, pipeline.config.view.bounds
+    how = _possible(how or usual(config.model.conditions), config.model.conditions)
     refuse_changes(config.change_of)
     width = stretch(pipeline.codec, bounds, _latents(pipeline), device)
     measured, n = checked(y.to(device), physics, sigma, data_shape(pipeline), bounds, how.linear), len(y)
     batch = gradients_at_once(pipeline) if batch is None else batch
     sampling = sampling or config.sampling
-    if how.decoupled:
-        sampling = replace(sampling, sampler=Renoise())
+    sampling = replace(sampling, sampler=Renoise()) if how.decoupled else sampling
 
     def correct(denoiser: Denoiser, rows: slice) -> Denoiser:
         which = torch.arange(rows.start, rows.stop, device=device)
@@ -168,13 +167,18 @@ def reconstruct(
 
     corrected = copy.copy(pipeline)
     corrected.correct = correct
-    told = {name: _each(value, n, samples) for name, value in (cond or {}).items()}
+    shown = _shown(measured, config.model.conditions, cond or {})
+    told = {name: _each(value, n, samples) for name, value in shown.items()}
     x = corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch)
-    calls = sampling.sampler.calls(sampling.steps)
     all_of_them = measured.rows(torch.arange(len(x), device=device) % n)
-    x = all_of_them.fitted(x.to(device)) if isinstance(physics, Physics) else x.to(device)
-    residual, x = all_of_them.residual(x), x.cpu()
-    return Reconstruction(x.unflatten(0, (samples, n)), residual.unflatten(0, (samples, n)).cpu(), calls)
+    x = all_of_them.fitted(x.to(device)) if how.fits and isinstance(physics, Physics) else x.to(device)
+    x, residual = (each.unflatten(0, (samples, n)).cpu() for each in (x, all_of_them.residual(x)))
+    return Reconstruction(x, residual, sampling.sampler.calls(sampling.steps))
+
+
+def fewest(share: float) -> int:
+    """How many samples it takes at least to tell the interval of a share."""
+    return ceil(2 / (1 - share) - 1 - 1e-6)
 
 
 def data_shape(pipeline: Pipeline) -> tuple[int, ...]:
@@ -187,6 +191,26 @@ def gradients_at_once(pipeline: Pipeline) -> int:
     """Of how many samples a gradient through the network is asked in one call, unless something else is said."""
     config = pipeline.config.model
     return max(1, TOKENS_AT_ONCE // GRADIENT_COST // prod(grid_of(config.size or (), config.patch)))
+
+
+def _possible(how: AnyCorrection, conditions: Collection[str]) -> AnyCorrection:
+    """`how`, which a model with such conditions must be able to do."""
+    if isinstance(how, Conditional) and MEASURED not in conditions:
+        raise ValueError(f"how: got Conditional, expected a correction: the model has no condition {MEASURED!r}")
+    return how
+
+
+def _shown(measured: Measurement, conditions: Collection[str], cond: Mapping[str, Given]) -> dict[str, Given]:
+    """`cond`, and what a model that was trained on measurements is told of these."""
+    if MEASURED not in conditions or MEASURED in cond:
+        return dict(cond)
+    from anydit.inverse.classical import plainly  # imports deepinv, which a physics of one's own need not be of
+
+    if not isinstance(measured.physics, Physics):
+        got = type(measured.physics).__name__
+        raise ValueError(f"physics: got {got}, expected a linear operator, as the model was trained on")
+    with torch.no_grad():
+        return {**cond, MEASURED: plainly(measured).cpu()}
 
 
 def _latents(pipeline: Pipeline) -> tuple[int, ...]:

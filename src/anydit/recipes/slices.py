@@ -27,6 +27,8 @@ def slices() -> Recipe:
     return Recipe(
         model=DiTConfig(width=384, depth=12, heads=6, patch=(8, 8), position=Rope()),
         prediction=V(),  # whose error falls with the noise, down to that of what was measured
+        # As for brain_slices, but from more noise on: more pixels show how bright a slice is through more of it.
+        sampling=Sampling(sampler=SDE(), steps=30, grid=LogSNR(low=log(1 / 80), high=log(1 / 0.01))),
         view=SliceView(),
         data=Slices(volumes=Volumes(path=Path("volumes")), size=(256, 256)),
         train=TrainConfig(steps=20_000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=3e-4),

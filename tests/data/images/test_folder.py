@@ -8,7 +8,7 @@ import torch
 
 from anydit.codecs import Normalize
 from anydit.config import from_json, to_json
-from anydit.data import Data, ImageFolder, Images, Pad, Part, Samples
+from anydit.data import Crop, Data, ImageFolder, Images, Pad, Part, Samples, Stretch
 from anydit.data.outside import rows_of
 from anydit.inference.conditions import prepared
 from anydit.model.conditioning import Label
@@ -254,3 +254,34 @@ def test_a_flat_folder_makes_an_unconditional_model(tmp_path: Path) -> None:
 def test_a_size_that_no_patch_divides_is_refused_before_the_data_is_looked_for() -> None:
     with pytest.raises(ValueError, match=r"size.*10, 12"):
         recipe(folder(Path("nowhere"), size=(10, 12)), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        (Crop(), "at most 50% of an image's area is cut (--data.fit Crop)"),
+        (Pad(), "at most 50% of a sample is bars (--data.fit Pad)"),
+        (Stretch(), "an image is stretched to at most 2.00 times its aspect (--data.fit Stretch)"),
+    ],
+)
+def test_what_another_aspect_costs_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fit: Any, said: str
+) -> None:
+    pictures.flat(tmp_path, 20)
+    data = folder(tmp_path, fit=fit, held_out=0.4)
+    data.open("train")
+    assert not capsys.readouterr().err.strip(), "all are of the size's own aspect"
+    pictures.write(tmp_path / "high.png", pictures.noise(30, (12, 9)))
+    data.open("held_out")
+    assert not capsys.readouterr().err.strip()
+    data.open("train")
+    expected = f"Some images have another aspect than 6x9: {said}; --data.buckets Aspects has several sizes."
+    assert capsys.readouterr().err.strip() == expected
+
+
+def test_an_aspect_that_is_off_by_rounding_alone_is_not_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures.flat(tmp_path, 3, (427, 640))  # 2 by 3, as sides in whole pixels have it
+    folder(tmp_path).open("train")
+    assert not capsys.readouterr().err.strip()

@@ -141,3 +141,12 @@ def test_what_has_no_images_is_refused(tmp_path: Path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(ValueError, match=r"data.path: got .*, expected a tar file with images"):
             ImageShards(path=path).open("train")
+
+
+def test_what_is_cut_is_told_of_tar_files_as_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(N)})
+    ImageShards(path=tmp_path, size=(6, 9), held_out=0.0).open("train")
+    assert not capsys.readouterr().err.strip()
+    ImageShards(path=tmp_path, size=(6, 6), held_out=0.0).open("train")
+    said = "Some images have another aspect than 6x6: at most 33% of an image's area is cut (--data.fit Crop)"
+    assert capsys.readouterr().err.strip().startswith(said)

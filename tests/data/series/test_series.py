@@ -93,6 +93,29 @@ def test_no_window_crosses_what_is_missing(tmp_path: Path):
     assert found == [list(range(s, s + 5)) for s in starts]
 
 
+def test_windows_that_are_left_out_are_told_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Of 57 rows 53 windows start; 5 hold row 21, and the 4 over the gap between rows 50 and 51 do not."""
+    frame = table(60, when=pd.date_range("2024-01-01", periods=60, freq="h").astype(str))
+    written(tmp_path / "a.csv", frame)
+    data = Series(path=tmp_path, length=5, time="when", columns=("a", "b"), held_out=Last(0.0))
+    data.open("train")
+    assert not capsys.readouterr().err, "nothing is missing"
+    frame.loc[20, "b"] = np.nan
+    written(tmp_path / "b.csv", frame.drop(index=[50, 51, 52]))
+    assert len(data.open("train")) == 56 + 53 - 9
+    assert capsys.readouterr().err == (
+        "Left out 9 of 109 windows to train on: 5 hold a row that lacks a value, the first is row 21 of b.csv; "
+        "4 cross a gap in time, the first is before row 51 of b.csv.\n"
+    )
+    replace(data, held_out=Last(0.2)).open("held_out")
+    assert not capsys.readouterr().err
+    replace(data, held_out=Last(0.2)).open("train")
+    only = "Left out 5 of 86 windows to train on: 5 hold a row that lacks a value, the first is row 21 of b.csv.\n"
+    assert capsys.readouterr().err == only, "the gap is held out"
+    replace(data, stride=5).open("train")
+    assert "Left out 1 of 23 windows to train on: 1 hold a row that lacks a value" in capsys.readouterr().err
+
+
 def replace_a(frame: pd.DataFrame, first: int) -> pd.DataFrame:
     return frame.assign(a=np.arange(len(frame)) + first)
 

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anydit.codecs import Normalize
 from anydit.config import from_json, to_json
@@ -309,3 +310,43 @@ def test_other_shapes_are_brought_to_the_size(tmp_path: Path):
     assert float(cropped[..., 1:-1].min()) > 0.7
     padded = data_of(tmp_path / "in", fit=Pad()).open("train").read(torch.tensor([0])).x
     assert float(padded[:, :, :, :2].max()) < 0.05
+
+
+def test_what_is_cut_repeated_and_left_over_of_videos_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = folder_of(tmp_path / "in", 3)
+    data = data_of(root)
+    data.open("train")
+    assert not capsys.readouterr().err.strip(), "all have the aspect and the rate asked for, and are full of clips"
+    film(root / "3.mp4", [Fraction(k, 16) for k in range(16)], rate=Fraction(16))
+    film(root / "4.mp4", [Fraction(k, 4) for k in range(8)], rate=Fraction(4), size=(16, 24))
+    film(root / "5.mp4", [Fraction(k, 8) for k in range(21)])
+    film(root / "6.mp4", [Fraction(k, 8) for k in range(17)])
+    replace(data, held_out=0.5).open("held_out")
+    assert not capsys.readouterr().err.strip()
+    data.open("train")
+    assert capsys.readouterr().err.strip().splitlines() == [
+        "1 of 7 videos have another aspect than 8x8: at most 33% of an image's area is cut (--data.fit Crop); "
+        "--data.buckets Aspects has several sizes.",
+        "2 of 7 videos have another rate than 8 frames per second (--data.rate): of their frames 8 are left out, "
+        "8 repeated.",
+        "0.6 s at the ends of 1 of 7 videos fill no clip; a shorter --data.stride leaves less.",
+    ], "a single frame more than clips have is rounding"
+
+
+def test_what_a_stride_skips_between_clips_is_no_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data = data_of(folder_of(tmp_path / "in", 1, frames=24), seconds=0.5)
+    for stride in (1.5, 1.25, 1.0, 0.75, 0.625, 0.5):
+        replace(data, stride=stride).open("train")
+        assert not capsys.readouterr().err.strip(), stride
+    for stride, left in ((0.875, "0.4 s"), (0.375, "0.2 s")):
+        replace(data, stride=stride).open("train")
+        assert capsys.readouterr().err.strip().startswith(f"{left} at the ends of 1 of 1 videos fill no clip"), stride
+
+
+def test_a_gif_of_uneven_times_says_what_becomes_of_its_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    images = [Image.new("L", (8, 8), 20 + 9 * i) for i in range(4)]
+    (tmp_path / "in").mkdir()
+    images[0].save(tmp_path / "in" / "a.gif", save_all=True, append_images=images[1:], duration=[250, 300, 50, 400])
+    data_of(tmp_path / "in").open("train")
+    said = "1 of 1 videos have another rate than 8 frames per second (--data.rate): of their frames "
+    assert capsys.readouterr().err.strip() == f"{said}1 are left out, 5 repeated."

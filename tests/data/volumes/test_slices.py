@@ -35,6 +35,8 @@ def test_slices_are_those_of_the_files(tmp_path: Path, across: int):
 
 def test_a_slice_is_written_one_voxel_thick_with_the_volumes_axes_and_spacing(tmp_path: Path):
     data = replace(slices_of(tmp_path), across=1)
+    for i in range(2):
+        nifti(tmp_path / f"sub-{i}.nii.gz", values(8, 10, 6, seed=i), code=4)
     samples = data.open("train")
     view = SliceView(across=1).like(samples.facts)
     x = samples.read(torch.tensor([3])).x
@@ -43,6 +45,9 @@ def test_a_slice_is_written_one_voxel_thick_with_the_volumes_axes_and_spacing(tm
     assert out.shape == (8, 1, 6)
     assert np.array_equal(np.asarray(out.dataobj)[:, 0], x[0, 0].numpy())
     assert np.allclose(out.affine[:3, :3], there.affine[:3, :3])
+    assert int(out.header["sform_code"]) == int(out.header["qform_code"]) == 1, (
+        "about 0, which is nowhere in MNI's space"
+    )
 
 
 def test_head_and_face_are_up_in_pictures():

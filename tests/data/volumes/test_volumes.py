@@ -135,6 +135,51 @@ def test_crops_are_parts_of_the_volumes_at_their_places(tmp_path: Path):
     assert np.allclose(view.matrix[:3, :3], AFFINE[:3, :3])
 
 
+@pytest.mark.parametrize(("code", "left"), [(0, 0), (1, 1), (2, 1), (4, 1)])
+def test_a_crop_is_written_as_in_no_space_that_it_is_not_in(tmp_path: Path, code: int, left: int):
+    """Its axes and spacing are the data's; "aligned" or MNI would say where in a brain it is, and whole volumes do."""
+    data = Volumes(path=folder_of(tmp_path / "in", code=code), held_out=ALL)
+    for how, expected in ((data, code), (replace(data, crop=(4, 6, 2)), left)):
+        samples = how.open("train")
+        saved = from_json(PipelineConfig, exported(resolved(recipe_of(how), samples)))
+        out = nibabel.load(saved.view.write(samples.read(torch.tensor([0])).x, tmp_path)[0])
+        assert (int(out.header["sform_code"]), int(out.header["qform_code"])) == (expected, expected)
+        assert np.allclose(out.header.get_zooms(), (1.5, 3, 2))
+        if code:
+            assert np.allclose(out.affine[:3, :3], AFFINE[:3, :3])
+            assert np.allclose(out.affine, AFFINE) == (how is data)
+    moved = AFFINE + np.array([[0, 0, 0, 5]] + [[0] * 4] * 3)
+    nifti(tmp_path / "in" / "sub-1.nii.gz", values(8, 10, 6), moved, code=code)
+    view = data.open("train").facts.view
+    assert isinstance(view, VolumeView)
+    assert view.code == left, "whole volumes of different places have none in common"
+
+
+def test_volumes_that_are_not_read_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data = Volumes(path=folder_of(tmp_path / "in", 12), held_out=Whole(0.4))
+    (tmp_path / "in" / "participants.tsv").write_text("no volume")
+    (tmp_path / "in" / "LICENSE").write_text("no volume")
+    data.open("train")
+    assert not capsys.readouterr().err
+    series = dicom(tmp_path / "in" / "ct", np.zeros((4, 4, 5)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
+    (series / "0.dcm").rename(series / "IM0000")
+    (series / "1.dcm").rename(series / "1")
+    (series / ".2.dcm").write_bytes(b"")
+    data.open("held_out")
+    assert not capsys.readouterr().err
+    assert len(data.open("train")) < 12
+    assert capsys.readouterr().err == "Passed over 5 DICOM files, since there are NIfTI files.\n"
+    for name in ("sub-a_t1", "sub-a_t2", "sub-a_mask", "sub-a_t1_t2"):
+        nifti(tmp_path / "channels" / f"{name}.nii", values(4, 4, 4))
+    both = replace(data, path=tmp_path / "channels", channels=("t1", "t2"), held_out=ALL)
+    assert len(both.open("train")) == 1
+    said = "Passed over 2 NIfTI files that name none of data.channels, or several: sub-a_mask.nii, sub-a_t1_t2.nii.\n"
+    assert capsys.readouterr().err == said
+    series.rename(tmp_path / "channels" / "ct")
+    both.open("train")
+    assert capsys.readouterr().err == said.replace("over 2", "over 5 DICOM files, since there are NIfTI files; 2")
+
+
 @pytest.mark.parametrize("axis", [0, 2])
 def test_no_crop_to_train_on_touches_a_slab_that_is_held_out(tmp_path: Path, axis: int):
     shape = (12, 12, 12)
@@ -250,7 +295,7 @@ def test_places_without_volumes_are_named(tmp_path: Path):
     assert "without NIfTI files (.nii, .nii.gz) or DICOM series" in refused(Volumes(path=tmp_path))
 
 
-def test_the_brain_is_held_out_on_its_right(tmp_path: Path):
+def test_the_brain_is_held_out_on_its_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     data = MNI152(crops=8, cache=tmp_path)
     for part, left in (("train", True), ("held_out", False)):
         samples = data.open(part)
@@ -263,3 +308,5 @@ def test_the_brain_is_held_out_on_its_right(tmp_path: Path):
         assert ((batch.x[:, 0] > 10).float().mean((1, 2, 3)) > 0.5).float().mean() > 0.8
         view = samples.facts.view
         assert isinstance(view, VolumeView) and view.names == ("t1", "gm", "wm")
+        assert view.code == 1, "the files' own is another, which crops about 0 are not in"
+    assert not capsys.readouterr().err, "of what else the package ships"

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from anydit.codecs import Normalize
+from anydit.codecs import Normalize, Survey, Whiten
+from anydit.codecs.normalize import Normalizer
 from anydit.data import ArrayView
 from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, SuperResolution
 from anydit.inverse.scan.task import of_measurements, of_samples
@@ -61,6 +62,40 @@ def unbounded():
     return pipeline(codec=Normalize((5.0,), (2.0,)), view=ArrayView())
 
 
+def fields(n: int = 64) -> torch.Tensor:
+    """With mean 5 and deviation 3, smoother than noise."""
+    x = torch.nn.functional.avg_pool2d(torch.randn(n, 1, 10, 10, generator=torch.Generator().manual_seed(0)), 3, 1)
+    return 5 + 3 * (x - x.mean()) / x.std()
+
+
+def whitened():
+    """A model of such fields whose codec lifts what is weak."""
+    return pipeline(codec=Whiten().measured(Survey(lambda _: [fields()])), view=ArrayView())
+
+
+def test_a_codec_that_whitens_tells_how_large_data_are():
+    task = of_samples(whitened(), fields(2), Inpainting(), None, None)
+    assert task.sigma == pytest.approx(0.06, rel=0.01)
+    assert of_samples(whitened(), fields(2) / 100, Inpainting(), None, 100.0).sigma == task.sigma
+    y = SuperResolution(factor=2).build(IMAGE, 0.1).A(fields(2))
+    assert len(of_measurements(whitened(), y, SuperResolution(factor=2), 0.1, None).jobs[0].y) == 2
+
+
+class Silent(Normalizer):
+    """A codec that tells nothing of the data, as that of another's autoencoder."""
+
+    def typical(self, shape):
+        return None
+
+
+def test_where_nobody_knows_how_large_data_are_the_noise_has_to_be_said():
+    pipe = unbounded()
+    pipe.codec = Silent((5.0,), (2.0,))
+    with pytest.raises(ValueError, match="sigma: got none, and the run says nothing of its data's range; expected --s"):
+        of_samples(pipe, images(), Inpainting(), None, None)
+    assert of_samples(pipe, images(), Inpainting(), 0.1, None).sigma == 0.1
+
+
 def test_without_bounds_the_noise_is_of_the_data_s_deviation():
     task = of_samples(unbounded(), 5 + 2 * torch.randn(2, *IMAGE), Inpainting(), None, None)
     assert task.sigma == pytest.approx(0.04)
@@ -80,6 +115,12 @@ def test_without_bounds_the_noise_is_of_the_data_s_deviation():
             "values of mean .* about 5 and 2",
         ),
         (lambda: of_samples(unbounded(), images() / 99 + 5, MRI(), 0.1, None), "scan: got values of mean"),
+        (lambda: of_samples(whitened(), fields(2) / 100, MRI(), 0.1, None), "scan: got values of mean 0.05.* 5 and 3 "),
+        (lambda: of_samples(whitened(), 100 * fields(2), MRI(), 0.1, None), "scan: got values of mean 50.* 5 and 3 "),
+        (
+            lambda: of_measurements(whitened(), 400 * fields(2)[..., :4, :4], SuperResolution(factor=2), 0.01, None),
+            "scan: got values of mean .* about 5 and 3 ",
+        ),
         (lambda: of_samples(pipeline(), images(), MRI(), 0.0, None), "sigma: got 0.0"),
         (lambda: of_measurements(pipeline(), images(), CT(), None, None), "sigma: got none"),
         (lambda: of_measurements(pipeline(), images(), CT(), 0.1, None), "scan: got measurements of shape"),

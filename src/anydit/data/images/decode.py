@@ -84,6 +84,15 @@ class Stretch:
 Fit = Crop | Pad | Stretch
 """What becomes of an image whose aspect is not that of the size."""
 
+ROUNDING = 0.01
+"""The share of an area by which an aspect may be off because sides are whole pixels: nobody has to be told."""
+
+
+def told_off(fit: Fit, off: float, size: Size, which: str) -> str:
+    """One sentence on what becomes of images (`which` of them) whose aspect is not that of `size`, and what decides."""
+    does = f"{fit.told(off)} (--data.fit {type(fit).__name__})"
+    return f"{which} have another aspect than {size[0]}x{size[1]}: {does}; --data.buckets Aspects has several sizes."
+
 
 class Target(NamedTuple):
     """What images become: of one of some sizes (height, width), the nearest in aspect, with so many channels.

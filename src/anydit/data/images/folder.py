@@ -18,7 +18,7 @@ from anydit.data.buckets import each_size, together
 from anydit.data.folders import listing, passed_over, plain, state
 from anydit.data.images.aspects import Buckets
 from anydit.data.images.cache import Cache, Decoded, Sources
-from anydit.data.images.decode import SUFFIXES, Crop, Fit, Target
+from anydit.data.images.decode import ROUNDING, SUFFIXES, Crop, Fit, Target, told_off
 from anydit.data.mirrored import Mirrored
 from anydit.data.outside import Unreadable, rows_of
 
@@ -90,6 +90,8 @@ class ImageData(Data):
             samples = together([_of_size(k, size, decoded, whole) for k, size in enumerate(self.sizes)])
             if part == "train":
                 print(f"{decoded.told_sizes()}; {self.fit.told(decoded.off)}.", file=sys.stderr)
+        elif part == "train" and decoded.off > ROUNDING:
+            print(told_off(self.fit, decoded.off, self.size, "Some images"), file=sys.stderr)
         return each_size(samples, Mirrored) if self.flip and part == "train" else samples
 
 

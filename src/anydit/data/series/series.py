@@ -1,7 +1,8 @@
 """Time series: windows of long tables in CSV or Parquet, to generate, to forecast, or to fill gaps in."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -120,6 +121,8 @@ class Series(Data):
                 f"data.length: got {self.length}, which fits nowhere into the part {part} of {rows} rows in "
                 f"{sum(len(t.breaks) + 1 for t in tables)} pieces without a gap; expected fewer"
             )
+        if part == "train":
+            self._tell_left_out(tables)
         names = tables[0].columns
         mean = np.concatenate([t.values[low:high] for t, low, high in training]).mean(0, dtype=np.float64)
         view = SeriesView(names=names, step=step, suffix=tables[0].suffix)
@@ -138,7 +141,16 @@ class Series(Data):
 
     def _runs(self, table: Table, part: Part) -> list[tuple[int, int]]:
         """From which row to which the table has no gap and belongs to one part only."""
-        count = len(table.values)
+        held = self._held(len(table.values))
+        cuts = {0, len(held), *table.breaks, *(np.nonzero(np.diff(held))[0] + 1).tolist()}
+        return [
+            (low, high)
+            for low, high in pairwise(sorted(cuts))
+            if held[low] == (part == "held_out") and not table.missing[low]
+        ]
+
+    def _held(self, count: int) -> Bool[np.ndarray, " n"]:
+        """Which of so many rows of a table are held out."""
         held = np.zeros(count, bool)
         if isinstance(self.held_out, Last):
             held[round(count * (1 - self.held_out.share)) :] = True
@@ -146,12 +158,44 @@ class Series(Data):
             rows = self.held_out.rows
             for block in split(-(-count // rows), self.held_out.share, "held_out").tolist():
                 held[block * rows : (block + 1) * rows] = True
-        cuts = {0, count, *table.breaks, *(np.nonzero(np.diff(held))[0] + 1).tolist()}
-        return [
-            (low, high)
-            for low, high in pairwise(sorted(cuts))
-            if held[low] == (part == "held_out") and not table.missing[low]
-        ]
+        return held
+
+    def _tell_left_out(self, tables: Sequence[Table]) -> None:
+        """Say how many windows there would be to train on if nothing were missing, how many are not, and why."""
+        count, lacking = 0, Lost("hold a row that lacks a value, the first is")
+        across = Lost("cross a gap in time, the first is before")
+        for table in tables:
+            whole = replace(table, breaks=(), missing=np.zeros_like(table.missing))
+            runs = [np.arange(low, high - self.length + 1, self.stride) for low, high in self._runs(whole, "train")]
+            starts = np.concatenate([np.zeros(0, int), *runs])
+            count += len(starts)
+            left = lacking.counted(table, table.missing, starts, starts + self.length)
+            across.counted(table, table.jumps, starts[left] + 1, starts[left] + self.length)
+        if lost := [one for one in (lacking, across) if one.windows]:
+            why = "; ".join(f"{one.windows} {one.why} row {one.first}" for one in lost)
+            left_out = sum(one.windows for one in lost)
+            print(f"Left out {left_out} of {count} windows to train on: {why}.", file=sys.stderr)
+
+
+@dataclass
+class Lost:
+    """How many windows are left out for a reason, and the first row that is one, counted from 1."""
+
+    why: str
+    windows: int = 0
+    first: str = ""
+
+    def counted(
+        self, table: Table, rows: Bool[np.ndarray, " n"], starts: Int[np.ndarray, " w"], ends: Int[np.ndarray, " w"]
+    ) -> Bool[np.ndarray, " w"]:
+        """Which windows of a table touch none of these rows from their start to their end; the others are counted."""
+        before = np.concatenate([[0], np.cumsum(rows)])
+        lost = before[ends] > before[starts]
+        if lost.any() and not self.windows:
+            start = int(starts[lost][0])
+            self.first = f"{start + int(np.argmax(rows[start:])) + 1} of {table.name}"
+        self.windows += int(lost.sum())
+        return ~lost
 
 
 @dataclass(frozen=True)

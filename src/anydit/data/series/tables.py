@@ -23,6 +23,7 @@ class Table:
     """A series: `values` by row; a piece without a gap begins at 0 and at each of `breaks`, up to the next of them.
 
     `missing`: rows that lack a value, pieces of their own. `step`: seconds from row to row, where a column says so.
+    `name`: of its file.
     """
 
     values: Float32[np.ndarray, "n c"]
@@ -31,6 +32,14 @@ class Table:
     missing: Bool[np.ndarray, " n"]
     step: float | None
     suffix: str
+    name: str
+
+    @property
+    def jumps(self) -> Bool[np.ndarray, " n"]:
+        """The rows before which others are missing: pieces begin at them, and both sides have all values."""
+        found = np.zeros(len(self.missing), bool)
+        found[[at for at in self.breaks if self.missing[at] == self.missing[at - 1]]] = True
+        return found
 
 
 def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int = 0) -> list[Table]:
@@ -63,7 +72,7 @@ def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> T
     edges = np.nonzero(np.diff(missing))[0] + 1
     step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
     return Table(values, tuple(wanted), tuple(sorted({*edges.tolist(), *jumps.tolist()})), missing, step,
-                 file.suffix.lower())  # fmt: skip
+                 file.suffix.lower(), file.name)  # fmt: skip
 
 
 def _read(file: Path, skip: int) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, 
 
 FRAMES = "frames.npy"
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the mapped files and of how videos are decoded: another number makes all of them anew."""
 
 CAPTION = ".txt"
@@ -39,7 +40,8 @@ MOST_FRAMES = 2**31
 class Prepared(NamedTuple):
     """A video's frames `[t c h w]` in a mapped file, their `size` (height, width), and how many there are a second.
 
-    `off`: how far its aspect is from that of its size, as a share of its area.
+    `off`: how far its aspect is from that of its size, as a share of its area. `left_out`: how many frames of its own
+    are not among them; `repeated`: how many of them are the same as the one before.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Prepared(NamedTuple):
     rate: float
     size: Size
     off: float
+    left_out: int
+    repeated: int
 
 
 class Listing(NamedTuple):
@@ -127,7 +131,8 @@ def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tu
             skipped.append((name, said["unreadable"]))
         else:
             high, wide = said["size"]
-            kept.append(Prepared(name, file, said["frames"], said["rate"], (high, wide), said["off"]))
+            kept.append(Prepared(name, file, said["frames"], said["rate"], (high, wide), said["off"],
+                                 said["left_out"], said["repeated"]))  # fmt: skip
     return kept, skipped
 
 
@@ -190,8 +195,9 @@ def _decode(path: Path, how: Decoding, file: Path) -> None:
 
 def _decoded(path: Path, how: Decoding, file: Path) -> Json:
     """Write the frames; what there is to say of them."""
-    shape, frames, off = (), 0, 0.0
+    shape, frames, off, own, before, number = (), 0, 0.0, 0, None, count()
     with how.opened(path) as film, file.open("wb") as out:
+        film = film._replace(frames=(shown for shown, _ in zip(film.frames, number, strict=False)))
         for pixels, _, beside in film.picked():
             if not frames:
                 shape = pixels.shape
@@ -200,10 +206,13 @@ def _decoded(path: Path, how: Decoding, file: Path) -> Json:
                 raise OSError(f"no room for {path.name}")
             out.write(pixels.tobytes())
             frames, off = frames + 1, max(off, beside)
+            own, before = own + (pixels is not before), pixels
         if not frames:
             raise Unreadable("too short for a single frame")
         out.seek(0)
         write_header(out, (frames, *shape))
         out.flush()
         os.fsync(out.fileno())
-    return {"frames": frames, "rate": film.rate, "size": shape[1:], "off": off}
+    left_out = next(number) - 1 - own  # the last frame is only where the video ends
+    said = {"frames": frames, "rate": film.rate, "size": shape[1:], "off": off}
+    return said | {"left_out": left_out, "repeated": frames - own}

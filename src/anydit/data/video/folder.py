@@ -17,7 +17,7 @@ from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_sha
 from anydit.data.buckets import shares, together
 from anydit.data.folders import plain
 from anydit.data.images.aspects import Buckets
-from anydit.data.images.decode import Crop, Fit, Target
+from anydit.data.images.decode import ROUNDING, Crop, Fit, Target, told_off
 from anydit.data.known import KNOWN
 from anydit.data.outside import SHOWN, Skipped, Unreadable, check_skipped, rows_of, told
 from anydit.data.video.clips import First, Given, Stills, frames_in
@@ -111,8 +111,8 @@ class VideoFolder(Data):
             found = samples(part, replace(facts, fields={KNOWN: 2 * self.channels}), given)
         else:
             found = samples(part, facts)
-        if part == "train" and (self.buckets or self.shorter):
-            _tell_sizes(found, videos, self.fit)
+        if part == "train":
+            self._tell_use(found, videos, lengths, rate)
         return found
 
     def _lengths(self, rate: float, at: str = "") -> list[int]:
@@ -132,11 +132,39 @@ class VideoFolder(Data):
             )
         found = dict[tuple[int, ...], list[Clip]]()
         for i in rows:
-            length = next(n for n in lengths if n <= videos[i].frames)
-            stride = frames_in("data.stride", self.stride, rate) if self.stride else length
-            starts = range(0, videos[i].frames - length + 1, stride)
+            length, starts = self._starts(videos[i], lengths, rate)
             found.setdefault((length, *videos[i].size), []).extend(Clip(i, start, videos[i].file) for start in starts)
         return found
+
+    def _starts(self, video: Prepared, lengths: Sequence[int], rate: float) -> tuple[int, range]:
+        """How many frames a video's clips have, and which frames they begin with."""
+        length = next(n for n in lengths if n <= video.frames)
+        stride = frames_in("data.stride", self.stride, rate) if self.stride else length
+        return length, range(0, video.frames - length + 1, stride)
+
+    def _tell_use(self, samples: Samples, videos: Sequence[Prepared], lengths: Sequence[int], rate: float) -> None:
+        """Say which sizes clips have, and what of the videos is cut, left out or repeated."""
+        off, said = max(one.off for one in videos), list[str]()
+        if self.buckets or self.shorter:
+            cut = f"; {self.fit.told(off)}" if self.buckets else ""
+            said.append(f"{len(samples)} clips of frames x height x width: {shares(samples)}{cut}.")
+        if self.buckets is None and off > ROUNDING:
+            which = f"{sum(one.off > ROUNDING for one in videos)} of {len(videos)} videos"
+            said.append(told_off(self.fit, off, self.size, which))
+        if other := [one for one in videos if max(one.left_out, one.repeated) > max(1, ROUNDING * one.frames)]:
+            left_out, repeated = sum(one.left_out for one in other), sum(one.repeated for one in other)
+            which = f"{len(other)} of {len(videos)} videos have another rate than {rate:.4g} frames per second"
+            said.append(f"{which} (--data.rate): of their frames {left_out} are left out, {repeated} repeated.")
+        if ends := [end for one in videos if (end := self._end(one, lengths, rate)) > 1]:
+            which = f"{sum(ends) / rate:.1f} s at the ends of {len(ends)} of {len(videos)} videos"
+            said.append(f"{which} fill no clip; a shorter --data.stride leaves less.")
+        for sentence in said:
+            print(sentence, file=sys.stderr)
+
+    def _end(self, video: Prepared, lengths: Sequence[int], rate: float) -> int:
+        """How many frames of a video come after its clips, and after what `stride` skips between them."""
+        length, starts = self._starts(video, lengths, rate)
+        return video.frames - starts[-1] - max(length, starts.step)
 
     def _usable(
         self, root: Path, videos: Sequence[Prepared], shortest: int, rate: float
@@ -201,12 +229,6 @@ def _common_rate(videos: Sequence[Prepared]) -> float:
                 f"{videos[0].name}, {one.rate:.4g} in {one.name}; expected a rate to bring all to"
             )
     return videos[0].rate if videos else 1.0
-
-
-def _tell_sizes(samples: Samples, videos: Sequence[Prepared], fit: Fit) -> None:
-    """Say which sizes clips have, and what becomes of frames that have another aspect."""
-    cut = fit.told(max(one.off for one in videos))
-    print(f"{len(samples)} clips of frames x height x width: {shares(samples)}; {cut}.", file=sys.stderr)
 
 
 def _tell(found: Listing, skipped: Skipped) -> None:

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from anydit.data.kept import INDEX, filling, sweep, used
-from anydit.data.outside import OPEN, Unreadable, check_skipped, told
+from anydit.data.outside import OPEN, SHOWN, Unreadable, check_skipped, told
 from anydit.data.volumes.medical import (
     NIFTI,
     Scan,
     axes_of,
+    is_dicom,
     read_dicom,
     read_nifti,
     respaced,
@@ -31,11 +32,14 @@ from anydit.data.volumes.view import Affine
 
 VALUES = "values.npy"
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
 
 SAME = 0.01
 """The part by which spacings may differ that count as the same."""
+
+WORDS = r"([_.\- /])"
+"""What is between the words of a name."""
 
 Size = tuple[int, int, int]
 
@@ -77,12 +81,7 @@ class Reading:
 
     def sources(self) -> dict[str, Source]:
         """What each sample is read from, by name."""
-        root = self.path
-        if not root.exists():
-            raise ValueError(f"data.path: got {root}, which is not there; expected a folder, or a NIfTI file")
-        below = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-        paths = [path for path in below if path.name.lower().endswith(NIFTI) and not path.name.startswith(".")]
-        names = {path.relative_to(root).as_posix() if path != root else path.name: path for path in paths}
+        root, (names, _) = self.path, self._found()
         if names and self.channels:
             samples = self._by_channel(names)
             return {name: Source([*files.values()], partial(self._channels, files)) for name, files in samples.items()}
@@ -94,14 +93,43 @@ class Reading:
             raise ValueError(f"data.path: got {root} without {what}, expected at least one")
         return {name: Source(files, partial(self._series, files)) for name, files in series.items()}
 
+    def passed_over(self) -> str:
+        """One sentence on volumes that are not read, by their names or by how they begin: empty if there are none."""
+        names, others = self._found()
+        dicom = sum(map(is_dicom, others)) if names else 0
+        said = [f"{dicom} DICOM files, since there are NIfTI files"] if dicom else []
+        if self.channels and (unsaid := [name for name in names if len(self._said(name)) != 1]):
+            which = ", ".join(unsaid[:SHOWN]) + (", ..." if len(unsaid) > SHOWN else "")
+            said.append(f"{len(unsaid)} NIfTI files that name none of data.channels, or several: {which}")
+        return f"Passed over {'; '.join(said)}." if said else ""
+
+    def _found(self) -> tuple[dict[str, Path], list[Path]]:
+        """The NIfTI files by name, and all other files.
+
+        Raises:
+            ValueError: there is no such folder, or file.
+        """
+        root = self.path
+        if not root.exists():
+            raise ValueError(f"data.path: got {root}, which is not there; expected a folder, or a NIfTI file")
+        below = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+        paths = {path: path.name.lower().endswith(NIFTI) and not path.name.startswith(".") for path in below}
+        names = {
+            path.relative_to(root).as_posix() if path != root else path.name: path for path in below if paths[path]
+        }
+        return names, [path for path in below if not paths[path]]
+
+    def _said(self, name: str) -> list[str]:
+        """The channels that a file names."""
+        return [word for word in re.split(WORDS, name) if word in self.channels]
+
     def _by_channel(self, names: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
         """The files of each sample, by channel; files that name none of the channels are passed over."""
         samples = dict[str, dict[str, Path]]()
         for name, path in names.items():
-            words = re.split(r"([_.\- /])", name)
-            said = [word for word in words if word in self.channels]
+            said = self._said(name)
             if len(said) == 1:
-                key = "".join("*" if word in self.channels else word for word in words)
+                key = "".join("*" if word in self.channels else word for word in re.split(WORDS, name))
                 samples.setdefault(key, {})[said[0]] = path
         if not samples:
             raise ValueError(f"data.channels: got {self.channels}, expected words of names, as of {min(names)}")
@@ -229,21 +257,23 @@ def common(found: Sequence[Prepared], sizes: str | None) -> dict[str, Any]:
     return {"code": code, "unit": first.unit, "quantity": quantities.pop() if len(quantities) == 1 else ""}
 
 
-def placed(found: Sequence[Prepared], size: Size, whole: bool) -> Affine:
-    """The affine of samples: that of the data if it is one for all; else with their middle at 0, along the axes.
+def placed(found: Sequence[Prepared], size: Size, whole: bool, code: int) -> dict[str, Any]:
+    """The affine of samples, and the code of its space, as a view has them.
 
-    Axes that are turned alike in all volumes stay turned.
+    They are the data's own affine and `code` if samples are `whole` and it is one for all; else the middle of a sample
+    is at 0, along the axes, and in no space that a code above 1 names. Axes that are turned alike in all volumes stay
+    turned.
     """
     first, spacing = found[0].affine, spacing_of(found[0].affine)
     if whole and all(np.allclose(one.affine, first, atol=1e-3) for one in found):
-        return _rows(first)
+        return {"affine": _rows(first), "code": code}
     turn = first[:3, :3]
     if any(not np.allclose(one.affine[:3, :3], turn, rtol=SAME, atol=1e-3) for one in found):
         turn = np.zeros((3, 3))
         for axis, letter in enumerate(axes_of(first)):
             turn["LRPAIS".index(letter) // 2, axis] = spacing[axis] * (1 if letter in "RAS" else -1)
     middle = (np.array(size) - 1) / 2
-    return _rows(np.column_stack([turn, -turn @ middle]))
+    return {"affine": _rows(np.column_stack([turn, -turn @ middle])), "code": min(code, 1)}
 
 
 def _rows(affine: Float[np.ndarray, "_ 4"]) -> Affine:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Shaped
 
 from anydit.data.outside import Unreadable
+from anydit.data.volumes.stack import floats, name_of, orientation, step_of
 
 NIFTI = (".nii", ".nii.gz")
 """Names of NIfTI files, in lower case."""
@@ -21,9 +22,6 @@ DICOM, MAGIC = (".dcm", ".ima"), b"DICM"
 
 MOST_VALUES = 2**30
 """No larger file is read: a small one that is gzipped can hold far more."""
-
-UNEVEN = 0.01
-"""The part of their spacing by which slices may lie beside their places: positions in files are rounded."""
 
 PER_MM = {"meter": 1e-3, "micron": 1e3}
 """How many of a unit make a millimetre; places of any other are in mm, by custom."""
@@ -106,14 +104,14 @@ def read_dicom(files: Sequence[Path]) -> Scan:
                 slices.append(pydicom.dcmread(file))
         except Exception as error:
             _unreadable(error, f"{file.name}: ")
-    across, down = _orientation(slices)
+    across, down = orientation(slices)
     normal = np.cross(across, down)
-    slices.sort(key=lambda s: float(np.dot(_floats(s.ImagePositionPatient), normal)))
-    step = _step(slices, normal)
-    between_rows, between_columns = _floats(slices[0].PixelSpacing)
+    slices.sort(key=lambda s: float(np.dot(floats(s.ImagePositionPatient), normal)))
+    step = step_of(slices, normal)
+    between_rows, between_columns = floats(slices[0].PixelSpacing)
     affine = np.eye(4)
     affine[:3] = np.stack(
-        [across * between_columns, down * between_rows, step, _floats(slices[0].ImagePositionPatient)], axis=1
+        [across * between_columns, down * between_rows, step, floats(slices[0].ImagePositionPatient)], axis=1
     )
     if len(slices) * int(slices[0].Rows) * int(slices[0].Columns) > MOST_VALUES:
         raise Unreadable(f"{len(slices)} slices, expected at most {MOST_VALUES // 10**6} million values")
@@ -130,8 +128,8 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
     """
     pydicom = _pydicom()
     found, lost = dict[tuple[Path, str], list[Path]](), list[Path]()
-    for file in sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")):
-        if file.name.upper() == "DICOMDIR" or not _may_be_dicom(file):
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        if not _may_be_dicom(file):
             continue
         head = cast("Any", {})
         try:
@@ -139,9 +137,8 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
                 warnings.simplefilter("ignore")
                 head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
         except Exception:  # a damaged file makes pydicom raise nearly anything
-            with file.open("rb") as opened:
-                if file.suffix.lower() not in DICOM and opened.read(132)[128:] != MAGIC:
-                    continue
+            if not is_dicom(file):
+                continue
         uid = str(head.get("SeriesInstanceUID", ""))
         (found.setdefault((file.parent, uid), []) if uid else lost).append(file)
     for file in lost:
@@ -202,47 +199,22 @@ def _smoothed(x: torch.Tensor, axis: int, factor: float) -> torch.Tensor:
     return F.conv1d(padded, (kernel / kernel.sum())[None, None]).reshape(lines.shape).movedim(-1, axis).contiguous()
 
 
+def is_dicom(file: Path) -> bool:
+    """Whether a file is named like DICOM, or begins like it; one that cannot be looked at may be."""
+    if not _may_be_dicom(file) or file.suffix.lower() in DICOM:
+        return _may_be_dicom(file)
+    try:
+        with file.open("rb") as opened:
+            return opened.read(132)[128:] == MAGIC
+    except OSError:
+        return True
+
+
 def _may_be_dicom(file: Path) -> bool:
-    """By its name: DICOM files often have none but a number."""
+    """By its name: DICOM files often have none but a number; their index is no slice."""
+    if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
+        return False
     return file.suffix.lower() in ("", *DICOM) or file.suffix[1:].isdigit()
-
-
-def _orientation(slices: Sequence[Any]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Where a slice's columns follow each other to, and its rows; checked to be the same for all of them."""
-    first = slices[0]
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-        if without := [s for s in slices if s.get(name) is None]:
-            count = f"{len(without)} of {len(slices)} slices"
-            raise Unreadable(f"{count} without {name}, by which a slice has its place: {_name(without[0])}")
-    for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-        if any(not np.allclose(_floats(s[name].value), _floats(first[name].value), atol=1e-4) for s in slices):
-            raise Unreadable(f"slices of different {name}, expected those of one volume")
-    both = _floats(first.ImageOrientationPatient)
-    return both[:3], both[3:]
-
-
-def _step(slices: Sequence[Any], normal: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    """From one slice to the next."""
-    if len(slices) == 1:
-        thick = slices[0].get("SpacingBetweenSlices") or slices[0].get("SliceThickness")
-        if not thick:
-            raise Unreadable("a single slice without SliceThickness")
-        return normal * float(thick)
-    places = np.array([_floats(s.ImagePositionPatient) for s in slices])
-    heights = places @ normal
-    gaps = np.diff(heights)
-    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # one that there is, of two the smaller
-    tolerance = max(UNEVEN * abs(usual), 0.01)
-    if (gaps < tolerance).any():
-        at = heights[int(np.argmin(gaps))]
-        raise Unreadable(f"several slices at {at:.2f} mm, expected one at each place")
-    if (np.abs(gaps - usual) > tolerance).any():
-        i = int(np.argmax(np.abs(gaps - usual)))
-        raise Unreadable(
-            f"slices are missing: {gaps[i]:.2f} mm from {heights[i]:.2f} to {heights[i + 1]:.2f} mm, "
-            f"but {usual:.2f} mm between others"
-        )
-    return (places[-1] - places[0]) / (len(slices) - 1)
 
 
 def _pixels(one: Any) -> Float32[np.ndarray, "rows columns"]:
@@ -252,17 +224,8 @@ def _pixels(one: Any) -> Float32[np.ndarray, "rows columns"]:
     try:
         stored = np.asarray(one.pixel_array, np.float32)
     except Exception as error:
-        _unreadable(error, f"{_name(one)}: ")
+        _unreadable(error, f"{name_of(one)}: ")
     return stored * np.float32(one.get("RescaleSlope", 1)) + np.float32(one.get("RescaleIntercept", 0))
-
-
-def _name(one: Any) -> str:
-    """That of a slice's file."""
-    return Path(one.filename).name
-
-
-def _floats(values: Any) -> Float[np.ndarray, " n"]:
-    return np.atleast_1d(np.asarray(values, np.float64))
 
 
 def _unreadable(error: Exception, where: str = "") -> NoReturn:

@@ -139,8 +139,8 @@ class Slices(Data):
             raise ValueError(f"data: got no slice for the part {part} by {self.held_out} and {self.inside}")
         size = self.size or plane_of(found[0].size, self.across)
         thin = [*size[: self.across], 1, *size[self.across :]]
-        affine = placed(found, (thin[0], thin[1], thin[2]), whole=False)
-        view = SliceView(names=self.volumes.channels or None, affine=affine, across=self.across, **grid)
+        grid |= placed(found, (thin[0], thin[1], thin[2]), whole=False, code=grid["code"])
+        view = SliceView(names=self.volumes.channels or None, across=self.across, **grid)
         moved = self.moved if part == "train" else None
         return SliceSamples(kept, places, Facts(found[0].shape[1], size, view=view), self, moved)
 

@@ -141,7 +141,7 @@ class Volumes(Data):
         return self.path.expanduser()
 
     def prepared(self, part: Part) -> list[Prepared]:
-        """Every volume that can be read, mapped, whatever part it is of; with the part "train" says what was skipped.
+        """Every volume that can be read, mapped, whatever part it is of; the part "train" says which others there are.
 
         Raises:
             ValueError: as `open`.
@@ -149,8 +149,10 @@ class Volumes(Data):
         reading = Reading(self.folder, self.channels, self.frames, self.axes, self.spacing, self.nan)
         cache = (self.cache.expanduser() if self.cache else cache_folder()) / "volumes"
         found, skipped = prepare(reading, cache, self.bad_limit)
-        if skipped and part == "train":
-            print(skipped, file=sys.stderr)
+        if part == "train":
+            chosen = self.folder == self.path.expanduser()  # else it is a package's, with whatever else is in it
+            for said in filter(None, (reading.passed_over() if chosen else "", skipped)):
+                print(said, file=sys.stderr)
         return found
 
     def open(self, part: Part) -> Samples:
@@ -162,7 +164,8 @@ class Volumes(Data):
         size = max(every, key=lambda size: len(every[size]))
         if self.crop is not None:
             self._check_room(kept, self.crop, part)
-        view = replace(VolumeView(names=self.channels or None), affine=placed(found, size, self.crop is None), **grid)
+        grid |= placed(found, size, self.crop is None, grid["code"])
+        view = replace(VolumeView(names=self.channels or None), **grid)
         places = tuple(f"{axis} in {view.length}" for axis in ("|x|" if self.symmetric else "x", "y", "z"))
         facts = Facts(found[0].shape[1], size, numbers={"place": places} if self.crop else {}, view=view)
         samples = together([VolumeSamples(some, replace(facts, size=size), self, part)

@@ -27,6 +27,16 @@ def table(solution: Solution, bounds: tuple[float, float] | None, title: str) ->
     return out
 
 
+def covered(solution: Solution) -> str | None:
+    """How often the truth lies in the intervals that the samples tell, in a sentence; None where nobody knows."""
+    if not solution.within:
+        return None
+    shares, parts = (
+        " / ".join(f"{100 * v:.0f} %" for v in some) for some in (solution.within.keys(), solution.within.values())
+    )
+    return f"truth within the {shares} interval: {parts}"
+
+
 def sheet(view: View, solution: Solution) -> Image.Image:
     """A row for each sample: all ways, the truth, the error of the best guess and the deviation of the samples.
 

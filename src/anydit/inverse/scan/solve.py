@@ -15,8 +15,11 @@ from anydit.inference.pipeline import Pipeline
 from anydit.inverse.classical import least_variation, plainly
 from anydit.inverse.corrections import AnyCorrection
 from anydit.inverse.measurement import Measurement
-from anydit.inverse.reconstruct import gradients_at_once, reconstruct
+from anydit.inverse.reconstruct import fewest, gradients_at_once, reconstruct
 from anydit.inverse.scan.task import Task
+
+SHARES = (0.5, 0.8, 0.95)
+"""Of intervals of which is said how often they hold the truth."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Solution:
-    """All ways, the model's last; how far samples differ, if there are several; how far each is off; what it cost."""
+    """All ways, the model's last; how far samples differ, if there are several; how far each is off; what it cost.
+
+    `within`: how often the truth, if it is known, lies in the interval of each share that so many samples can tell.
+    """
 
     ways: tuple[Found, ...]
     deviation: Float[Tensor, "n c *space"] | None
     truth: Float[Tensor, "n c *space"] | None
     residual: Float[Tensor, " samples"]
+    within: Mapping[float, float]
     calls: int
     seconds: float
 
@@ -79,6 +86,7 @@ def solve(
     at_once = max(1, gradients_at_once(pipeline) // max(1, way.samples))
     parts = [(job, slice(i, i + at_once)) for job in task.jobs for i in range(0, len(job.y), at_once)]
     ways, deviations, residuals = dict[str, list[Found]](), list[Tensor](), list[Tensor]()
+    within = {share: list[Tensor]() for share in SHARES if way.samples >= fewest(share)}
     done, total, start, calls = 0, sum(len(job.y) for job in task.jobs), time.monotonic(), 0
     for index, (job, rows) in enumerate(parts):
         measured = task.measured(job, pipeline, rows)
@@ -92,13 +100,18 @@ def solve(
         residuals.append(one.residual.flatten())
         if way.samples > 1:
             deviations.append(one.deviation)
+        if job.truth is not None:
+            for share, each in within.items():
+                each.append(one.coverage(job.truth[rows], share).flatten(1).mean(1))
         progress(done, total)
+    truth = _truth(task)
     return Solution(
         tuple(Found(name, torch.cat([p.x for p in some]), torch.cat([p.residual for p in some]))
               for name, some in ways.items()),
         torch.cat(deviations) if deviations else None,
-        _truth(task),
+        truth,
         torch.cat(residuals),
+        {} if truth is None else {share: float(torch.cat(each).mean()) for share, each in within.items()},
         calls,
         time.monotonic() - start,
     )  # fmt: skip

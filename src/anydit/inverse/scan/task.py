@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from anydit.codecs.normalize import Normalizer
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.measurement import Measurement, Physics, checked
 from anydit.inverse.operators import MRI, Inpainting, Operator, Sensors, check_complex
@@ -61,7 +60,8 @@ def of_samples(
     """Samples on a scale of their own, measured synthetically; `scale`: what they are multiplied by, None for 1.
 
     Raises:
-        ValueError: another shape than the model's, or values that are not normalised as its data.
+        ValueError: another shape than the model's, values that are not normalised as its data, or noise that is not
+            said where the run does not tell its data's range.
     """
     shape = data_shape(pipeline)
     x = check_shape(x, shape) * (scale or 1.0)
@@ -222,7 +222,7 @@ def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool,
     Raises:
         ValueError: they leave the data's range or fill hardly any of it.
     """
-    known, codec = x[~x.isnan()], pipeline.codec
+    known = x[~x.isnan()]
     if not known.numel():
         return
     least, most = float(known.min()), float(known.max())
@@ -233,27 +233,30 @@ def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool,
         if least < low - beyond or most > high + beyond or (most - least < LEAST * (high - low) and not said):
             got = f"scan: got values from {least:.4g} to {most:.4g}"
             raise ValueError(f"{got}, expected ones that fill {low:g} to {high:g}, {more}")
-    elif isinstance(codec, Normalizer):
-        z = codec.encode(x)
+    elif (typical := pipeline.codec.typical(data_shape(pipeline))) is not None:
+        shift, scale = (x.new_tensor(each).reshape(-1, *(1,) * (x.ndim - 2)) for each in typical)
+        z = (x - shift) / scale
         z = z[~z.isnan()]
         mean, deviation = float(z.mean()), float(z.std())
         if abs(mean) > FAR or deviation > FAR or (deviation < 1 / FAR and not said):
             got = f"scan: got values of mean {float(known.mean()):.4g} and deviation {float(known.std()):.4g}"
-            shift, scale = (" ".join(f"{v:.4g}" for v in some) for some in (codec.shift, codec.scale))
-            raise ValueError(f"{got}, expected about {shift} and {scale} (of each channel), {more}")
+            about, wide = (" ".join(f"{v:.4g}" for v in each) for each in typical)
+            raise ValueError(f"{got}, expected about {about} and {wide} (of each channel), {more}")
 
 
 def _sigma(pipeline: Pipeline, sigma: float | None) -> float:
-    """The deviation that is given, else a part of the data's."""
-    if sigma is not None or pipeline.config.view.bounds is not None or not isinstance(pipeline.codec, Normalizer):
+    """The deviation that is given, else a part of the range or of the deviation of the data."""
+    if sigma is not None or pipeline.config.view.bounds is not None:
         return SIGMA if sigma is None else sigma
-    return SIGMA * sum(pipeline.codec.scale) / len(pipeline.codec.scale)
+    if (typical := pipeline.codec.typical(data_shape(pipeline))) is None:
+        raise ValueError("sigma: got none, and the run says nothing of its data's range; expected --sigma NUMBER")
+    return SIGMA * sum(typical[1]) / len(typical[1])
 
 
 def _white(pipeline: Pipeline, black: float) -> float:
     """How far from black to white the model's data are; without bounds twice their deviation above their mean."""
     if (bounds := pipeline.config.view.bounds) is not None:
         return bounds[1] - black
-    if isinstance(codec := pipeline.codec, Normalizer):
-        return codec.shift[0] + 2 * codec.scale[0]
+    if (typical := pipeline.codec.typical(data_shape(pipeline))) is not None:
+        return typical[0][0] + 2 * typical[1][0]
     raise ValueError("scale: got none, and the run says nothing of its data's range; expected --scale NUMBER")

@@ -1,5 +1,6 @@
 """What was reconstructed, as files: on the grid and on the scale of what came in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from anydit.data import SliceView, View, VolumeView
-from anydit.data.volumes.medical import NIFTI, Scan
+from anydit.data.volumes.medical import DICOM, NIFTI, Scan
 from anydit.inverse.scan.files import Series
 from anydit.inverse.scan.grid import Grid, write_dicom, write_nifti
 from anydit.inverse.scan.solve import Solution
@@ -58,18 +59,22 @@ class Origin:
         return Scan(array, affine, 0, unit, own.quantity or "")
 
 
-def check_out(out: Path, axes: int) -> None:
-    """Refuse, before anything is drawn, what could not be written.
+def check_out(out: Path, axes: int, inputs: Sequence[Path] = ()) -> None:
+    """Refuse, before anything is drawn, what could not be written, and what would be over what came in.
 
     Raises:
-        ValueError: a name of no kind that is known, or NIfTI for samples that are neither slices nor volumes.
+        ValueError: a name of no kind that is known, NIfTI for samples that are neither slices nor volumes, or files
+            beside which or in whose place results would be.
     """
-    folder = out.is_dir() or not out.suffix
+    folder = _is_folder(out)
     if not folder and not out.name.lower().endswith(KINDS):
         kinds = f"FILE{NIFTI[1]}, FILE{NUMPY}, FILE{PICTURE} (the comparison alone), or a folder"
         raise ValueError(f"out: got {out}, expected {kinds}")
     if out.name.lower().endswith(NIFTI) and axes not in (2, 3):
         raise ValueError(f"out: got {out} for samples with {axes} axes, expected {NUMPY}, {PICTURE} or a folder")
+    for given in inputs:
+        if given.exists() and _over(out, given):
+            raise ValueError(f"out: got {out}, whose files would be written over or among {given}, expected another")
 
 
 def write(solution: Solution, view: View, origin: Origin, picture: Image, out: Path) -> list[Path]:
@@ -78,8 +83,7 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
     Beside `NAME.nii.gz` stand `NAME-deviation.nii.gz` and `NAME.png`, and beside a folder of DICOM slices; in any other
     folder are `mean`, `deviation` and `comparison.png`.
     """
-    folder = out.is_dir() or not out.suffix
-    stem = next((out.name[: -len(end)] for end in KINDS[::-1] if out.name.lower().endswith(end)), out.name)
+    folder, stem = _is_folder(out), _stem(out)
     within = folder and not origin.dicom
     sheet = out / f"comparison{PICTURE}" if within else out.parent / f"{stem}{PICTURE}"
     sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +103,28 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
         at = out / f"deviation{end}" if within else out.parent / f"{stem}-deviation{end}"
         files = [*files, _one(origin, view, solution.deviation, at, spread=True)]
     return [*files, sheet]
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def _stem(out: Path) -> str:
+    """A name without what says the kind of file."""
+    return next((out.name[: -len(end)] for end in KINDS[::-1] if out.name.lower().endswith(end)), out.name)
+
+
+def _over(out: Path, given: Path) -> bool:
+    """Whether `write` would replace a file that is given, or put a series in a folder where another is read from."""
+    folder, stem, parent = _is_folder(out), _stem(out), out.parent
+    if folder and (given.is_dir() or given.suffix.lower() in DICOM):
+        series, into = (given, out.resolve().parents) if given.is_dir() else (given.parent, ())
+        return any(place.exists() and place.samefile(series) for place in (out, *into))
+    written = [out, *(parent / f"{stem}{end}" for end in (PICTURE, *(f"-deviation{kind}" for kind in KINDS)))]
+    if folder:
+        names = ("mean.*", "mean-[0-9]*", "deviation.*", "comparison.*")
+        written += [file for name in names for file in out.glob(name)]
+    return any(file.exists() and file.samefile(given) for file in written)
 
 
 def _one(origin: Origin, view: View, x: Float[Tensor, "n c *space"], path: Path, *, spread: bool) -> Path:

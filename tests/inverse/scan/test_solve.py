@@ -1,0 +1,51 @@
+"""What is said of all that a task holds: how often the truth lies in the intervals."""
+
+import pytest
+import torch
+
+from anydit.inference.config import Sampling
+from anydit.inverse.corrections import Proximal
+from anydit.inverse.operators import Inpainting
+from anydit.inverse.reconstruct import reconstruct
+from anydit.inverse.scan.comparison import covered
+from anydit.inverse.scan.solve import Solution, Way, solve
+from anydit.inverse.scan.task import Job, Task, of_samples
+from tests.inverse.test_adapter import IMAGE, pipeline
+
+
+def solved(task: Task, samples: int) -> Solution:
+    return solve(pipeline(), task, Way(Proximal(), Sampling(steps=3), samples), {}, lambda *_: None)
+
+
+def images(n: int) -> torch.Tensor:
+    return 16 * torch.rand(n, *IMAGE, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_truth_is_counted_in_the_intervals_that_so_many_samples_tell():
+    task = of_samples(pipeline(), images(3), Inpainting(), 0.02, None)
+    (job,), solution = task.jobs, solved(task, 9)
+    found = reconstruct(pipeline(), job.y, job.physics, how=Proximal(), samples=9, sampling=Sampling(steps=3))
+    expected = {share: found.coverage(images(3), share).mean().item() for share in (0.5, 0.8)}
+    assert solution.within == pytest.approx(expected) and 0 < expected[0.5] < expected[0.8] < 1
+    parts = " / ".join(f"{100 * part:.0f} %" for part in expected.values())
+    assert covered(solution) == f"truth within the 50 % / 80 % interval: {parts}"
+
+
+def test_all_measurements_count_alike_however_they_are_solved():
+    task = of_samples(pipeline(), images(3), Inpainting(), 0.02, None)
+    (job,) = task.jobs
+    jobs = [Job(job.y[rows], job.physics, images(3)[rows]) for rows in (slice(0, 2), slice(2, 3))]
+    apart = [solved(Task([one], 0.02), 3).within[0.5] for one in jobs]
+    second = reconstruct(
+        pipeline(), jobs[1].y, job.physics, how=Proximal(), samples=3, sampling=Sampling(steps=3), seed=1
+    )
+    last = second.coverage(images(3)[2:], 0.5).mean().item()
+    assert solved(Task(jobs, 0.02), 3).within[0.5] == pytest.approx((2 * apart[0] + last) / 3)
+
+
+def test_nothing_is_said_of_the_truth_where_too_few_samples_tell_or_nobody_knows_it():
+    task = of_samples(pipeline(), images(2), Inpainting(), 0.02, None)
+    assert solved(task, 2).within == {} and covered(solved(task, 2)) is None
+    (job,) = task.jobs
+    unknown = Task([Job(job.y, job.physics), job], 0.02)
+    assert solved(unknown, 3).within == {} and covered(solved(unknown, 3)) is None
