@@ -15,6 +15,7 @@ from PIL import Image
 from results import PAGES, publish, table
 
 from anydit.codecs import Normalize
+from anydit.data import Digits
 from anydit.diffusion.predictions import V
 from anydit.inference.device import find_device
 from anydit.model.dit import DiT, DiTConfig
@@ -47,7 +48,7 @@ class Case:
     def recipe(self) -> Recipe:
         edge = 2 * isqrt(self.tokens)
         model = DiTConfig(self.width, self.depth, max(1, self.width // 64), (2, 2), channels=4, size=(edge, edge))
-        return Recipe(model=model, prediction=V(), train=TrainConfig(batch=self.batch))
+        return Recipe(model=model, prediction=V(), data=Digits(), train=TrainConfig(batch=self.batch))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from results import publish, table
 
 from anydit.codecs import Normalize
+from anydit.data import Digits
 from anydit.diffusion.predictions import V
 from anydit.inference.device import find_device
 from anydit.model.dit import DiT, DiTConfig
@@ -43,7 +44,7 @@ with `MALLOC_MMAP_THRESHOLD_=131072` in the environment, with which it gives it 
 def recipe(width: int, depth: int, edge: int, batch: int, again: float) -> Recipe:
     """A network on latents of four channels."""
     model = DiTConfig(width, depth, width // 64, (2, 2), channels=4, size=(edge, edge))
-    return Recipe(model=model, prediction=V(), train=TrainConfig(batch=batch, recompute=again))
+    return Recipe(model=model, prediction=V(), data=Digits(), train=TrainConfig(batch=batch, recompute=again))
 
 
 def taken(size: list[float], device: torch.device) -> int:

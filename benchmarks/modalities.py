@@ -26,6 +26,16 @@ def names() -> list[str]:
     return sorted(file.stem.removeprefix(STEM) for file in Path(__file__).parent.glob(f"{STEM}*.py"))
 
 
+def there(gpu: bool) -> dict[str, str]:
+    """The pages that have been made, by modality and, where a page is of a part of its rows only, that part."""
+    found = dict[str, str]()
+    for name in names():
+        files = [PAGES / f"{page_of(name, gpu)}.md", *sorted(PAGES.glob(f"{name}-*.md"))]
+        stems = [file.stem for file in files if file.is_file() and file.stem.endswith("-gpu") == gpu]
+        found |= {stem.removesuffix("-gpu").replace("-", ", "): stem for stem in stems}
+    return found
+
+
 def made(name: str, given: argparse.Namespace) -> None:
     """Make a modality's page."""
     words = [sys.executable, str(Path(__file__).with_name(f"{STEM}{name}.py")), "--runs", str(given.runs)]
@@ -39,14 +49,13 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.anew:
         made(name, given)
-    pages = {name: page_of(name, given.gpu) for name in names()}
-    there = {name: page for name, page in pages.items() if (PAGES / f"{page}.md").is_file()}
+    pages = there(given.gpu)
     rows, notes = list[list[object]](), list[str]()
-    for name, page in there.items():
+    for name, page in pages.items():
         some, note = read(page, HEAD)
         rows += some
         notes.append(f"- [{name}]({page}.md): {note}")
-    absent = [name for name in pages if name not in there]
+    absent = [name for name in names() if name not in pages]
     if absent:
         notes.append(f"- There are none yet of {', '.join(absent)}.")
     publish(page_of("modalities", given.gpu), "Every modality from the same model",

@@ -15,7 +15,7 @@ from anydit.codecs.base import in_parts
 from anydit.codecs.perceptual import Perceptual
 from anydit.codecs.quality import psnr, ssim
 from anydit.config import Json, config, filled
-from anydit.data import Data, Digits, Images, Samples, View
+from anydit.data import Data, Samples, View
 from anydit.data.buckets import by_size, fullest
 from anydit.data.loader import order_of
 from anydit.data.sheet import side_by_side
@@ -63,7 +63,7 @@ AnyError = Absolute | Squared
 class CodecTrainConfig(LoopConfig):
     """How to train an autoencoder: on the mean error of a value, and whatever else is asked for.
 
-    `error`: of a reconstruction. `perceptual`: compare what a network sees in images, too. `critic`: train a second
+    `error`: of a reconstruction. `perceptual`: compare what a network sees in them, too. `critic`: train a second
     network to tell reconstructions from data, and the autoencoder to mislead it.
     """
 
@@ -84,8 +84,8 @@ class CodecRecipe(Trainable[Autoencoder]):
     picture: ClassVar[str] = RECONSTRUCTIONS
 
     codec: AutoencoderConfig = KLAutoencoder()
-    view: View = Images()
-    data: Data = field(default_factory=Digits)
+    view: View = field(kw_only=True)
+    data: Data = field(kw_only=True)
     train: CodecTrainConfig = CodecTrainConfig()
 
     def __post_init__(self) -> None:

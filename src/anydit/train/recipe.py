@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from anydit.config import Json, config
-from anydit.data import Data, Digits, Samples
+from anydit.data import Data, Samples
 from anydit.diffusion.losses import Objective
 from anydit.diffusion.times import Discrete
 from anydit.inference.config import PipelineConfig
@@ -33,7 +33,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
 
     picture: ClassVar[str] = "samples.png"
 
-    data: Data = field(default_factory=Digits)
+    data: Data = field(kw_only=True)
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
