@@ -8,13 +8,15 @@ otherwise, which nothing can beat: in the spectrum, too, that is how far apart s
 of trajectories that no model saw.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from modality import Trained, page, trained
-from results import table
+from PIL.Image import Image
+from results import picture, table
 from torch import Tensor
 
 from anydit.data import FieldView, Turbulence
@@ -34,6 +36,9 @@ from anydit.train.recipe import Recipe
 LEADS, STARTS, MEMBERS = 20, 160, 4
 """States ahead, forecasts that begin at different times, and members of each ensemble."""
 
+SHOWN = (1, 5, 10, 20)
+"""States ahead that are drawn, and whose energy is told by wavenumber."""
+
 STATES, DRAWN = 512, ("spectrum", "divergence", "vorticity")
 """States that are drawn at a Reynolds number, and what is told of them."""
 
@@ -42,6 +47,10 @@ ABOUT = (
     "Spectrum: the largest error of the energy at a wavenumber up to half of Nyquist's, as a share; the solver's is\n"
     f"what chance makes of {STARTS} starts."
 )
+
+WAVES = "The error of the energy by wavenumber, as a share of the true states', of which there are as many:"
+
+LOOK = "Both velocities of one start's states ahead, the first member of each ensemble:"
 
 
 def deterministic(recipe: Recipe) -> Recipe:
@@ -101,8 +110,8 @@ def solved(data: Turbulence, at: Starts) -> Tensor:
     return torch.stack(out)
 
 
-def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
-    """The row, and a table by state ahead."""
+def forecasts(done: Trained, other: Trained, name: str) -> tuple[list[object], str]:
+    """The row; a table by state ahead, one by wavenumber, and a picture, NAME.png."""
     data, view = done.recipe.data, done.pipeline.config.view
     assert isinstance(data, Turbulence)
     assert isinstance(view, FieldView)
@@ -111,26 +120,31 @@ def forecasts(done: Trained, other: Trained) -> tuple[list[object], str]:
     told = {"numbers": at.reynolds[:, None]}
     ours = forecast(done.pipeline, at.past, at.truth, deviations, MEMBERS, cond=told)
     theirs = forecast(other.pipeline, at.past, at.truth, deviations, 1, cond=told)
-    solver = solved(data, at)
-    best = crps(solver / at.scale, at.truth / at.scale).transpose(0, 1).flatten(1).mean(1).tolist()
-    rows: list[list[object]] = []
+    every = {"anydit": ours.members, "the solver": solved(data, at), "deterministic": theirs.members}
+    best = crps(every["the solver"] / at.scale, at.truth / at.scale).transpose(0, 1).flatten(1).mean(1).tolist()
+    rows, waves = list[list[object]](), list[list[object]]()
     for i in range(LEADS):
-        states = [some[:, :, i].flatten(0, 1) for some in (at.truth[None], ours.members, solver, theirs.members)]
-        truth, *others = [spectrum(some, axes_of(view, 2), deviations) for some in states]
-        worst = [float((e.energy / truth.energy - 1)[: e.half].abs().max()) for e in others]
+        truth = spectrum(at.truth[:, i], axes_of(view, 2), deviations)
+        energies = [spectrum(some[:, :, i].flatten(0, 1), axes_of(view, 2), deviations) for some in every.values()]
+        off = [(e.energy / truth.energy - 1)[: e.half] for e in energies]
         errors = [ours.crps[i], best[i], theirs.crps[i], ours.persistence[i]]
-        rows.append([i + 1, *errors, ours.spread[i] / ours.error[i], *worst])
+        rows.append([i + 1, *errors, ours.spread[i] / ours.error[i], *(float(each.abs().max()) for each in off)])
+        if i + 1 in SHOWN:
+            waves += [[i + 1, who, *each.tolist()] for who, each in zip(every, off, strict=True)]
     head = ["states ahead", "CRPS", "solver's", "deterministic", "persistence", "spread / error", "spectrum",
             "solver's spectrum", "deterministic's"]  # fmt: skip
-    row = _row(
-        done,
-        f"CRPS, mean of {LEADS} states ahead",
-        fmean(ours.crps),
-        fmean(best),
-        fmean(ours.persistence),
-        "persistence",
-    )
-    return row, table(head, rows)
+    means = [fmean(each) for each in (ours.crps, best, ours.persistence)]
+    row = _row(done, f"CRPS, mean of {LEADS} states ahead", *means, "persistence")
+    by_wave = table(["states ahead", "forecast by", *map(str, range(1, len(waves[0]) - 1))], waves)
+    shown = picture(name, _sheet(view, at.truth, every), "states ahead: true, and as each says")
+    return row, "\n\n".join([table(head, rows), WAVES, by_wave, LOOK, shown])
+
+
+def _sheet(view: FieldView, truth: Tensor, every: Mapping[str, Tensor]) -> Image:
+    """The first start's states ahead: true ones, and those of one member of each ensemble."""
+    lines = {"true": truth[0], **{who: members[0, 0] for who, members in every.items()}}
+    states = torch.stack([line[i - 1] for line in lines.values() for i in SHOWN])
+    return view.picture(states, [f"{who}, {i} ahead" for who in lines for i in SHOWN], columns=len(SHOWN))
 
 
 def of_flow(_: bool, runs: Path) -> tuple[list[list[object]], str]:
@@ -162,7 +176,7 @@ def _forecast(gpu: bool) -> tuple[Recipe, str]:
 def _ahead(recipe: Recipe, name: str, runs: Path) -> tuple[list[list[object]], str]:
     done = trained(recipe, runs / name)
     other = trained(deterministic(recipe), runs / f"{name}-deterministic")
-    row, leads = forecasts(done, other)
+    row, leads = forecasts(done, other, name)
     return [row], f"{ABOUT}\n\n{leads}"
 
 

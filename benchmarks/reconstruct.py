@@ -11,43 +11,40 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import deepinv
 import numpy as np
 import torch
-from modality import trained
-from results import PAGES, Kept, publish, table
+from modality import Trained, trained
+from results import PAGES, Kept, options, publish, table
 from supervised import STEPS, supervised
 from torch import Tensor, nn
 
-from anydit.data import Bands, Slices
+from anydit.data import Bands, Data, Slices
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.adapter import as_deepinv
 from anydit.inverse.classical import least_variation, plainly
 from anydit.inverse.corrections import DAPS, AnyCorrection, MomentMatching, Proximal
 from anydit.inverse.measurement import Measurement, checked
 from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, Operator, SuperResolution
-from anydit.inverse.reconstruct import Reconstruction, reconstruct
+from anydit.inverse.reconstruct import reconstruct
 from anydit.recipes.slices import brain_slices
+from anydit.train.recipe import Recipe
 
 SIGMA = 0.01
 """Deviation of the noise on every measurement, where black is 0 and white is 1."""
 
-COUNT, SURE = 4, 8
-"""Held-out slices that are reconstructed, and those of which 39 samples say how sure they are."""
+COUNT = 4
+"""Held-out slices that are reconstructed."""
+
+PRIOR = "brain-slices"
+"""The folder of its run, among those that are kept."""
 
 WEIGHTS = (0.03, 0.1, 0.3, 1.0)
 """Of total variation, in deviations of the noise: the table has the one that comes nearest to the truth."""
 
 HEAD = ["problem", "method", "PSNR, dB", "SSIM", "residual", "calls", "seconds"]
 """`residual`: in deviations of the noise, 1 is right. `calls` of the network and `seconds`: of one reconstruction."""
-
-LEVELS = (0.5, 0.8, 0.95)
-"""Intervals whose coverage is counted, by 39 samples."""
-
-BRAIN = 10
-"""Of a slice's values of 0 to 255, above which there is a body."""
 
 PROBLEMS: dict[str, Operator] = {
     "MRI x4": MRI(acceleration=4),
@@ -59,14 +56,6 @@ PROBLEMS: dict[str, Operator] = {
     "super-resolution x4": SuperResolution(factor=4),
     "deblurring": Deblurring(width=1.5),
 }
-
-CALIBRATED = (("MRI x4", MomentMatching()), ("MRI x4", DAPS()), ("inpainting 70 %", MomentMatching()))
-SURENESS = f"""\
-How often the truth lies in intervals of so many percent, in the brain, of {SURE} slices. Widened: the interval of a
-slice is as many times as wide as those of the {SURE - 1} others had to be to hold their truth so often
-(`Reconstruction.widening`), so no slice tells of itself."""
-
-SHARES = ["problem", "method", *(f"{100 * level:g} %{kind}" for kind in ("", ", widened") for level in LEVELS)]
 
 UNSURE = ("MRI x4, 4 coils", "CT, 30 views", "CT, 60 views")
 """Problems whose mean takes more samples to settle."""
@@ -83,6 +72,8 @@ for each. Total variation and deepinv's DPS have the weight that comes nearest t
 that were tried. The eigenvectors of CT and of coils are found before, once for all, in about 3 s. Seconds are of the
 clock, beside other work on the machine, of which there was several times as much beside moment matching as else.
 The residual of a mean is not that of its samples, which have 1."""
+
+SURE = "How often the truth lies in the intervals that samples tell: [another page](reconstruct_calibration.md)."
 
 FOUND = tuple[Tensor, int]
 """Images on the data's own scale, and the network calls that each took."""
@@ -182,8 +173,9 @@ def methods(name: str, pipeline: Pipeline, network: Callable[[], nn.Module]) -> 
     }
 
 
-def held_out(data: Slices, count: int) -> Tensor:
+def held_out(data: Data, count: int) -> Tensor:
     """So many slices in the middle of held-out bands, evenly spread."""
+    assert isinstance(data, Slices)
     samples, bands = data.open("held_out"), data.held_out
     assert isinstance(bands, Bands)
     middle = [i for i, (_, _, k) in enumerate(samples.places) if bands.middle(k)]
@@ -198,25 +190,6 @@ def posed(pipeline: Pipeline, truth: Tensor, name: str) -> Problem:
     physics = PROBLEMS[name].build(shape, SIGMA)
     physics.prox_l2(truth, physics.A(truth), 1.0)  # finds the eigenvectors, once for all
     return Problem(name, truth, checked(physics((truth - low) / (high - low)), physics, SIGMA, shape, bounds))
-
-
-def coverage(pipeline: Pipeline, truth: Tensor, name: str, how: AnyCorrection) -> list[object]:
-    """How often the truth lies within intervals of 39 samples, as they are and as wide as other slices ask for."""
-    measured = posed(pipeline, truth, name).measured
-    found = reconstruct(pipeline, measured.y, measured.physics, how=how, samples=39, sigma=SIGMA)
-    there = truth > BRAIN
-    plain = [100 * float(found.coverage(truth, level)[there].mean()) for level in LEVELS]
-    return [*plain, *(100 * _widened(found, truth, there, level) for level in LEVELS)]
-
-
-def _widened(found: Reconstruction, truth: Tensor, there: Tensor, level: float) -> float:
-    """The share within, each slice by intervals that were widened by what the others' truth asked for."""
-    inside = list[Tensor]()
-    for i in range(len(truth)):
-        others = there.clone()
-        others[i] = False
-        inside.append(found.coverage(truth, level, found.widening(truth, level, others))[i][there[i]])
-    return float(torch.cat(inside).mean())
 
 
 def problem_rows(
@@ -247,38 +220,32 @@ def picture(pipeline: Pipeline, truth: Tensor) -> str:
 def asked() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every, add = [*PROBLEMS, "calibration"], parser.add_argument
-    add("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs and rows here, go on with them")
-    add("--only", nargs="+", choices=every, default=every, metavar="PROBLEM", help=f"of {', '.join(every)}")
-    add("--again", nargs="+", default=[], metavar="METHOD", help="find rows anew whose method begins so")
+    options(parser)
+    every = [*PROBLEMS]
+    told = f"of {', '.join(every)}".replace("%", "%%")
+    parser.add_argument("--only", nargs="+", choices=every, default=every, metavar="PROBLEM", help=told)
     return parser.parse_args()
+
+
+def compared(known: argparse.Namespace, recipe: Recipe, done: Trained) -> str:
+    """The page of problems: what each method makes of them, and a picture."""
+    truth, pipeline = held_out(recipe.data, COUNT), done.pipeline
+    network = partial(supervised, recipe, MRI(acceleration=4), SIGMA, known.runs / "unet-x4.safetensors")
+    kept = Kept.of(known.runs / "reconstruct.json", known.again)
+    rows = [
+        row for name in PROBLEMS if name in known.only for row in problem_rows(pipeline, truth, name, network, kept)
+    ]
+    prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, network()))
+    gradients = MomentMatching().iterations
+    about = ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior, unet=other)
+    return "\n\n".join((about, table(HEAD, rows), SURE, f"![slices]({picture(pipeline, truth)})"))
 
 
 def main() -> None:
     """The page, of rows that were found before and of those that are not there yet."""
     known, recipe = asked(), brain_slices()
-    done = trained(recipe, known.runs / "brain-slices")
-    assert isinstance(recipe.data, Slices)
-    truth, pipeline = held_out(recipe.data, COUNT), done.pipeline
-    network = partial(supervised, recipe, MRI(acceleration=4), SIGMA, known.runs / "unet-x4.safetensors")
-    rows, parts = list[list[object]](), list[str]()
-    kept = Kept.of(known.runs / "reconstruct.json", known.again)
-    for name in (name for name in PROBLEMS if name in known.only):
-        rows += problem_rows(pipeline, truth, name, network, kept)
-    if rows:
-        prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, network()))
-        gradients = MomentMatching().iterations
-        parts += [ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior,
-                               unet=other), table(HEAD, rows)]  # fmt: skip
-    if "calibration" in known.only:
-        told = held_out(recipe.data, SURE)
-        sure = Kept.of(known.runs / "reconstruct-calibration.json", known.again)
-        shares = [
-            sure.row(name, type(how).__name__, partial(coverage, pipeline, told, name, how)) for name, how in CALIBRATED
-        ]
-        parts += [SURENESS, table(SHARES, shares)]
-    parts.append(f"![slices]({picture(pipeline, truth)})")
-    publish("reconstruct", "Reconstruction with a DiT as the prior", "\n\n".join(parts))
+    done = trained(recipe, known.runs / PRIOR)
+    publish("reconstruct", "Reconstruction with a DiT as the prior", compared(known, recipe, done))
 
 
 if __name__ == "__main__":

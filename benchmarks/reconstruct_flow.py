@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from modality import THREADS, machine, trained
-from results import Kept, publish, table
+from results import Kept, options, publish, table
 from scipy.interpolate import griddata
 from torch import Tensor
 
@@ -221,10 +221,7 @@ def _timed(find: Callable[[], T]) -> tuple[T, float]:
 def main() -> None:
     """The page, of rows that were found before and of those that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs and rows here, go on")
-    parser.add_argument(
-        "--again", nargs="+", default=[], metavar="METHOD", help="find rows anew whose method begins so"
-    )
+    options(parser)
     given = parser.parse_args()
     publish("reconstruct_flow", "A turbulent flow from few measurements", "\n\n".join(parts(given.runs, given.again)))
 

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ class Kept:
             self.rows[problem, method] = [problem, method, *find()]
             self.file.write_text(json.dumps([*self.rows.values()]), encoding="utf-8")
         return self.rows[problem, method]
+
+
+def options(parser: ArgumentParser) -> None:
+    """Those of benchmarks that keep rows: where, and which of them are found anew."""
+    parser.add_argument("--runs", type=Path, default=Path("runs/reconstruct"), help="keep runs and rows here, go on")
+    parser.add_argument(
+        "--again", nargs="+", default=[], metavar="METHOD", help="find rows anew whose method begins so"
+    )
 
 
 def hardware() -> str:

@@ -60,6 +60,11 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def test_from_an_array_to_samples_it_is_thirty_lines():
+    _, title, text = blocks(ROOT / "docs" / "how-to" / "bring-your-data.md")[0]
+    assert title == "swings.py" and len(text.splitlines()) <= 30
+
+
 def save_published(folder: Path, time: TimeEmbedding) -> None:
     """A model of the published form, with one block and random weights."""
     conditions, codec = {"label": Label(1000)}, convert.PUBLISHED_LATENTS
