@@ -123,3 +123,15 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert counted[0].train == replace(recipe.train, mesh=Mesh(8)) and counted[0].parts == 8
     most = largest_batch(step(mesh=Mesh(4)), needed(step(batch=32), CPU), CPU)
     assert most % 4 == 0 < most
+
+
+@pytest.mark.parametrize("guess", [10, 10**4, 10**7])
+def test_a_largest_size_is_found_in_few_tries(guess: int):
+    asked = list[int]()
+
+    def need(n: int) -> int:
+        asked.append(n)
+        return 10**6 + 700 * n
+
+    best = memory._largest(need, guess, 10**8)
+    assert best == (10**8 - 10**6) // 700 and len(asked) == len(set(asked)) <= 6

@@ -8,6 +8,7 @@ moves matrices, when the activations are gone.
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -90,7 +91,7 @@ def needed(step: Step, device: torch.device) -> int:
 
 def largest_batch(step: Step, free: int, device: torch.device) -> int:
     """The most samples of which a step fits into so many bytes, as many for each process; 0 where not even one does."""
-    guess = step.train.batch * free // _rough(step) // step.parts
+    guess = _rough_tokens(step, free) // prod(step.model.grid)
     return step.parts * _largest(lambda n: needed(step.with_(n * step.parts), device), guess, free)
 
 
@@ -101,8 +102,7 @@ def largest_grid(step: Step, free: int, device: torch.device) -> tuple[int, ...]
     def scaled(tokens: int) -> tuple[int, ...]:
         return tuple(max(1, int(n * (tokens / prod(own)) ** (1 / len(own)))) for n in own)
 
-    one = step.with_(1)
-    tokens = _largest(lambda n: needed(step.with_(1, scaled(n)), device), prod(own) * free // _rough(one), free)
+    tokens = _largest(lambda n: needed(step.with_(1, scaled(n)), device), _rough_tokens(step, free), free)
     return scaled(tokens) if tokens else None
 
 
@@ -254,10 +254,12 @@ def _size(parameters: Iterable[Tensor]) -> int:
 
 def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
     """The largest n with need(n) <= free, nearly: by lines through what a need that grows about evenly was before."""
+    need = cache(need)
     a, b = max(1, guess // 2), max(2, guess)
     of_a, of_b, best = need(a), need(b), 0
     for _ in range(TRIES):
-        c = max(1, int(b + (free - of_b) * (b - a) / max(1, of_b - of_a)))
+        of_one = max(1.0, (of_b - of_a) / (b - a))
+        c = max(1, int(b + (free - of_b) / of_one))
         c = min(c, FURTHER * max(a, b))  # where weights are nearly all of it, a line says nothing of what is far away
         of_c = need(c)
         if of_c <= free:
@@ -269,7 +271,16 @@ def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
 
 
 def _rough(step: Step) -> int:
-    model, train = step.model, step.train
-    tokens = train.batch // train.accumulate * prod(model.grid)
-    weights = 4 * cost(model).parameters
-    return ROUGH_COPIES * weights + tokens * model.depth * model.width * ROUGH_BYTES
+    """Bytes of a step, about."""
+    tokens = step.train.batch // step.train.accumulate * prod(step.model.grid)
+    return _rough_weights(step) + tokens * step.model.depth * step.model.width * ROUGH_BYTES
+
+
+def _rough_tokens(step: Step, free: int) -> int:
+    """About how many tokens' activations fit beside the weights, in blocks of such a depth and width."""
+    return max(0, free - _rough_weights(step)) // (step.model.depth * step.model.width * ROUGH_BYTES)
+
+
+def _rough_weights(step: Step) -> int:
+    """Bytes of the weights and of what is as large."""
+    return ROUGH_COPIES * 4 * cost(step.model).parameters
