@@ -109,7 +109,7 @@ def save_small(name: str, runs: Path) -> None:
     data = replace(recipe.data, crops=32) if isinstance(recipe.data, Volumes) else recipe.data
     data = replace(data, count=40, held_out_count=40) if isinstance(data, MovingDigits) else data
     data = replace(data, takes=1) if isinstance(data, SpokenDigits) else data
-    data = replace(data, turns=1) if isinstance(data, SmallMolecules) else data
+    data = replace(data, turns=1, properties=("gyration",)) if isinstance(data, SmallMolecules) else data
     model = replace(recipe.model, width=16, depth=1, heads=2)
     short = replace(recipe.train, steps=1, batch=4, bf16=False)
     train(replace(recipe, model=model, data=data, train=short, sampling=Sampling(steps=2)), runs / name, "cpu", print)
@@ -157,6 +157,7 @@ def run_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec, latent = folder / "runs" / "fashion-codec", folder / "runs" / "fashion-latent"
     train(captioned(save_encoder(folder / "encoder", "bert")), folder / "runs" / "captions", "cpu", lambda _: None)
     (folder / "runs" / "pairs").symlink_to("captions")
+    (folder / "runs" / "gyration").symlink_to("small-molecules")
     train(tiny_codec(steps=2), codec, "cpu", lambda _: None)
     train(tiny_latent(codec, steps=2), latent, "cpu", lambda _: None)
     return folder
