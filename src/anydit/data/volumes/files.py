@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -81,7 +81,7 @@ class Reading:
 
     def sources(self) -> dict[str, Source]:
         """What each sample is read from, by name."""
-        root, (names, _) = self.path, self._found()
+        root, (names, _) = self.path, self._found
         if names and self.channels:
             samples = self._by_channel(names)
             return {name: Source([*files.values()], partial(self._channels, files)) for name, files in samples.items()}
@@ -95,7 +95,7 @@ class Reading:
 
     def passed_over(self) -> str:
         """One sentence on volumes that are not read, by their names or by how they begin: empty if there are none."""
-        names, others = self._found()
+        names, others = self._found
         dicom = sum(map(is_dicom, others)) if names else 0
         said = [f"{dicom} DICOM files, since there are NIfTI files"] if dicom else []
         if self.channels and (unsaid := [name for name in names if len(self._said(name)) != 1]):
@@ -103,8 +103,9 @@ class Reading:
             said.append(f"{len(unsaid)} NIfTI files that name none of data.channels, or several: {which}")
         return f"Passed over {'; '.join(said)}." if said else ""
 
+    @cached_property
     def _found(self) -> tuple[dict[str, Path], list[Path]]:
-        """The NIfTI files by name, and all other files.
+        """The NIfTI files by name, and all other files; looked for once.
 
         Raises:
             ValueError: there is no such folder, or file.

@@ -201,8 +201,10 @@ def _smoothed(x: torch.Tensor, axis: int, factor: float) -> torch.Tensor:
 
 def is_dicom(file: Path) -> bool:
     """Whether a file is named like DICOM, or begins like it; one that cannot be looked at may be."""
-    if not _may_be_dicom(file) or file.suffix.lower() in DICOM:
-        return _may_be_dicom(file)
+    if not _may_be_dicom(file):
+        return False
+    if file.suffix.lower() in DICOM:
+        return True
     try:
         with file.open("rb") as opened:
             return opened.read(132)[128:] == MAGIC

@@ -65,8 +65,8 @@ def of_samples(
     """
     shape = data_shape(pipeline)
     x = check_shape(x, shape) * (scale or 1.0)
-    check_values(pipeline, x, scale is not None)
-    sigma = _sigma(pipeline, sigma)
+    check_values(pipeline, shape, x, scale is not None)
+    sigma = _sigma(pipeline, shape, sigma)
     physics = operator.build(shape, sigma, pipeline.device)
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
     assert isinstance(physics, deepinv.physics.LinearPhysics)
@@ -98,7 +98,7 @@ def of_measurements(
         )
     places = isinstance(operator, Inpainting | Sensors)
     means = y if places else torch.where(black > black.max() / 2, y / black, torch.nan)
-    check_values(pipeline, means, scale is not None, noise=2 * sigma * (high - low))
+    check_values(pipeline, shape, means, scale is not None, noise=2 * sigma * (high - low))
     if not places:
         return Task([Job((y - low * black) / (high - low), physics)], sigma, scale or 1.0)
     jobs = list[Job]()
@@ -141,7 +141,7 @@ def of_kspace(
     maps = None if alone else _coils(k, maps, real=shape[0] == 1)
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
     black = low if shape[0] == 1 else 0.0
-    white = _white(pipeline, black)
+    white = _white(pipeline, shape, black)
     if scale is None:
         scale = white / ks.brightness(k)
         notes.append(f"scale {scale:.4g}, by which the brightest of what k-space shows is the model's white")
@@ -213,11 +213,13 @@ def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"
     return x.float()
 
 
-def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool, noise: float = 0.0) -> None:
+def check_values(
+    pipeline: Pipeline, shape: tuple[int, ...], x: Float[Tensor, "n c *space"], said: bool, noise: float = 0.0
+) -> None:
     """Refuse values that are not normalised as the data that the model was trained on, as the run's statistics tell.
 
-    `said`: the scale was given, and values that are all alike are meant so. `noise`: its deviation in them. NaN is
-    passed over.
+    `shape`: of the model's samples. `said`: the scale was given, and values that are all alike are meant so. `noise`:
+    its deviation in them. NaN is passed over.
 
     Raises:
         ValueError: they leave the data's range or fill hardly any of it.
@@ -233,7 +235,7 @@ def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool,
         if least < low - beyond or most > high + beyond or (most - least < LEAST * (high - low) and not said):
             got = f"scan: got values from {least:.4g} to {most:.4g}"
             raise ValueError(f"{got}, expected ones that fill {low:g} to {high:g}, {more}")
-    elif (typical := pipeline.codec.typical(data_shape(pipeline))) is not None:
+    elif (typical := pipeline.codec.typical(shape)) is not None:
         shift, scale = (x.new_tensor(each).reshape(-1, *(1,) * (x.ndim - 2)) for each in typical)
         z = (x - shift) / scale
         z = z[~z.isnan()]
@@ -244,19 +246,19 @@ def check_values(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool,
             raise ValueError(f"{got}, expected about {about} and {wide} (of each channel), {more}")
 
 
-def _sigma(pipeline: Pipeline, sigma: float | None) -> float:
+def _sigma(pipeline: Pipeline, shape: tuple[int, ...], sigma: float | None) -> float:
     """The deviation that is given, else a part of the range or of the deviation of the data."""
     if sigma is not None or pipeline.config.view.bounds is not None:
         return SIGMA if sigma is None else sigma
-    if (typical := pipeline.codec.typical(data_shape(pipeline))) is None:
+    if (typical := pipeline.codec.typical(shape)) is None:
         raise ValueError("sigma: got none, and the run says nothing of its data's range; expected --sigma NUMBER")
     return SIGMA * sum(typical[1]) / len(typical[1])
 
 
-def _white(pipeline: Pipeline, black: float) -> float:
+def _white(pipeline: Pipeline, shape: tuple[int, ...], black: float) -> float:
     """How far from black to white the model's data are; without bounds twice their deviation above their mean."""
     if (bounds := pipeline.config.view.bounds) is not None:
         return bounds[1] - black
-    if (typical := pipeline.codec.typical(data_shape(pipeline))) is not None:
+    if (typical := pipeline.codec.typical(shape)) is not None:
         return typical[0][0] + 2 * typical[1][0]
     raise ValueError("scale: got none, and the run says nothing of its data's range; expected --scale NUMBER")
