@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isnan
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import Data, Facts, Part, Samples, View, check_share
+from anydit.data.base import Data, Facts, Loaded, Part, Samples, View, check_share, suffixed
 from anydit.data.images.view import Images
+from anydit.data.reading import NPY, array_in, check_shape
 from anydit.data.sheet import sheet
 from anydit.tensors import Batch, Stream
 
@@ -200,6 +201,8 @@ class ArrayView(View):
     high: float | None = None
     channels_last: bool | None = None
 
+    suffixes: ClassVar[tuple[str, ...]] = (NPY,)
+
     @property
     def bounds(self) -> tuple[float, float] | None:
         return None if self.low is None or self.high is None else (self.low, self.high)
@@ -219,11 +222,16 @@ class ArrayView(View):
         unit = ((x - low) / (high - low)).clamp(0, 1)
         return sheet([_curves(sample) for sample in unit], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
-        paths = [folder / f"{stem}-{i:05d}.npy" for i in range(len(x))]
-        for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
-            np.save(path, np.ascontiguousarray(np.moveaxis(sample, 0, -1)) if self.channels_last else sample)
-        return paths
+    def save(self, x: Float[Tensor, "c *space"], path: Path) -> Path:
+        path, values = suffixed(path, ".npy"), x.float().cpu().numpy()
+        np.save(path, np.ascontiguousarray(np.moveaxis(values, 0, -1)) if self.channels_last else values)
+        return path
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        x = array_in(path)
+        x = x.movedim(-1, 0) if self.channels_last and x.ndim else x
+        check_shape(path, x.shape, shape)
+        return Loaded(x, self)
 
 
 def _curves(unit: Float[Tensor, "c n"]) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,9 @@ from anydit.tensors import Batch, Tokens
 
 Part = Literal["train", "held_out"]
 """What to train on, and what a model never sees, for the floor of every figure."""
+
+SECONDS = {"ms": 1e-3, "min": 60.0, "s": 1.0, "h": 3600.0, "d": 86400.0}
+"""How many a unit of time has, by its name; of two that a text ends in the first one counts."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +177,30 @@ class Data(ABC):
         return [] if size is None else [tuple(size)]
 
 
+def suffixed(path: Path, suffix: str) -> Path:
+    """`path` with a suffix more, whatever dots its name has."""
+    return path.with_name(path.name + suffix)
+
+
+class Loaded(NamedTuple):
+    """A sample from a file, on the model's scale, and the view by which it is written where and when it was there."""
+
+    x: Float[Tensor, "c *space"]
+    view: "View"
+
+
 @config
 class View(ABC):
-    """How samples of a modality are shown to people and written to files. Where a sample is NaN it does not exist.
+    """How samples of a modality are shown to people, written to files and read back.
 
-    `placed`: whether a place means the same in each sample, so that samples can be compared place by place.
+    Where a sample is NaN it does not exist. `placed`: whether a place means the same in each sample, so that samples
+    can be compared place by place. `time_axis`: which axis after the channels is time, along which a sample can go on.
+    `suffixes`: what files that can be read are named.
     """
 
     placed: ClassVar[bool] = True
+    time_axis: ClassVar[int | None] = None
+    suffixes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def picture(
@@ -190,8 +209,31 @@ class View(ABC):
         """All samples on one sheet, `columns` in a row (about square where None), a caption under each."""
 
     @abstractmethod
+    def save(self, x: Float[Tensor, "c *space"], path: Path) -> Path:
+        """Write one sample in the modality's format; returns the file, which is `path` with the format's suffix."""
+
     def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
         """Each sample as a file of its own, in the modality's format; returns the files."""
+        return [self.save(one, folder / f"{stem}-{i:05d}") for i, one in enumerate(x)]
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """A sample of `shape` `[c, *space]` from a file in the modality's format, NaN where it says nothing.
+
+        What `save` wrote is read back, and what the data are read from. Along the axis of time it has as many places as
+        the file.
+
+        Raises:
+            ValueError: the file cannot be read, or it holds no such sample.
+        """
+        raise ValueError(f"got {path}, expected a .npy file: {type(self).__name__} reads no other")
+
+    def at(self, told: Mapping[str, float], size: Sequence[int]) -> "View":
+        """The view by which a sample of `size` is written where numbers say, of which these are told, by their names."""
+        return self
+
+    def after(self, x: Float[Tensor, "c *space"]) -> "View":
+        """The view by which what follows `x`, which this one writes, is written when it is."""
+        return self
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -200,18 +242,26 @@ class View(ABC):
 
     @property
     def per_second(self) -> float | None:
-        """How many places along the last axis make a second, where it is time and the view knows."""
+        """How many places along the axis of time make a second, where there is one and the view knows."""
         return None
 
     def places(self, length: str) -> int:
-        """How many places of the last axis a length is that a person gives: here a plain number of them.
+        """How many places a length is that a person gives: a number of them, or where they are in time 0.5s, 3h, 1d.
 
         Raises:
             ValueError: it is none.
         """
-        if not length.isdigit() or int(length) < 1:
-            raise ValueError(f"length: got {length!r}, expected a whole number from 1 on")
-        return int(length)
+        number, rate = length.strip(), self.per_second
+        unit = next((unit for unit in SECONDS if rate and number.endswith(unit)), "")
+        try:
+            value = number.removesuffix(unit)
+            count = round(float(value) * SECONDS[unit] * (rate or 1.0)) if unit else int(value)
+        except (ValueError, OverflowError):
+            count = 0
+        if count < 1:
+            times = "a time, as 0.5s, 500ms, 2min, 3h or 1d, or " if rate else ""
+            raise ValueError(f"length: got {length!r}, expected {times}a whole number of places from 1 on")
+        return count
 
     def like(self, facts: Facts) -> "View":
         """The view with each field that is None filled in as the data has it, so that samples are written so."""

@@ -10,6 +10,10 @@ KNOWN = "known"
 """The condition, a field: the values that are given, and for each of them whether it is."""
 
 
+PAST = "past"
+"""The condition, a field: the states before those of a sample, their channels one after the other, the oldest first."""
+
+
 def told(
     x: Float[Tensor, "b c *space"], known: Bool[Tensor, "b c *space"], fill: Float[Tensor, " c"] | Sequence[float]
 ) -> Float[Tensor, "b two_c *space"]:

@@ -12,7 +12,7 @@ import torch
 
 from anydit.data import AudioView, Facts, Flac, Ogg, Wav
 from anydit.data.audio.view import MARGIN_PX, SPECTROGRAM_PX
-from tests.data.audio.sounds import tone
+from tests.data.audio.sounds import tone, written
 
 
 def ended(seconds: float, *channels: np.ndarray) -> torch.Tensor:
@@ -77,9 +77,9 @@ def test_lengths_are_told_in_seconds():
     view = AudioView(rate=8000)
     assert [view.places(text) for text in ("0.5s", "0.5 s", "500ms", "1e-1s", "4000")] == [4000, 4000, 4000, 800, 4000]
     for text in ("", "s", "-1s", "0s", "1m", "nans", "infs", "0.5", "-3", "0.00001s"):
-        with pytest.raises(ValueError, match=r"expected seconds, as 0\.5s or 500ms"):
+        with pytest.raises(ValueError, match=r"expected a time, as 0\.5s, 500ms"):
             view.places(text)
-    with pytest.raises(ValueError, match=r"view\.rate"):
+    with pytest.raises(ValueError, match="expected a whole number of places"):
         AudioView().places("1s")
     assert AudioView().places("100") == 100
 
@@ -112,3 +112,13 @@ def test_a_picture_ends_where_the_sound_does():
     assert stereo.height > 1.7 * view.picture(torch.zeros(1, 1, 4000)).height
     # Few values, no rate, silence: there is something to see of each.
     assert AudioView().picture(torch.zeros(2, 1, 5)).width > 170
+
+
+def test_a_sound_of_another_rate_and_channels_is_brought_to_the_datas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    both = np.stack([tone(440, 0.5, 16_000), np.zeros(8000, np.float32)], 1)
+    x, _ = AudioView(rate=8000).read(written(tmp_path / "x.wav", both, 16_000), (1, 100))
+    assert x.shape == (1, 4000)
+    assert np.abs(x[0].numpy() - tone(440, 0.5) / 2)[200:-200].max() < 0.01
+    assert capsys.readouterr().err == "x.wav is brought from 16000 Hz, 2 channels to 8000 Hz, 1.\n"

@@ -70,11 +70,20 @@ def the_well(file: Path, n: int = N, seed: int = 0) -> dict[str, np.ndarray]:
         places.attrs["spatial_dims"] = ["x", "y"]
         for name, at in (("time", np.arange(T) * 0.1), ("x", np.arange(X) / X), ("y", np.arange(Y) / Y)):
             places.create_dataset(name, data=at.astype("f4")).attrs.update(sample_varying=False, time_varying=False)
-        for axis, kind in (("x", "PERIODIC"), ("y", "WALL")):
-            made = out.create_group(f"boundary_conditions/{axis}_boundary")
-            made.attrs.update(associated_dims=[axis], associated_fields=[], bc_type=kind)
+        x, y = np.arange(X), np.arange(Y)
+        conditions = {
+            "x_periodic": ("PERIODIC", ["x"], [], (x == 0) | (x == X - 1)),
+            "floor": ("WALL", ["y"], ["density"], y == 0),
+            "top": ("OPEN", ["y"], [], y == Y - 1),
+            "plate": ("WALL", ["x", "y"], [], np.outer(x == 2, y == 1) | np.outer(x == 4, y == 3)),
+        }
+        for name, (kind, dims, fields, mask) in conditions.items():
+            made = out.create_group(f"boundary_conditions/{name}")
+            made.attrs.update(associated_dims=dims, associated_fields=fields, bc_type=kind)
             made.attrs.update(sample_varying=False, time_varying=False)
-            made.create_dataset("mask", data=np.zeros({"x": X, "y": Y}[axis], bool))
+            made.create_dataset("mask", data=mask)
+            if fields:
+                made.create_dataset("values", data=np.full(mask.sum(), 0.5, np.float32))
         numbers = out.create_group("scalars")
         numbers.attrs["field_names"] = ["viscosity", "reynolds"]
         for name, at, varies in (("viscosity", np.float32(0.25), False), ("reynolds", 10.0 * np.arange(n), True)):

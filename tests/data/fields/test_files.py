@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from anydit.data.fields.files import Array, kind, listed, read, write
+from anydit.data.fields.contents import Array
+from anydit.data.fields.files import kind, listed, read, write
 from tests.data.fields import grids
 from tests.data.fields.grids import N, T, X, Y
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from anydit.data.images.shards import ImageShards
 from tests.data.images import pictures
+from tests.data.tars import add, write
 
 N = 8
 
@@ -28,12 +29,6 @@ def png(seed: int) -> bytes:
 
 def sample(i: int) -> dict[str, bytes]:
     return {f"some/{i:03}.png": png(i), f"some/{i:03}.cls": b"%d\n" % (5 * (i % 3)), f"some/{i:03}.txt": b"text %d" % i}
-
-
-def write(file: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(file, "w") as tar:
-        for name, content in members.items():
-            add(tar, name, content)
 
 
 def all_of(path: Path, **options) -> tuple[torch.Tensor, list[str], list[str]]:
@@ -113,12 +108,6 @@ def hostile(file: Path, secret: Path) -> None:
             info.type, info.linkname = kind, to
             tar.addfile(info)
         add(tar, "folder/outside.png", png(7))
-
-
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
 
 
 @pytest.mark.fault("T16")

@@ -15,7 +15,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from anydit.data import Molecules
-from anydit.data.molecules.files import Molecule, entries
+from anydit.data.molecules.files import Molecule, entries, paths_in
 from anydit.data.molecules.view import Atoms, as_sdf, as_xyz
 
 WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.48\nH 0 -0.76 -0.48\n"
@@ -51,25 +51,26 @@ def ethanol() -> ase.Atoms:
     return atoms
 
 
-@pytest.mark.parametrize("suffix", [".xyz", ".extxyz", ".db", ".traj", ".pdb", ".gen"])
+@pytest.mark.parametrize("suffix", [".xyz", ".extxyz", ".db", ".json", ".traj", ".pdb", ".gen"])
 def test_what_ase_writes_is_read(tmp_path: Path, suffix: str, ethanol: ase.Atoms):
     path = tmp_path / f"x{suffix}"
-    if suffix == ".db":
+    if suffix in (".db", ".json"):
         ase.db.connect(path).write(ethanol, key_value_pairs={"name": "ethanol", "gap": 7.25})
     else:
         ase.io.write(path, ethanol)
     (found,) = read(path)
     assert np.array_equal(found.numbers, ethanol.numbers)
     assert np.abs(found.positions - ethanol.positions).max() < 2e-3, "Å, to the digits of a PDB file"
-    if suffix in (".xyz", ".extxyz", ".db"):
+    if suffix in (".xyz", ".extxyz", ".db", ".json"):
         assert found.said["gap"] == 7.25
 
 
 def test_energies_that_were_computed_are_read(tmp_path: Path, ethanol: ase.Atoms):
     ethanol.calc = SinglePointCalculator(ethanol, energy=-154.25)
-    ase.db.connect(tmp_path / "x.db").write(ethanol)
+    for suffix in (".db", ".json"):
+        ase.db.connect(tmp_path / f"x{suffix}").write(ethanol)
     ase.io.write(tmp_path / "x.traj", ethanol)
-    assert read(tmp_path / "x.db")[0].said["energy"] == read(tmp_path / "x.traj")[0].said["energy"] == -154.25
+    assert [read(tmp_path / f"x{suffix}")[0].said["energy"] for suffix in (".db", ".json", ".traj")] == [-154.25] * 3
 
 
 def test_many_frames_of_plain_and_extended_xyz(tmp_path: Path):
@@ -150,20 +151,21 @@ def test_broken_records_of_an_sdf_say_what_is_wrong(tmp_path: Path):
     assert flat == ("x.sdf#2", "a drawing in two dimensions, expected coordinates in three")
 
 
-@pytest.mark.parametrize("suffix", [".db", ".traj"])
+@pytest.mark.parametrize("suffix", [".db", ".json", ".traj"])
 def test_what_is_no_database_says_so(tmp_path: Path, suffix: str, ethanol: ase.Atoms):
     name, why = one(tmp_path / f"x{suffix}", "this is no such file, but words\n" * 100)
     assert name == f"x{suffix}" and why.startswith("ASE reads no further")
     ethanol.pbc = True
     periodic = tmp_path / f"y{suffix}"
-    ase.db.connect(periodic).write(ethanol) if suffix == ".db" else ase.io.write(periodic, ethanol)
+    ase.db.connect(periodic).write(ethanol) if suffix != ".traj" else ase.io.write(periodic, ethanol)
     assert read(periodic) == [(periodic.name, "a periodic cell, expected a molecule")]
 
 
-def test_a_database_that_was_cut_off_says_so(tmp_path: Path, ethanol: ase.Atoms):
-    path = tmp_path / "x.db"
+@pytest.mark.parametrize("suffix", [".db", ".json"])
+def test_a_database_that_was_cut_off_says_so(tmp_path: Path, ethanol: ase.Atoms, suffix: str):
+    path = tmp_path / f"x{suffix}"
     with ase.db.connect(path) as database:
-        for _ in range(200):
+        for _ in range(200 if suffix == ".db" else 3):
             database.write(ethanol)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -190,6 +192,15 @@ def test_what_is_no_molecule_is_skipped_counted_and_named(
     assert f"Skipped 1 unreadable of 21 molecules (x.xyz#10: {why})." in capsys.readouterr().err
     said = refused(Molecules(path=path, elements=("O", "H"), atoms=4, held_out=0.0, bad_limit=0.0, cache=tmp_path))
     assert said == f"data.bad_limit: got 1 unreadable among 21 molecules (x.xyz#10: {why}), expected at most 0"
+
+
+def test_json_in_a_folder_is_read_where_it_is_a_database(tmp_path: Path, ethanol: ase.Atoms):
+    ase.db.connect(tmp_path / "a.json").write(ethanol)
+    cut = (tmp_path / "a.json").read_text(encoding="utf-8")[:200]
+    (tmp_path / "about.json").write_text('{"license": {"name": "none"}}', encoding="utf-8")
+    assert list(paths_in(tmp_path)) == ["a.json"]
+    (tmp_path / "about.json").write_text(cut, encoding="utf-8")
+    assert list(paths_in(tmp_path)) == ["a.json", "about.json"], "a database that was cut off is not passed over"
 
 
 def test_paths_without_molecules_are_named(tmp_path: Path):

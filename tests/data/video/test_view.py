@@ -13,6 +13,7 @@ from torch import Tensor
 from anydit.config import from_json, to_json
 from anydit.data import GIF, MP4, Facts, Images, Videos
 from anydit.data.video.view import STRIP, exact
+from tests.data.video.films import film, grey
 
 
 def waves(channels: int = 3, frames: int = 12, size: tuple[int, int] = (16, 24)) -> Tensor:
@@ -122,3 +123,25 @@ def test_rates_are_those_of_files():
     assert exact(23.976023976) == Fraction(24_000, 1001)
     assert exact(12.5) == Fraction(25, 2)
     assert exact(8) == 8
+
+
+def test_a_video_of_another_rate_size_and_aspect_is_brought_to_the_datas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = film(tmp_path / "x.mp4", [Fraction(i, 24) for i in range(24)], (32, 48), rate=Fraction(24))
+    x, _ = Videos(high=2.0, rate=8.0).read(path, (1, 4, 16, 16))
+    assert x.shape == (1, 8, 16, 16), "all of it"
+    levels = torch.tensor([grey(3 * i) for i in range(8)]) / 255 * 2
+    assert (x.mean((0, 2, 3)) - levels).abs().max() < 0.02
+    assert capsys.readouterr().err == "x.mp4 has another aspect than 16x16: at most 33% of an image's area is cut.\n"
+    (tmp_path / "y.mp4").write_text("none")
+    with pytest.raises(ValueError, match=r"got .*y\.mp4: damaged, or not what its name says"):
+        Videos().read(tmp_path / "y.mp4", (1, 4, 16, 16))
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path: Path):
+    for i in range(3):
+        Image.new("L", (8, 8), 60 * i).save(tmp_path / f"{i}.png")
+    assert Videos(rate=8.0).read(tmp_path, (1, 4, 8, 8)).x.mean((0, 2, 3)).tolist() == pytest.approx(
+        [0, 60 / 255, 120 / 255]
+    )

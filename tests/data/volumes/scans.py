@@ -6,8 +6,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 AFFINE = np.array([[0, 0, -2.0, 40], [-1.5, 0, 0, 30], [0, 3.0, 0, -20], [0, 0, 0, 1]])
 """Axes to the back, the top and the left, 1.5 x 3 x 2 mm."""
@@ -53,6 +53,52 @@ def dicom(folder: Path, array: np.ndarray, across: Any, down: Any, step: Any, **
     return folder
 
 
+def enhanced(file: Path, series: Path) -> Path:
+    """The slices of a series by `dicom` as the frames of one file, as Enhanced CT has them, in the order of names."""
+    slices: list[Any] = [pydicom.dcmread(each) for each in sorted(series.glob("*.dcm"))]
+    out, meta = slices[0], slices[0].file_meta
+    out.SOPClassUID = meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    out.NumberOfFrames, out.PixelData = len(slices), b"".join(each.PixelData for each in slices)
+    shared, frames = Dataset(), list[Dataset]()
+    for name, tags in GROUPS.items():
+        groups = [_moved(each, tags) for each in slices]
+        if name == "PlanePositionSequence":
+            frames = [_with(Dataset(), name, group) for group in groups]
+        else:
+            _with(shared, name, groups[0])
+    out.SharedFunctionalGroupsSequence, out.PerFrameFunctionalGroupsSequence = [shared], frames
+    out.save_as(file)
+    return file
+
+
+GROUPS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+}
+"""The functional groups of Enhanced CT (DICOM PS3.3 A.38.1.4), and what is in them."""
+
+
+def _moved(one: Dataset, tags: tuple[str, ...]) -> Dataset:
+    """A group of a slice's tags, which the slice has no longer."""
+    out = Dataset()
+    for tag in tags:
+        out.add(one[tag])
+        delattr(one, tag)
+    return out
+
+
+def _with(out: Dataset, name: str, group: Dataset) -> Dataset:
+    setattr(out, name, [group])
+    return out
+
+
 def shipped(*parts: str) -> Path:
     """A real file or folder of pydicom's."""
     return Path(pydicom.__file__).parent.joinpath("data", "test_files", "dicomdirtests", *parts)
+
+
+def real(name: str) -> Path:
+    """One of pydicom's real files."""
+    return Path(pydicom.__file__).parent / "data" / "test_files" / name

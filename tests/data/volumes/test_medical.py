@@ -222,7 +222,7 @@ def test_series_that_are_no_volume_are_named(tmp_path: Path):
     turned_one = dicom(tmp_path / "turned", stored[:, :, :1], y, x, z) / "0.dcm"
     assert "slices of different ImageOrientationPatient" in said("mixed", turned_one)
     assert "3 of 3 slices without PixelSpacing" in said("no spacing", PixelSpacing=None)
-    assert "one grey slice in each file" in said("frames", NumberOfFrames=2)
+    assert "0.dcm: 2 frames in a file that does not say where each is" in said("frames", NumberOfFrames=2)
     (tmp_path / "twice" / "0.dcm").write_bytes(b"hello")
     with pytest.raises(Unreadable, match=r"0\.dcm: "):
         read_dicom(sorted((tmp_path / "twice").glob("*.dcm")))

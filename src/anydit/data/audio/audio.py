@@ -14,10 +14,10 @@ from torch import Tensor
 
 from anydit.config import check_fraction, check_positive, config
 from anydit.data.audio.cache import Clips, Sound, kept
-from anydit.data.audio.files import SUFFIXES, Found, Mix, Pieces, Refused, Resample, Wanted, clips, soundfile
+from anydit.data.audio.files import Mix, Pieces, Refused, Resample, Wanted, clips, soundfile
+from anydit.data.audio.listing import Found, found_in
 from anydit.data.audio.view import AudioView
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
-from anydit.data.folders import listing, passed_over, plain
 from anydit.data.outside import rows_of, told
 from anydit.tensors import MASK, Batch
 
@@ -31,9 +31,10 @@ STEPS = 64
 class Audio(Data):
     """The files of sound in `path`: one subfolder for each class (at any depth in it), or all in `path`, as they are.
 
-    `rate`: in Hz. `seconds`: the longest that a sample may be; shorter ones keep their length. `channels`: 1 or 2.
-    `other_rate`, `other_channels`, `longer`: what becomes of files that are not so. Texts are in a file NAME.txt beside
-    each NAME.wav. `held_out`: the share of files kept from training, drawn by name. `bad_limit`: the share that may be
+    Or tar files, in which a sound, its class and its text are NAME.wav, NAME.cls and NAME.txt. `rate`: in Hz.
+    `seconds`: the longest that a sample may be; shorter ones keep their length. `channels`: 1 or 2. `other_rate`,
+    `other_channels`, `longer`: what becomes of files that are not so. Texts are in a file NAME.txt beside each
+    NAME.wav. `held_out`: the share of files kept from training, drawn by name. `bad_limit`: the share that may be
     unreadable (a handful always, unless 0); they are skipped. `cache`: where sounds are kept once they are decoded.
     """
 
@@ -64,34 +65,32 @@ class Audio(Data):
 
     def open(self, part: Part) -> Samples:
         soundfile()
-        root = self.path.expanduser()
-        names, classes, others = listing(root, SUFFIXES, "sounds")
-        told_names = {name.removesuffix(".txt") for name in others if name.endswith(".txt")}
-        texts = any(name.rpartition(".")[0] in told_names for name in names)
-        others = [name for name in others if not (texts and name.endswith(".txt"))]
-        if part == "train" and others:
-            print(passed_over(others, "sounds"), file=sys.stderr)
-        found = self._clips(Found(root, names, texts))
-        if part == "train" and found.skipped:
-            print(told(found.skipped, len(names), "files"), file=sys.stderr)
-        return self._samples(found, [plain(name) for name in classes], part)
+        found = found_in(self.path.expanduser())
+        decoded = self._clips(found)
+        if part == "train":
+            skipped = [told(decoded.skipped, len(found.names), "files")] if decoded.skipped else []
+            for sentence in (*found.said, *skipped):
+                print(sentence, file=sys.stderr)
+        return self._samples(found, decoded, part)
 
-    def _clips(self, files: Found) -> Clips:
+    def _clips(self, found: Found) -> Clips:
         how = (self.other_rate, self.other_channels, self.longer)
         wanted = Wanted(self.rate, self.size[0], self.channels, *how)
 
         def load(name: str) -> Sound:
-            return {"name": name, TEXT: files.text(name)}, clips(files.root / name, wanted)
+            if found.classes:
+                found.class_of(name)  # which says what is wrong
+            return {"name": name, TEXT: found.text(name)}, clips(found.source(name), wanted)
 
         root = (self.cache.expanduser() if self.cache else cache_folder()) / "audio"
-        key = [str(files.root.resolve()), files.states, [repr(each) for each in wanted]]
-        return kept(root, key, files.names, load, self.channels, self.bad_limit)
+        key = [str(self.path.expanduser().resolve()), found.states, [repr(each) for each in wanted]]
+        return kept(root, key, found.names, load, self.channels, self.bad_limit)
 
-    def _samples(self, found: Clips, classes: Sequence[str], part: Part) -> Samples:
-        names: list[str] = [about["name"] for about in found.about]
-        texts: list[str] = [about[TEXT] for about in found.about]
+    def _samples(self, found: Found, decoded: Clips, part: Part) -> Samples:
+        names: list[str] = [about["name"] for about in decoded.about]
+        texts: list[str] = [about[TEXT] for about in decoded.about]
         rows: dict[Part, Int[np.ndarray, " n"]] = {
-            each: np.nonzero(np.isin(found.files, rows_of(names, self.held_out, each).numpy()))[0]
+            each: np.nonzero(np.isin(decoded.files, rows_of(names, self.held_out, each).numpy()))[0]
             for each in ("train", "held_out")
         }
         if not len(rows[part]):
@@ -100,17 +99,17 @@ class Audio(Data):
                 "expected at least one"
             )
         cond = dict[str, Tensor]()
-        if classes:
+        if classes := tuple(found.classes):
             index = {name: i for i, name in enumerate(classes)}
-            of_files = [index[plain(name.partition("/")[0])] for name in names]
+            of_files = [index[found.class_of(name)] for name in names]
             if missing := set(range(len(classes))) - set(of_files):
                 raise ValueError(
                     f"data: got no readable file of the class {classes[min(missing)]}, expected at least one"
                 )
             cond["label"] = torch.tensor(of_files)
-        facts = facts_of(found, rows["train"], self.size[0], self.rate, {"label": tuple(classes)} if classes else {},
+        facts = facts_of(decoded, rows["train"], self.size[0], self.rate, {"label": classes} if classes else {},
                          texts=(TEXT,) if any(texts) else ())  # fmt: skip
-        return AudioSamples(found, rows[part], facts, cond, {TEXT: texts} if any(texts) else {})
+        return AudioSamples(decoded, rows[part], facts, cond, {TEXT: texts} if any(texts) else {})
 
 
 def facts_of(

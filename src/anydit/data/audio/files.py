@@ -1,7 +1,6 @@
 """Files of sound, decoded once into one mapped array, clip after clip; what cannot be used is named."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from math import ceil
 from os import SEEK_END
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from anydit.config import check_positive, config
 from anydit.data.folders import state
 from anydit.data.outside import Unreadable
+from anydit.data.shards import Member, readable
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 """Names of files of sound, in lower case."""
@@ -25,9 +25,6 @@ BLOCK = 2**18
 
 OGG_PAGE = 2**16
 """Bytes that a page of Ogg may have."""
-
-MOST_TEXT = 2**14
-"""Bytes of a file of text beside a file of sound."""
 
 
 @config
@@ -69,56 +66,17 @@ class Wanted(NamedTuple):
     longer: Refused | Pieces
 
 
-@dataclass(frozen=True)
-class Found:
-    """Files by name below `root`, their bytes and times, and whether each has a text beside it."""
-
-    root: Path
-    names: Sequence[str]
-    told: bool
-
-    @property
-    def states(self) -> list[Any]:
-        """By which a file is known to be what it was."""
-        beside = [state(self.text_of(name)) if self.told else None for name in self.names]
-        return [[state(self.root / name), text] for name, text in zip(self.names, beside, strict=True)]
-
-    def text_of(self, name: str) -> Path:
-        """Where the text beside a file is."""
-        return (self.root / name).with_suffix(".txt")
-
-    def text(self, name: str) -> str:
-        """The text beside a file, on one line; nothing where no file has one.
-
-        Raises:
-            Unreadable: it is not there, or no text.
-        """
-        if not self.told:
-            return ""
-        file = self.text_of(name)
-        try:
-            with file.open("rb") as opened:
-                text = " ".join(opened.read(MOST_TEXT + 1).decode("utf-8").split())
-        except OSError as error:
-            raise Unreadable(f"no text {file.name} beside it, as others have ({error.strerror})") from None
-        except UnicodeDecodeError:
-            raise Unreadable(f"{file.name} beside it is not in UTF-8") from None
-        if not text or len(text) > MOST_TEXT:
-            raise Unreadable(f"{file.name} beside it has {'no words' if not text else f'more than {MOST_TEXT} bytes'}")
-        return text
-
-
-def clips(file: Path, wanted: Wanted) -> Iterator[Float[np.ndarray, "n c"]]:
+def clips(file: Path | Member, wanted: Wanted) -> Iterator[Float[np.ndarray, "n c"]]:
     """The clips of one file, one by one, values from -1 to 1 where the format has bounds.
 
     Raises:
         Unreadable: it is damaged, or not what is wanted.
     """
     sf = soundfile()
-    if state(file) is None:
+    if isinstance(file, Path) and state(file) is None:
         raise Unreadable("not a file, or one that is not there")
     try:
-        with sf.SoundFile(file) as opened:
+        with readable(file) as source, sf.SoundFile(source) as opened:
             _check_end(file, opened.format)
             _check_header(opened, wanted)
             yield from _cut(_brought(_blocks(opened), opened.samplerate, wanted), wanted)
@@ -147,7 +105,7 @@ def _check_header(opened: Any, wanted: Wanted) -> None:
         raise Unreadable(f"of {seconds:.4g} s, expected at most {most:.4g}; --data.longer Pieces cuts it")
 
 
-def _check_end(file: Path, format: str) -> None:
+def _check_end(file: Path | Member, format: str) -> None:
     """Refuse what was cut off, where libsndfile takes what is left for the whole.
 
     A RIFF says how long it is, and the last page of an Ogg stream is marked (RFC 3533).

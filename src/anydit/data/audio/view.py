@@ -1,10 +1,11 @@
 """Sounds as people see them, a spectrogram over a waveform; and as files, each as long as its sound."""
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.audio.files import soundfile
-from anydit.data.base import View
+from anydit.data.audio.files import SUFFIXES, Mix, Refused, Resample, Wanted, clips, soundfile
+from anydit.data.base import Loaded, View, suffixed
+from anydit.data.outside import Unreadable
+from anydit.data.reading import check_named
 from anydit.data.sheet import sheet
 
 SPECTROGRAM_PX, WAVEFORM_PX, MARGIN_PX = (150, 64), 18, (24, 12)
@@ -27,6 +30,9 @@ RANGE_DB = 70.0
 
 AT_ONCE = 2**14
 """Places that are written together: of millions the library's encoder of Ogg Vorbis overruns its stack."""
+
+LONGEST = 2**28
+"""Places of a file that is read whole, at most."""
 
 NOTHING = "#e4e4e4"
 """Where a sound has ended."""
@@ -73,6 +79,9 @@ class AudioView(View):
     rate: int | None = None
     format: Wav | Flac | Ogg = Wav()
 
+    time_axis: ClassVar[int | None] = 0
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+
     @property
     def bounds(self) -> tuple[float, float]:
         return -1.0, 1.0
@@ -80,20 +89,6 @@ class AudioView(View):
     @property
     def per_second(self) -> float | None:
         return self.rate
-
-    def places(self, length: str) -> int:
-        number, unit = length.strip(), 1.0
-        for suffix, seconds in (("ms", 1e-3), ("s", 1.0)):
-            if number.endswith(suffix):
-                number, unit = number.removesuffix(suffix), seconds * self._rate
-                break
-        try:
-            count = round(float(number) * unit) if unit != 1.0 else int(number)
-        except (ValueError, OverflowError):
-            count = 0
-        if count < 1:
-            raise ValueError(f"length: got {length!r}, expected seconds, as 0.5s or 500ms, or a number of values")
-        return count
 
     def picture(
         self, x: Float[Tensor, "b c n"], captions: Sequence[str] = (), columns: int | None = None
@@ -110,17 +105,28 @@ class AudioView(View):
         tiles = [self._tile(*sample) for sample in zip(unit, waves, exists, strict=True)]
         return sheet(tiles, captions, columns)
 
-    def write(self, x: Float[Tensor, "b c n"], folder: Path, stem: str = "sample") -> list[Path]:
-        sf, rate = soundfile(), self._rate
+    def save(self, x: Float[Tensor, "c n"], path: Path) -> Path:
         suffix, kind, subtype = self.format.kind()
-        paths = [folder / f"{stem}-{i:05d}{suffix}" for i in range(len(x))]
-        for sample, path in zip(x.float().cpu(), paths, strict=True):
-            values = sample[:, ~sample.isnan().any(0)].T
-            values = values if subtype == "FLOAT" else values.clamp(-1, 1)
-            with sf.SoundFile(path, "w", rate, values.shape[1], subtype, format=kind) as out:
-                for block in values.split(AT_ONCE):
-                    out.write(block.numpy())
-        return paths
+        path, x = suffixed(path, suffix), x.float().cpu()
+        values = x[:, ~x.isnan().any(0)].T
+        values = values if subtype == "FLOAT" else values.clamp(-1, 1)
+        with soundfile().SoundFile(path, "w", self._rate, values.shape[1], subtype, format=kind) as out:
+            for block in values.split(AT_ONCE):
+                out.write(block.numpy())
+        return path
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """A sound of another rate is brought to that of the data, one of other channels mixed; both are told."""
+        check_named(path, self.suffixes)
+        try:
+            sound = list(clips(path, Wanted(self._rate, LONGEST, shape[0], Resample(), Mix(), Refused())))
+        except Unreadable as error:
+            raise ValueError(f"got {path}: {error}") from None
+        own = soundfile().info(path)
+        if (own.samplerate, own.channels) != (self._rate, shape[0]):
+            got, now = f"{own.samplerate} Hz, {own.channels} channels", f"{self._rate} Hz, {shape[0]}"
+            print(f"{path.name} is brought from {got} to {now}.", file=sys.stderr)
+        return Loaded(torch.from_numpy(np.concatenate(sound).T.copy()), self)
 
     @property
     def _rate(self) -> int:

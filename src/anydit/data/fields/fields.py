@@ -15,7 +15,9 @@ from torch import Tensor
 from anydit.config import check_at_least, check_fraction, config
 from anydit.data.arrays import split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
-from anydit.data.fields.files import SUFFIXES, Contents, listed
+from anydit.data.fields.boundaries import common
+from anydit.data.fields.contents import Contents
+from anydit.data.fields.files import SUFFIXES, listed
 from anydit.data.fields.layout import Layout, check_alike, gaps, layout, number, view
 from anydit.data.outside import SHOWN
 from anydit.tensors import Batch
@@ -183,14 +185,14 @@ def coarsened(x: Float[Tensor, "b c *space"], factor: int) -> Float[Tensor, "b c
 def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     """What both parts share, found once; a new state of the files reads anew."""
     files = _found(data.path)
-    contents = [listed(file) for file, _ in files]
-    layouts = _layouts(data, [file for file, _ in files], contents)
+    paths = [file for file, _ in files]
+    contents = [listed(file) for file in paths]
+    layouts = _layouts(data, paths, contents)
     first, given = layouts[0]
     if data.coarse > 1 and any(n % data.coarse for n in first.size):
         raise ValueError(f"data.coarse: got {data.coarse}, expected a divisor of each of {first.size} points")
     pairs = list(zip(files, layouts, strict=True))
-    missing = gaps([file for file, _ in files], contents, [at for at, _ in layouts], data.span)
-    found = zip(pairs, missing, strict=True)
+    found = zip(pairs, gaps(paths, contents, [at for at, _ in layouts], data.span), strict=True)
     sources = [Source(file, i, *both, each) for ((file, _), both), of in found for i, each in enumerate(of)]
     size = 4 * sum(source.states for source in sources) * len(first.channels) * prod(first.size)
     if size <= KEPT_BYTES:
@@ -203,12 +205,13 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     ]
     numbers = [torch.from_numpy(np.stack([v for _, v in each], 1)) for each in known if each]
     fields = {"past": data.past * len(first.channels), "coarse": data.coarse and data.future * len(first.channels)}
+    about = replace(contents[0], boundaries=common(paths, [each.boundaries for each in contents], first.space))
     facts = Facts(
         data.future * len(first.channels),
         first.size,
         numbers={"numbers": tuple(name for name, _ in known[0])} if data.numbers else {},
         fields={n: c for n, c in (fields | {"given": len(given.channels) if given else 0}).items() if c},
-        view=view(files[0][0], contents[0], first, data.stride, data.periodic),
+        view=view(paths[0], about, first, data.stride, data.periodic),
     )
     together = torch.cat(numbers) if numbers else None
     return FieldSamples(data, facts, tuple(sources), together, windows, _parts(data, sources, told, windows))
@@ -288,12 +291,9 @@ def _found(path: Path) -> list[tuple[Path, Part | None]]:
     if not path.is_dir():
         raise ValueError(f"data.path: got {path}, expected a file named {', '.join(SUFFIXES)}, or a folder of them")
     root = path / "data" if (path / "data").is_dir() else path
-    parts: dict[str, Part] = {name: part for name, part in PARTS.items() if (root / name).is_dir()}
-    none: list[tuple[Path, Part | None]] = [(root, None)]
-    named: list[tuple[Path, Part | None]] = [(root / name, part) for name, part in parts.items()]
-    places = named if "train" in parts else none
+    parts = PARTS if (root / "train").is_dir() else {"": None}
     found: list[tuple[Path, Part | None]] = [
-        (file, part) for at, part in places for file in sorted(at.iterdir()) if file.suffix.lower() in SUFFIXES
+        (f, part) for at, part in parts.items() for f in sorted((root / at).glob("*")) if f.suffix.lower() in SUFFIXES
     ]
     if not found:
         raise ValueError(f"data.path: got {path} without fields, expected files named {', '.join(SUFFIXES)}")

@@ -2,66 +2,33 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
-from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-Format = Literal["hdf5", "netcdf", "zarr"]
+from anydit.data.fields.boundaries import ATTRIBUTE, AXES, GROUP, TYPE, Boundary, boundaries_in, write_boundaries
+from anydit.data.fields.contents import Array, Contents, Variable, numbers_in, plain
+from anydit.data.fields.well import is_well, read_well, write_well
+
+Format = Literal["hdf5", "netcdf", "zarr", "the_well"]
 
 SUFFIXES: dict[str, Format] = {
     ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".nc": "netcdf", ".nc4": "netcdf", ".cdf": "netcdf", ".zarr": "zarr"
 }  # fmt: skip
 
-SAMPLE, TIME, COMPONENT = "sample", "time", "component"
-"""Axes that are none of space, by the names that they have here."""
-
-KNOWN_AS = {
-    **dict.fromkeys(
-        ("sample", "trajectory", "trajectories", "batch", "member", "ensemble", "realization", "n"), SAMPLE
-    ),
-    **dict.fromkeys(("time", "t", "step", "time_step"), TIME),
-    **dict.fromkeys(("component", "components", "channel", "channels", "c"), COMPONENT),
-}
-"""What files call these axes."""
+WRITTEN_AS: dict[Format, str] = {"hdf5": ".h5", "netcdf": ".nc", "zarr": ".zarr", "the_well": ".hdf5"}
+"""What the names of files end in that are written."""
 
 DEEPEST = 16
 """Groups within groups beyond which an HDF5 file is not followed: links may lead in circles."""
 
 NO_COORDINATE = "This is a netCDF dimension but not a netCDF variable"
 """How NetCDF marks an HDF5 data set that only stands for the length of an axis."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An array in a file: where it is, its axes by name (None where the file names none), shape and attributes."""
-
-    name: str
-    at: str
-    axes: tuple[str | None, ...]
-    shape: tuple[int, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def unit(self) -> str:
-        """The unit that the file tells, or nothing."""
-        return str(self.attributes.get("units", ""))
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What is in a file: its arrays by name, its numbers by name, and which axes of space are periodic."""
-
-    variables: Mapping[str, Variable]
-    numbers: Mapping[str, Any]
-    periodic: frozenset[str] = frozenset()
 
 
 def read(
@@ -101,8 +68,8 @@ def listed(file: Path) -> Contents:
             return _zarr(opened)
         if not hasattr(opened, "keys"):
             return _classic(opened)
-        return _the_well(opened) if {"t0_fields", "dimensions"} <= set(opened) else _hdf5(opened)
-    except (OSError, KeyError, TypeError, RuntimeError, IndexError) as error:
+        return read_well(opened) if is_well(opened) else _hdf5(opened)
+    except (OSError, KeyError, TypeError, RuntimeError, IndexError, AttributeError) as error:
         raise ValueError(f"data.path: {file} cannot be read as {kind(file)}: {error}") from None
 
 
@@ -165,10 +132,10 @@ class _Classic:
 
 def _classic(opened: _Classic) -> Contents:
     found = {
-        name: Variable(name, name, tuple(v.dimensions), tuple(v.shape), _plain(v._attributes))
+        name: Variable(name, name, tuple(v.dimensions), tuple(v.shape), plain(v._attributes))
         for name, v in opened.file.variables.items()
     }
-    return _told(found, _plain(opened.file._attributes))
+    return _told(found, plain(opened.file._attributes), {})
 
 
 def _hdf5(file: Any) -> Contents:
@@ -178,7 +145,7 @@ def _hdf5(file: Any) -> Contents:
     while waiting:
         at, item = waiting.pop(0)
         if hasattr(item, "shape"):
-            about = _plain(item.attrs)
+            about = plain(item.attrs)
             axes = tuple(_axis(dim) for dim in item.dims) if item.shape else ()
             if not any(axes) and about.get("CLASS") == "DIMENSION_SCALE":
                 axes = (at.rpartition("/")[2],)
@@ -186,7 +153,8 @@ def _hdf5(file: Any) -> Contents:
                 found[at] = Variable(at, at, axes, tuple(item.shape), about)
         elif hasattr(item, "keys") and at.count("/") < DEEPEST:
             waiting = [(f"{at}/{name}".lstrip("/"), item[name]) for name in item if name in item] + waiting
-    return _told(found, _plain(file.attrs))
+    told = file[GROUP] if GROUP in file and hasattr(file[GROUP], "keys") else {}
+    return _told(found, plain(file.attrs), told)
 
 
 def _axis(dim: Any) -> str | None:
@@ -198,92 +166,69 @@ def _zarr(group: Any) -> Contents:
     found: dict[str, Variable] = {}
     for at, item in sorted(group.members(max_depth=None)):  # a folder lists them in whatever order
         if hasattr(item, "shape"):
-            about = _plain(item.attrs)
+            about = plain(item.attrs)
             names = getattr(item.metadata, "dimension_names", None) or about.get("_ARRAY_DIMENSIONS")
             axes = tuple(names) if names is not None else (None,) * len(item.shape)
             found[at] = Variable(at, at, axes, tuple(item.shape), about)
-    return _told(found, _plain(group.attrs))
+    told = dict(group[GROUP].groups()) if GROUP in dict(group.groups()) else {}
+    return _told(found, plain(group.attrs), told)
 
 
-def _told(variables: Mapping[str, Variable], attributes: Mapping[str, Any]) -> Contents:
-    """A file's contents, where axes that are periodic have a coordinate that says so."""
-    periodic = {n for n, v in variables.items() if str(v.attributes.get("boundary", "")).lower() == "periodic"}
-    return Contents(variables, _numbers(attributes), frozenset(name.rpartition("/")[2] for name in periodic))
+def _told(variables: Mapping[str, Variable], attributes: Mapping[str, Any], groups: Mapping[str, Any]) -> Contents:
+    """A file's contents. `groups`: that may tell of boundaries; of other axes the coordinate may say what holds."""
+    boundaries = boundaries_in({name: group for name, group in groups.items() if {TYPE, AXES} <= set(group.attrs)})
+    inside = tuple(f"{GROUP}/{boundary.name}/" for boundary in boundaries)
+    found = {name: v for name, v in variables.items() if not name.startswith(inside)}
+    known = {axis for boundary in boundaries for axis in boundary.axes}
+    said = {n.rpartition("/")[2]: v.attributes.get(ATTRIBUTE) for n, v in found.items() if len(v.shape) == 1}
+    of_axes = [Boundary.of_axis(n, kind) for n, kind in said.items() if isinstance(kind, str) and n not in known]
+    return Contents(found, numbers_in(attributes), (*boundaries, *of_axes))
 
 
-def _the_well(file: Any) -> Contents:
-    """The layout of The Well (Ohana 2024, arXiv 2412.00568): axes follow from flags at each array."""
-    space = [_text(name) for name in file["dimensions"].attrs["spatial_dims"]]
-    found: dict[str, Variable] = {}
-    for name in (TIME, *space):
-        if name in file["dimensions"]:
-            item = file["dimensions"][name]
-            axes = (*((SAMPLE,) if item.attrs.get("sample_varying", False) else ()), name)
-            found[name] = Variable(name, f"dimensions/{name}", axes, tuple(item.shape), _plain(item.attrs))
-    for group, rank in (("t0_fields", 0), ("t1_fields", 1), ("t2_fields", 2), ("scalars", None)):
-        for name, item in file.get(group, {}).items():
-            flags = item.attrs
-            axes = [axis for axis in (SAMPLE, TIME) if flags.get(f"{axis}_varying", False)]
-            if rank is not None:
-                varying = flags.get("dim_varying", [True] * len(space))
-                axes += [axis for axis, varies in zip(space, varying, strict=True) if varies]
-                axes += [COMPONENT] * rank
-            elif len(axes) < len(item.shape) and item.shape == (1,):
-                axes = [COMPONENT]
-            found[name] = Variable(name, f"{group}/{name}", tuple(axes), tuple(item.shape), _plain(flags))
-    conditions = file.get("boundary_conditions", {}).values()
-    periodic = [c.attrs["associated_dims"] for c in conditions if _text(c.attrs["bc_type"]).lower() == "periodic"]
-    names = frozenset(_text(axis) for axes in periodic for axis in axes)
-    return Contents(found, _numbers(_plain(file.attrs)), names)
-
-
-def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as Python's own values; what has no such form (references) is left out."""
-    out: dict[str, Any] = {}
-    for name in attributes:
-        with suppress(OSError, TypeError, KeyError):
-            value = attributes[name]
-            value = value.item() if isinstance(value, (np.ndarray, np.generic)) and np.size(value) == 1 else value
-            if not (isinstance(value, np.ndarray) and value.dtype.hasobject):
-                out[str(name)] = _text(value) if isinstance(value, (bytes, str)) else value
-    return out
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _numbers(attributes: Mapping[str, Any]) -> dict[str, float]:
-    kinds = (int, float)
-    return {name: float(value) for name, value in attributes.items() if isinstance(value, kinds) and isfinite(value)}
-
-
-class Array(NamedTuple):
-    """An array to write: the names of its axes, its values and its attributes."""
-
-    axes: Sequence[str]
-    values: Shaped[np.ndarray, "..."]
-    attributes: Mapping[str, str] = MappingProxyType({})
-
-
-def write(file: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any] = MappingProxyType({})) -> None:
+def write(
+    file: Path,
+    arrays: Mapping[str, Array],
+    attributes: Mapping[str, Any] = MappingProxyType({}),
+    boundaries: Sequence[Boundary] = (),
+) -> None:
     """Write arrays by name, in the format that the file's name says; an axis's coordinate is an array of its name.
 
     HDF5 is written so that it is NetCDF-4, whatever its name.
     """
+    sizes = {axis: n for array in arrays.values() for axis, n in zip(array.axes, array.values.shape, strict=True)}
     if kind(file) == "zarr":
         group = _needs("zarr").open_group(file, mode="w")
         group.attrs.update(dict(attributes))
         for name, (axes, values, about) in arrays.items():
-            made = group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=list(axes))
-            made[...] = values
-            made.attrs.update(dict(about))
+            _put_zarr(group, name, values, axes).attrs.update(dict(about))
+        write_boundaries(boundaries, sizes, group.create_group, _put_zarr)
         return
     with _needs("h5py").File(file, "w", track_order=True) as out:
         out.attrs.update(dict(attributes))
         for name, (_, values, about) in arrays.items():
             out.create_dataset(name, data=values).attrs.update(dict(about))
         _name_axes(out, arrays)
+        write_boundaries(boundaries, sizes, lambda name: out.create_group(name, track_order=True), _put_hdf5)
+
+
+def write_in_well(file: Path, arrays: Mapping[str, Array], boundaries: Sequence[Boundary], grid: str) -> None:
+    """Write arrays by name as one trajectory in the layout of The Well; see `write_well`."""
+    with _needs("h5py").File(file, "w") as out:
+        write_well(out, arrays, boundaries, grid)
+
+
+def _put_zarr(group: Any, name: str, values: Shaped[np.ndarray, "..."], axes: Sequence[str]) -> Any:
+    made = group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=list(axes) or None)
+    made[...] = values
+    return made
+
+
+def _put_hdf5(group: Any, name: str, values: Shaped[np.ndarray, "..."], axes: Sequence[str]) -> Any:
+    """An array on axes that the file has; NetCDF knows no truth values."""
+    made = group.create_dataset(name, data=values.astype(np.int8) if values.dtype == bool else values)
+    for i, axis in enumerate(axes):
+        made.dims[i].attach_scale(group.file[axis])
+    return made
 
 
 def _name_axes(out: Any, arrays: Mapping[str, Array]) -> None:

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from anydit.config import check_at_least, check_positive, config
 from anydit.data.base import Part, Samples, cache_folder
+from anydit.data.fields.contents import Array
 from anydit.data.fields.fields import Fields
-from anydit.data.fields.files import Array, write
+from anydit.data.fields.files import write
 from anydit.tensors import Stream
 
 SCHEMA = 1

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from anydit.data.fields.files import COMPONENT, KNOWN_AS, SAMPLE, TIME, Contents, Variable, kind, read
+from anydit.data.fields.contents import COMPONENT, KNOWN_AS, SAMPLE, TIME, Contents, Variable
+from anydit.data.fields.files import kind, read
 from anydit.data.fields.view import EVEN, Axis, FieldView
 
 NOT_SPACE = (SAMPLE, TIME, COMPONENT)
@@ -155,10 +156,13 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
     `periodic`: axes of which the file does not say that they are.
 
     Raises:
-        ValueError: one of those is no axis of space.
+        ValueError: one of those is no axis of space, or not periodic by the file.
     """
     if missing := set(periodic) - set(found.space):
         raise ValueError(f"data.periodic: got {missing.pop()!r}, expected of {', '.join(found.space)}")
+    for boundary in contents.boundaries:
+        if boundary.axes and set(boundary.axes) <= set(periodic) and not boundary.periodic:
+            raise ValueError(f"data.periodic: got {' '.join(periodic)}, expected no axis of {boundary} in {file}")
     axes = list[Axis]()
     for name, points in zip(found.space, found.size, strict=True):
         closed, at = name in contents.periodic or name in periodic, contents.variables.get(name)
@@ -177,7 +181,9 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         axes=tuple(axes),
         interval=interval if interval and interval > 0 else None,
         time_unit=unit or "",
-        format=kind(file),
+        format=kind(file) if contents.grid is None else "the_well",
+        boundaries=contents.boundaries or None,
+        grid=contents.grid,
     )
 
 

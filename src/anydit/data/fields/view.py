@@ -1,8 +1,9 @@
 """Fields on grids: where their points lie, and how they are shown and written."""
 
 from collections.abc import Sequence
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, cast
 
 import numpy as np
 from einops import rearrange
@@ -11,8 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import check_positive, config
-from anydit.data.base import View
-from anydit.data.fields.files import SUFFIXES, TIME, Array, write
+from anydit.data.base import Loaded, View, suffixed
+from anydit.data.fields.boundaries import ATTRIBUTE, Boundary
+from anydit.data.fields.contents import TIME, Array
+from anydit.data.fields.files import SUFFIXES, WRITTEN_AS, Format, write, write_in_well
+from anydit.data.reading import check_named
 from anydit.data.sheet import TILE_PX, sheet
 
 EVEN = 1e-3
@@ -64,8 +68,10 @@ class FieldView(View):
     """Fields on a grid, written to files with names, units and axes, of one state or of several in a row.
 
     What is None comes from the data. `variables`, `units`: of each channel of one state. `axes`: of space. `interval`:
-    of time between states, in `time_unit`. `format`: of the files. `limits`: the values shown as blue and as red; None
-    shows each variable from its least to its largest value, or symmetric about 0 where it has both signs.
+    of time between states, in `time_unit`. `format`: of the files. `boundaries`: what holds at those of the grid, whose
+    kind is `grid` in The Well's files. `limits`: the values shown as blue and as red; None shows each variable from its
+    least to its largest value, or symmetric about 0 where it has both signs. `start`: the time of the first state, as a
+    file says that was read.
     """
 
     variables: tuple[str, ...] | None = None
@@ -73,8 +79,14 @@ class FieldView(View):
     axes: tuple[Axis, ...] | None = None
     interval: float | None = None
     time_unit: str | None = None
-    format: Literal["hdf5", "netcdf", "zarr"] | None = None
+    format: Format | None = None
     limits: tuple[float, float] | None = None
+    # No part of what tells data apart, which is as it was before there were these.
+    boundaries: tuple[Boundary, ...] | None = field(default=None, repr=False)
+    grid: str | None = field(default=None, repr=False)
+    start: float | None = field(default=None, repr=False)
+
+    suffixes: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
 
     def __post_init__(self) -> None:
         names, units = self.variables, self.units
@@ -111,30 +123,54 @@ class FieldView(View):
         tiles = rearrange(states, "b t v h w -> b (t h) (v w)").repeat(scale, 1).repeat(scale, 2)
         return sheet([Image.fromarray(tile) for tile in _coloured(tiles)], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c *space"], folder: Path, stem: str = "sample") -> list[Path]:
-        """A file for each sample; HDF5 files are NetCDF-4 too, so that either's tools open them."""
-        suffix = next(end for end, format in SUFFIXES.items() if format == (self.format or "hdf5"))
-        states = self.states(x.float().cpu()).numpy()
-        names = self.variables or tuple(f"variable_{i}" for i in range(states.shape[2]))
-        axes = self.axes or tuple(Axis(f"axis_{i}") for i in range(states.ndim - 3))
-        if len(axes) != states.ndim - 3:
-            raise ValueError(f"view.axes: got {len(axes)}, expected one for each of {states.ndim - 3} of the samples")
+    def save(self, x: Float[Tensor, "c *space"], path: Path) -> Path:
+        """HDF5 files are NetCDF-4 too, so that either's tools open them."""
+        format = self.format or "hdf5"
+        states = self.states(x[None].float().cpu())[0].numpy()
+        names = self.variables or tuple(f"variable_{i}" for i in range(states.shape[1]))
+        axes = self.axes or tuple(Axis(f"axis_{i}") for i in range(states.ndim - 2))
+        if len(axes) != states.ndim - 2:
+            raise ValueError(f"view.axes: got {len(axes)}, expected one for each of {states.ndim - 2} of the samples")
         arrays = dict[str, Array]()
-        for axis, points in zip(axes, states.shape[3:], strict=True):
+        for axis, points in zip(axes, states.shape[2:], strict=True):
             about = {"units": axis.unit} if axis.unit else {}
-            about |= {"boundary": "periodic"} if axis.periodic else {}
+            about |= {ATTRIBUTE: kind} if (kind := self._kind(axis)) else {}
             arrays[axis.name] = Array((axis.name,), axis.places(points), about)
-        several = states.shape[1] > 1
+        several = len(states) > 1 or self.start is not None
         if several:
-            times = (self.interval or 1.0) * np.arange(states.shape[1])
+            times = (self.start or 0.0) + (self.interval or 1.0) * np.arange(len(states))
             arrays[TIME] = Array((TIME,), times, {"units": self.time_unit} if self.time_unit else {})
         dims = (*((TIME,) if several else ()), *(axis.name for axis in axes))
-        paths = [folder / f"{stem}-{i:05d}{suffix}" for i in range(len(states))]
-        for path, sample in zip(paths, states, strict=True):
-            values = np.moveaxis(sample, 1, 0) if several else sample[0]
-            of = zip(names, self.units or ("",) * len(names), values, strict=True)
-            write(path, arrays | {name: Array(dims, v, {"units": unit} if unit else {}) for name, unit, v in of})
-        return paths
+        of = zip(names, self.units or ("",) * len(names), np.moveaxis(states, 1, 0), strict=True)
+        arrays |= {name: Array(dims, v if several else v[0], {"units": unit} if unit else {}) for name, unit, v in of}
+        path = suffixed(path, WRITTEN_AS[format])
+        if format == "the_well":
+            write_in_well(path, arrays, self._stated(axes), self.grid or "cartesian")
+        else:
+            write(path, arrays, boundaries=self.boundaries or ())
+        return path
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """The last states of a file, as many as `shape` has channels for, and as far apart as the data's."""
+        from anydit.data.fields.reading import read_states
+
+        check_named(path, self.suffixes)
+        return read_states(self, path, shape)
+
+    def after(self, x: Float[Tensor, "c *space"]) -> "FieldView":
+        states = self.states(x[None]).shape[1]
+        return replace(self, start=(self.start or 0.0) + (self.interval or 1.0) * states)
+
+    def _kind(self, axis: Axis) -> str:
+        """What holds along an axis, in words."""
+        kinds = dict.fromkeys(boundary.kind for boundary in self.boundaries or () if axis.name in boundary.axes)
+        return "periodic" if axis.periodic else ", ".join(kinds)
+
+    def _stated(self, axes: Sequence[Axis]) -> list[Boundary]:
+        """The boundaries, and of each other axis that is periodic that it is."""
+        known = {axis for boundary in self.boundaries or () for axis in boundary.axes}
+        others = [Boundary.of_axis(axis.name, "PERIODIC") for axis in axes if axis.periodic and axis.name not in known]
+        return [*(self.boundaries or ()), *others]
 
 
 def _limits(values: Float[np.ndarray, "..."]) -> tuple[float, float]:

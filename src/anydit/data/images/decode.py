@@ -11,7 +11,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anydit.config import config
 from anydit.data.images.aspects import Buckets, Size, nearest, several, share_off
-from anydit.data.images.view import MODES
 from anydit.data.outside import Unreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -25,6 +24,9 @@ SUFFIXES = (
 
 MOST_PIXELS = 80_000_000
 """No larger image is decoded: a file of 140 kB can hold 144 million pixels."""
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""How Pillow names images of so many channels."""
 
 FILTER = Image.Resampling.LANCZOS
 

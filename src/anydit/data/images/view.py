@@ -1,8 +1,10 @@
 """Images: shown as sheets, written as PNG."""
 
+import sys
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import View
+from anydit.data.base import Loaded, View, suffixed
+from anydit.data.images.decode import MODES, ROUNDING, SUFFIXES, Crop, Target, decode
+from anydit.data.outside import Unreadable
+from anydit.data.reading import array_in, check_named, check_shape
 from anydit.data.sheet import TILE_PX, sheet
-
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""How Pillow names images of so many channels."""
 
 
 @config
@@ -25,6 +27,8 @@ class Images(View):
 
     low: float = 0.0
     high: float = 1.0
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -47,16 +51,34 @@ class Images(View):
         scale = max(1, ceil(TILE_PX / min(x.shape[2:])))
         return sheet([_shown(p) for p in self.pixels(x).repeat(scale, 1).repeat(scale, 2)], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c h w"], folder: Path, stem: str = "sample") -> list[Path]:
-        paths = list[Path]()
-        for i, sample in enumerate(x):
-            if len(sample) in MODES:
-                paths.append(folder / f"{stem}-{i:05d}.png")
-                _pillow(self.pixels(sample[None])[0]).save(paths[-1])
-            else:
-                paths.append(folder / f"{stem}-{i:05d}.npy")
-                np.save(paths[-1], sample.float().cpu().numpy())
-        return paths
+    def save(self, x: Float[Tensor, "c h w"], path: Path) -> Path:
+        path = suffixed(path, ".png" if len(x) in MODES else ".npy")
+        if len(x) in MODES:
+            _pillow(self.pixels(x[None])[0]).save(path)
+        else:
+            np.save(path, x.float().cpu().numpy())
+        return path
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """Of another aspect, what stands out on two sides is cut off, and it is told how much."""
+        channels, high, wide = shape
+        if channels not in MODES:
+            x = array_in(path)
+            check_shape(path, x.shape, shape)
+            return Loaded(x, self)
+        check_named(path, self.suffixes)
+        try:
+            pixels, _, off = decode(path, Target.of((high, wide), None, channels, Crop()))
+        except Unreadable as error:
+            raise ValueError(f"got {path}: {error}") from None
+        tell_cut(path, off, (high, wide))
+        return Loaded(self.low + torch.from_numpy(pixels) / 255 * (self.high - self.low), self)
+
+
+def tell_cut(path: Path, off: float, size: tuple[int, int]) -> None:
+    """Say how much of the pictures in a file is cut off to bring them to a size, if it is more than rounding."""
+    if off > ROUNDING:
+        print(f"{path.name} has another aspect than {size[0]}x{size[1]}: {Crop().told(off)}.", file=sys.stderr)
 
 
 def _shown(pixels: np.ndarray) -> Image.Image:

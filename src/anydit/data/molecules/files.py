@@ -1,5 +1,6 @@
 """Molecules in files: XYZ (plain or extended, of any number of frames), SDF, ASE's databases, and what ASE reads."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -14,11 +15,14 @@ from anydit.data.molecules.bonds import chem, distances
 from anydit.data.molecules.elements import LARGEST, NUMBERS, symbols_of
 from anydit.data.outside import Unreadable
 
-XYZ, SDF, DATABASE = (".xyz", ".extxyz"), (".sdf", ".sd", ".mol"), (".db",)
+XYZ, SDF, DATABASE = (".xyz", ".extxyz"), (".sdf", ".sd", ".mol"), {".db": "db", ".json": "json"}
 OTHERS = {".traj": "traj", ".pdb": "proteindatabank", ".gen": "gen"}
 """ASE's name of each other format: none of them runs code or reads other files."""
 
 SUFFIXES = (*XYZ, *SDF, *DATABASE, *OTHERS)
+
+ROW = re.compile(rb'\s*{\s*"\d+"\s*:\s*{')
+"""How ASE's database in JSON begins, with its first row; a folder may hold JSON of other kinds."""
 
 MOST_ATOMS = 1024
 """Of one molecule; as many lines are read of one frame, and some more of a record of an SDF."""
@@ -50,12 +54,23 @@ def paths_in(root: Path) -> dict[str, Path]:
     if root.is_file():
         found = {root.name: root}
     else:
-        below = sorted(path for path in root.rglob("*") if path.is_file())
+        below = sorted(path for path in root.rglob("*") if path.is_file() and not _other_json(path))
         found = {path.relative_to(root).as_posix(): path for path in below if not path.name.startswith(".")}
     found = {name: path for name, path in found.items() if path.suffix.lower() in SUFFIXES}
     if not found:
         raise ValueError(f"data.path: got {root} without molecules, expected files named {', '.join(SUFFIXES)}")
     return found
+
+
+def _other_json(path: Path) -> bool:
+    """Whether a file is JSON and not a database of ASE's; one that cannot be looked at may be."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        with path.open("rb") as file:
+            return not ROW.match(file.read(64))
+    except OSError:
+        return False
 
 
 def entries(name: str, path: Path) -> Iterator[Entry]:
@@ -214,18 +229,14 @@ def _mol(block: str) -> Molecule:
 
 
 def _database(path: Path) -> Iterator[Callable[[], Molecule]]:
-    import sqlite3
-
     from ase.db import connect
 
-    rows: Iterator[Any] = iter(())
     try:
-        rows = connect(path, type="db").select()
-        for row in rows:
+        for row in connect(path, type=DATABASE[path.suffix.lower()]).select():
             said = {k: row.get(k) for k in ("energy", "free_energy", "magmom", "charge") if row.get(k) is not None}
             yield partial(_atoms, row.toatoms(), said | row.key_value_pairs)
-    except (sqlite3.Error, ValueError, KeyError, AttributeError, TypeError) as error:
-        yield partial(_fails, f"ASE reads no further: {error}")
+    except Exception as error:  # what it raises of a damaged file is anything
+        yield partial(_fails, f"ASE reads no further: {str(error) or type(error).__name__}")
 
 
 def _others(path: Path) -> Iterator[Callable[[], Molecule]]:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import View
+from anydit.data.base import Loaded, View, suffixed
 from anydit.data.molecules.bonds import chem, distances, joined, orders, unjoined
 from anydit.data.molecules.elements import numbers_of, symbols_of
+from anydit.data.molecules.files import SUFFIXES, checked, entries
+from anydit.data.outside import Unreadable
+from anydit.data.reading import check_named
 from anydit.data.sheet import sheet
 
 TILE_PX, FINE = 96, 3
@@ -53,6 +57,7 @@ class MoleculeView(View):
     """
 
     placed: ClassVar[bool] = False
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     elements: tuple[str, ...] | None = None
     file: XYZ | SDF = XYZ()
@@ -82,13 +87,28 @@ class MoleculeView(View):
     ) -> Image.Image:
         return sheet([_tile(atoms) for atoms in self.atoms(x)], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c n"], folder: Path, stem: str = "sample") -> list[Path]:
-        paths = list[Path]()
-        for i, atoms in enumerate(self.atoms(x)):
-            suffix, text = (".sdf", as_sdf(atoms)) if isinstance(self.file, SDF) else (".xyz", as_xyz(atoms))
-            paths.append(folder / f"{stem}-{i:05d}{suffix}")
-            paths[-1].write_text(text, encoding="utf-8")
-        return paths
+    def save(self, x: Float[Tensor, "c n"], path: Path) -> Path:
+        (atoms,) = self.atoms(x[None])
+        suffix, text = (".sdf", as_sdf(atoms)) if isinstance(self.file, SDF) else (".xyz", as_xyz(atoms))
+        path = suffixed(path, suffix)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """The one molecule in a file, its atoms in their order; NaN in the places that are left."""
+        check_named(path, self.suffixes)
+        elements = self.elements or ()
+        found = [read for _, read in entries(path.name, path)]
+        try:
+            if len(found) != 1:
+                raise Unreadable(f"{len(found)} molecules, expected one")
+            numbers, positions, _ = checked(found[0](), numbers_of(elements), 0.0, shape[1])
+        except Unreadable as error:
+            raise ValueError(f"got {path}: {error}") from None
+        x = np.full(shape, np.nan, np.float32)
+        x[:3, : len(numbers)] = positions.T
+        x[3:, : len(numbers)] = np.array(numbers_of(elements))[:, None] == numbers
+        return Loaded(torch.from_numpy(x), self)
 
 
 def as_xyz(atoms: Atoms, said: str = "") -> str:

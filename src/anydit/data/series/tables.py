@@ -1,15 +1,21 @@
 """Tables of evenly spaced times in CSV and Parquet files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
+from anydit.config import config
+
 SUFFIXES = (".csv", ".parquet")
 """Names of tables, in lower case."""
+
+SECONDS = "seconds"
+"""The column that says when rows are in tables that anydit writes; "time seconds" where a channel has that name."""
 
 EVEN = 1e-3
 """The part of a step by which times may lie beside their places."""
@@ -55,6 +61,79 @@ def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int 
     for file in files:
         tables.append(_table(file, tables[0].columns if tables else columns, time, skip))
     return tables
+
+
+@config
+class Clock:
+    """The column that says when rows are, and when the first one is: a number of seconds, or an ISO time."""
+
+    column: str = SECONDS
+    first: str = "0"
+
+    def later(self, seconds: float) -> "Clock":
+        """The clock of rows that begin so much later."""
+        first = _seconds(self.first)
+        then = first + timedelta(seconds=seconds) if isinstance(first, datetime) else first + seconds
+        return replace(self, first=then.isoformat() if isinstance(then, datetime) else str(then))
+
+    def rows(self, step: float, count: int) -> Any:
+        """When so many rows are, `step` seconds apart, as a column of a table."""
+        first = _seconds(self.first)
+        if not isinstance(first, datetime):
+            return first + step * np.arange(count)
+        import pyarrow as pa
+
+        times = pa.array([first + timedelta(seconds=step * i) for i in range(count)])
+        whole = first.microsecond == 0 and step == round(step)
+        return times.cast(pa.timestamp("s", times.type.tz)) if whole else times
+
+
+def _seconds(first: str) -> float | datetime:
+    try:
+        return float(first)
+    except ValueError:
+        return datetime.fromisoformat(first)
+
+
+def read_part(
+    file: Path, columns: Sequence[str], step: float | None
+) -> tuple[Float32[np.ndarray, "n c"], Clock | None]:
+    """Values by row, NaN where a cell is empty; and when that is, where a column says so: "seconds", or one of times.
+
+    Raises:
+        ValueError: a column is not there, or holds no numbers, or rows are not `step` seconds apart.
+    """
+    read = _read(file, 0)
+    import pyarrow as pa
+    from pyarrow import types
+
+    names: list[str] = list(read.column_names)
+    kinds = {name: read.schema.field(i).type for i, name in enumerate(names)}
+    time = next((name for name in names if name not in columns and _is_time(name, kinds[name])), None)
+    wanted = list(columns) or [name for name in names if name != time and _is_number(kinds[name])]
+    if missing := [name for name in wanted if names.count(name) != 1]:
+        raise ValueError(f"got {file}, expected one column named {missing[0]!r}; it has {', '.join(names)}")
+    values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
+    if np.isinf(values).any():
+        raise ValueError(f"got {file} with infinity in {wanted[int(np.isinf(values).any(0).argmax())]!r}")
+    if time is None or not len(values):
+        return values, None
+    column = read.column(time)
+    own, jumps = _even(file, time, column) if len(values) > 1 else (step, np.zeros(0, int))
+    if len(jumps):
+        raise ValueError(f"got {file} with no row before row {jumps[0] + 1}; leave cells empty where nothing is known")
+    if step is not None and own is not None and abs(own - step) > EVEN * step:
+        raise ValueError(f"got {file} with {own:g} s from row to row by {time!r}, expected {step:g}")
+    if types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    first = column[0].as_py()
+    return values, Clock(time, str(first) if isinstance(first, int | float) else first.isoformat())
+
+
+def _is_time(name: str, kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_timestamp(kind) or types.is_date(kind) or name.replace("time ", "") == SECONDS)
 
 
 def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> Table:

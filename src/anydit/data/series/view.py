@@ -1,15 +1,20 @@
 """Time series as people see them: one panel of curves for each channel; and as CSV or Parquet, as the data came."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import View
+from anydit.data.base import Loaded, View, suffixed
+from anydit.data.reading import check_named, check_shape
+from anydit.data.series.tables import SUFFIXES, Clock, read_part
 from anydit.data.sheet import sheet
 
 PANEL_PX = (200, 40)
@@ -23,11 +28,16 @@ class SeriesView(View):
     Where a channel has that name, the column is "time seconds".
 
     `names`: of channels. `step`: seconds from row to row. `suffix`: .csv or .parquet. None takes them from the data.
+    `clock`: the column in place of "seconds", and when the first row is, as a file says that was read.
     """
 
     names: tuple[str, ...] | None = None
     step: float | None = None
     suffix: str | None = None
+    clock: Clock | None = field(default=None, repr=False)  # no part of what tells data apart
+
+    time_axis: ClassVar[int | None] = 0
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __post_init__(self) -> None:
         if self.suffix not in (None, ".csv", ".parquet"):
@@ -40,27 +50,41 @@ class SeriesView(View):
         low, high = values.min((0, 2)), values.max((0, 2))
         span = np.maximum(high - low, 1e-6 * np.maximum(1, np.abs(low)))
         unit = (values - low[:, None]) / span[:, None]
-        labels = [f"{name}  {a:.3g} to {b:.3g}" for name, a, b in zip(self._names(x), low, high, strict=True)]
+        labels = [f"{name}  {a:.3g} to {b:.3g}" for name, a, b in zip(self._names(x.shape[1]), low, high, strict=True)]
         return sheet([_panels(sample, labels) for sample in unit], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c n"], folder: Path, stem: str = "sample") -> list[Path]:
-        suffix = self.suffix or ".csv"
-        paths = [folder / f"{stem}-{i:05d}{suffix}" for i in range(len(x))]
-        for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
-            columns = dict(zip(self._names(x), sample, strict=True))
-            if self.step is not None:
-                time = "seconds"
-                while time in columns:
-                    time = f"time {time}"
-                columns = {time: np.arange(sample.shape[1]) * self.step, **columns}
-            _write(columns, path)
-        return paths
+    def save(self, x: Float[Tensor, "c n"], path: Path) -> Path:
+        path = suffixed(path, self.suffix or ".csv")
+        columns = dict(zip(self._names(len(x)), x.float().cpu().numpy(), strict=True))
+        if self.step is not None:
+            clock = self.clock or Clock()
+            time = clock.column
+            while time in columns:
+                time = f"time {time}"
+            columns = {time: clock.rows(self.step, x.shape[1]), **columns}
+        _write(columns, path)
+        return path
 
-    def _names(self, x: Float[Tensor, "b c n"]) -> Sequence[str]:
-        return self.names or [f"channel {c}" for c in range(x.shape[1])]
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """A table with the columns of the data, in any order; NaN where a cell is empty."""
+        check_named(path, self.suffixes)
+        values, clock = read_part(path, self.names or (), self.step)
+        x = torch.from_numpy(np.ascontiguousarray(values.T))
+        check_shape(path, x.shape, shape, self.time_axis)
+        return Loaded(x, replace(self, clock=clock))
+
+    def after(self, x: Float[Tensor, "c n"]) -> "SeriesView":
+        return self if self.step is None else replace(self, clock=(self.clock or Clock()).later(self.step * x.shape[1]))
+
+    @property
+    def per_second(self) -> float | None:
+        return None if self.step is None else 1 / self.step
+
+    def _names(self, channels: int) -> Sequence[str]:
+        return self.names or [f"channel {c}" for c in range(channels)]
 
 
-def _write(columns: dict[str, np.ndarray], path: Path) -> None:
+def _write(columns: Mapping[str, Any], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import csv, parquet
 

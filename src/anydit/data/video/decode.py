@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 
 from anydit.data.images.decode import FORMATS, MOST_PIXELS, SUFFIXES, Fitted, Target, decode, fitted
 from anydit.data.outside import Unreadable
+from anydit.data.shards import Member, readable
 
 DEMUXERS = {
     ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".avi": "avi",
@@ -90,14 +91,14 @@ class Decoding:
     pictures: float | None
 
     @contextmanager
-    def opened(self, path: Path) -> Iterator[Film]:
+    def opened(self, path: Path | Member) -> Iterator[Film]:
         """A video while it is read; the last of its frames is only where the video ends.
 
         Raises:
             Unreadable: it is none, damaged, or too large.
             ValueError: PyAV is missing.
         """
-        if path.is_dir():
+        if isinstance(path, Path) and path.is_dir():
             yield self._folder(path)
             return
         if path.suffix.lower() == ANIMATION:
@@ -105,7 +106,7 @@ class Decoding:
             return
         av = import_av()
         try:
-            with av.open(str(path), format=DEMUXERS[path.suffix.lower()]) as container:
+            with readable(path) as file, av.open(file, format=DEMUXERS[path.suffix.lower()]) as container:
                 if not container.streams.video:
                     raise Unreadable("no video in it")
                 yield self._film(container)
@@ -153,7 +154,7 @@ class Decoding:
             image = image.rotate(frame.rotation, expand=True)
         return fitted(image, self.target)
 
-    def _animation(self, path: Path) -> Film:
+    def _animation(self, path: Path | Member) -> Film:
         times_ms = [time for time, _ in _gif(path)]
         ends = np.cumsum(times_ms) / 1000
 
@@ -233,10 +234,10 @@ def in_order(files: list[Path]) -> list[Path]:
     return [file for _, _, file in numbered]
 
 
-def _gif(path: Path) -> Iterator[tuple[float, Image.Image]]:
+def _gif(path: Path | Member) -> Iterator[tuple[float, Image.Image]]:
     """Each frame of a GIF, and for how many milliseconds it is shown."""
     try:
-        with Image.open(path, formats=("GIF",)) as image:
+        with readable(path) as file, Image.open(file, formats=("GIF",)) as image:
             _check_size(*image.size)
             for frame in ImageSequence.Iterator(image):
                 yield frame.info.get("duration") or NO_TIME_MS, frame.copy()

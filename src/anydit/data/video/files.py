@@ -1,9 +1,8 @@
-"""The videos in a folder, each decoded once into a mapped file, and what is known of them by name."""
+"""Videos, each decoded once into a mapped file."""
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import sha256
@@ -15,23 +14,18 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anydit.config import Json, to_json
-from anydit.data.folders import refuse_parts
 from anydit.data.images.aspects import Size
 from anydit.data.images.cache import progress_bar, write_header
 from anydit.data.kept import INDEX, filling, sweep, used
-from anydit.data.outside import OPEN, SHOWN, Skipped, Unreadable
-from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, is_picture, is_video
+from anydit.data.outside import OPEN, Skipped, Unreadable
+from anydit.data.shards import Member
+from anydit.data.video.decode import Decoding, is_picture
+from anydit.data.video.listing import Found
 
 FRAMES = "frames.npy"
 
 SCHEMA = 4
 """Of the mapped files and of how videos are decoded: another number makes all of them anew."""
-
-CAPTION = ".txt"
-"""What the caption of a video is named, beside it."""
-
-MOST_CAPTION = 10_000
-"""Bytes of a caption, at most."""
 
 MOST_FRAMES = 2**31
 """Frames for which the header of a mapped file has room."""
@@ -54,54 +48,7 @@ class Prepared(NamedTuple):
     repeated: int
 
 
-class Listing(NamedTuple):
-    """What is in a folder, by names relative to it; no `classes` where it is flat.
-
-    Passed over are so many `others`, files, and `empty` folders in it, in which there is no video.
-    """
-
-    videos: Sequence[str]
-    classes: Sequence[str]
-    others: int
-    empty: Sequence[str]
-
-
-def listing(root: Path) -> Listing:
-    """Find the videos: files, and folders that hold pictures; in a subfolder for each class, or all in `root`.
-
-    Raises:
-        ValueError: there is no folder, no video in it, videos beside classes, or parts of a data set for classes.
-    """
-    if not root.is_dir():
-        raise ValueError(f"data.path: got {root}, which is not a folder; expected one with videos")
-    videos, others, top = list[str](), 0, list[str]()
-    for at, folders, files in os.walk(root):
-        here = Path(at).relative_to(root)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        top = top if here != Path() else [*folders]
-        files = sorted(name for name in files if not name.startswith("."))
-        films, pictures = list(filter(is_video, files)), set(filter(is_picture, files))
-        if pictures and not films and not folders and here != Path():
-            videos.append(here.as_posix())
-            files = [name for name in files if name not in pictures]
-        videos += [(here / name).as_posix() for name in films]
-        others += sum(name not in films and not name.endswith(CAPTION) for name in files)
-    if not videos:
-        expected = f"files named {', '.join([*DEMUXERS, ANIMATION])}, or folders of pictures"
-        raise ValueError(f"data.path: got {root} without videos, expected {expected}")
-    classes = sorted({name.partition("/")[0] for name in videos if "/" in name})
-    flat = [name for name in videos if "/" not in name]
-    if flat and classes:
-        raise ValueError(
-            f"data.path: got {root} with {len(flat)} videos of its own, as {flat[0]}, beside folders of them, "
-            f"{', '.join(classes[:SHOWN])}; expected either one folder for each class, or videos only"
-        )
-    refuse_parts(root, classes)
-    filled = {name.partition("/")[0] for name in videos}
-    return Listing(sorted(videos), classes, others, [name for name in top if name not in filled])
-
-
-def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tuple[list[Prepared], Skipped]:
+def prepare(found: Found, how: Decoding, folder: Path) -> tuple[list[Prepared], Skipped]:
     """Every video as a mapped file in `folder`, decoded anew if it changed; and which cannot be used, and why.
 
     When videos are decoded, those that have been of no use for long are removed.
@@ -109,19 +56,22 @@ def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tu
     Raises:
         ValueError: the folder cannot be written.
     """
-    files, skipped = dict[str, Path](), list[tuple[str, str]]()
-    for name in names:
+    sources, files, skipped = dict[str, Path | Member](), dict[str, Path](), list[tuple[str, str]]()
+    for name in found.names:
         try:
-            files[name] = folder / _key(root / name, how) / FRAMES
+            sources[name] = found.source(name)
+            files[name] = folder / _key(sources[name], how) / FRAMES
         except OSError as error:
             skipped.append((name, error.strerror or "cannot be read"))
+        except Unreadable as error:
+            skipped.append((name, str(error)))
     for file in files.values():
         used(file.parent)
     missing = [name for name, file in files.items() if not _about(file).is_file()]
     if missing:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "videos") as pool, progress_bar() as bar:
             task = bar.add_task("Decoding", total=len(missing))
-            for _ in pool.map(lambda name: _decode(root / name, how, files[name]), missing):
+            for _ in pool.map(lambda name: _decode(sources[name], how, files[name]), missing):
                 bar.advance(task)
         sweep(folder)
     kept = list[Prepared]()
@@ -136,36 +86,21 @@ def prepare(root: Path, names: Sequence[str], how: Decoding, folder: Path) -> tu
     return kept, skipped
 
 
-def caption(root: Path, name: str) -> str:
-    """The text beside a video, on one line.
-
-    Raises:
-        Unreadable: there is none, or it is no text.
-    """
-    file = root / (name if (root / name).is_dir() else Path(name).with_suffix("").as_posix())
-    file = file.with_name(file.name + CAPTION)
-    try:
-        with file.open("rb") as opened:
-            text = " ".join(opened.read(MOST_CAPTION + 1).decode().split())
-    except OSError:
-        raise Unreadable(f"no {file.name} beside it") from None
-    except UnicodeDecodeError:
-        raise Unreadable(f"{file.name} is no text in UTF-8") from None
-    if not text or len(text) > MOST_CAPTION:
-        raise Unreadable(f"{file.name} is {'too long' if text else 'empty'}")
-    return text
-
-
 @lru_cache(maxsize=OPEN)
 def mapped(file: Path) -> UInt8[np.ndarray, "t c h w"]:
     """The frames in a file, read where they are looked at."""
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def _key(path: Path, how: Decoding) -> str:
+def _key(path: Path | Member, how: Decoding) -> str:
     """Of a video as it is now, decoded so."""
-    parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
-    states = [(str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK)) for p in parts]
+    if isinstance(path, Member):
+        states = [path.state]
+    else:
+        parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
+        states = [
+            (str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK)) for p in parts
+        ]
     sizes, channels, fit, at_most = how.target
     about = [SCHEMA, sizes, at_most, channels, to_json(fit), how.rate, how.pictures, states]
     return sha256(json.dumps(about).encode()).hexdigest()[:32]
@@ -176,7 +111,7 @@ def _about(file: Path) -> Path:
     return file.with_name(INDEX)
 
 
-def _decode(path: Path, how: Decoding, file: Path) -> None:
+def _decode(path: Path | Member, how: Decoding, file: Path) -> None:
     """Decode a video into `file`, which is whole or absent."""
     try:
         with filling(file.parent) as temporary:
@@ -193,7 +128,7 @@ def _decode(path: Path, how: Decoding, file: Path) -> None:
         ) from None
 
 
-def _decoded(path: Path, how: Decoding, file: Path) -> Json:
+def _decoded(path: Path | Member, how: Decoding, file: Path) -> Json:
     """Write the frames; what there is to say of them."""
     shape, frames, off, own, before, number = (), 0, 0.0, 0, None, count()
     with how.opened(path) as film, file.open("wb") as out:

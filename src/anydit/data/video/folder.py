@@ -15,14 +15,14 @@ from torch import Tensor
 from anydit.config import check_fraction, check_positive, config
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
 from anydit.data.buckets import shares, together
-from anydit.data.folders import plain
 from anydit.data.images.aspects import Buckets
 from anydit.data.images.decode import ROUNDING, Crop, Fit, Target, told_off
 from anydit.data.known import KNOWN
-from anydit.data.outside import SHOWN, Skipped, Unreadable, check_skipped, rows_of, told
+from anydit.data.outside import Skipped, Unreadable, check_skipped, rows_of, told
 from anydit.data.video.clips import First, Given, Stills, frames_in
 from anydit.data.video.decode import ALIKE, Decoding
-from anydit.data.video.files import Listing, Prepared, caption, listing, mapped, prepare
+from anydit.data.video.files import Prepared, mapped, prepare
+from anydit.data.video.listing import Found, found_in
 from anydit.data.video.view import Videos
 from anydit.tensors import Batch
 
@@ -31,12 +31,13 @@ from anydit.tensors import Batch
 class VideoFolder(Data):
     """Clips of the videos in `path`: MP4, WebM, MKV, MOV, AVI, GIF, and folders of numbered pictures; values 0 to 1.
 
-    One subfolder for each class (at any depth in it), or all in `path` and unconditional. `seconds`: of a clip, `rate`:
-    frames a second that it has (None: the files' own), `stride`: seconds from clip to clip (None: a clip's). `size`
-    (height, width), `channels`, `fit`, `buckets`, `bad_limit`, `cache`: as of images. `shorter`: seconds of clips of
-    videos that are too short for `seconds`; a video's clips are of the longest that it lasts. `pictures_rate`: of
-    folders of pictures. `captions`: each video has a text beside it, NAME.txt, the condition "text". `held_out`: the
-    share of videos kept from training, by name. `task`: what is told of a clip, as the condition "known".
+    One subfolder for each class (at any depth in it), or all in `path` and unconditional; or tar files, in which a
+    video, its class and its caption are NAME.mp4, NAME.cls and NAME.txt. `seconds`: of a clip, `rate`: frames a second
+    that it has (None: the files' own), `stride`: seconds from clip to clip (None: a clip's). `size` (height, width),
+    `channels`, `fit`, `buckets`, `bad_limit`, `cache`: as of images. `shorter`: seconds of clips of videos that are too
+    short for `seconds`; a video's clips are of the longest that it lasts. `pictures_rate`: of folders of pictures.
+    `captions`: each video has a text beside it, NAME.txt, the condition "text". `held_out`: the share of videos kept
+    from training, by name. `task`: what is told of a clip, as the condition "known".
     """
 
     path: Path = Path("videos")
@@ -79,20 +80,21 @@ class VideoFolder(Data):
         return [] if self.rate is None else [(n, *size) for n in self._lengths(self.rate) for size in of]
 
     def open(self, part: Part) -> Samples:
-        root = self.path.expanduser()
-        found = listing(root)
+        found = found_in(self.path.expanduser())
         target = Target.of(self.size, self.buckets, self.channels, self.fit)
         how = Decoding(target, self.rate, self.pictures_rate)
         cache = (self.cache.expanduser() if self.cache else cache_folder()) / "videos"
-        decoded, skipped = prepare(root, found.videos, how, cache)
+        decoded, skipped = prepare(found, how, cache)
         rate = self.rate or _common_rate(decoded)
         lengths = self._lengths(rate, "data.")
-        videos, texts, unusable = self._usable(root, decoded, lengths[-1], rate)
+        videos, known, unusable = self._usable(found, decoded, lengths[-1], rate)
         skipped = [*skipped, *unusable]
-        check_skipped(skipped, len(found.videos), self.bad_limit, "videos")
+        check_skipped(skipped, len(found.names), self.bad_limit, "videos")
         if part == "train":
-            _tell(found, skipped)
-        labels = [found.classes.index(one.name.partition("/")[0]) for one in videos] if found.classes else []
+            for sentence in (*found.said, *([told(skipped, len(found.names), "videos")] if skipped else [])):
+                print(sentence, file=sys.stderr)
+        labels = [found.classes.index(of) for of, _ in known] if found.classes else []
+        texts = [text for _, text in known]
         if missing := set(range(len(found.classes))) - set(labels):
             raise ValueError(
                 f"data: got no usable video of the class {found.classes[min(missing)]}, expected at least one"
@@ -167,20 +169,21 @@ class VideoFolder(Data):
         return video.frames - starts[-1] - max(length, starts.step)
 
     def _usable(
-        self, root: Path, videos: Sequence[Prepared], shortest: int, rate: float
-    ) -> tuple[list[Prepared], list[str], Skipped]:
-        """The videos that have a clip, and a caption where that is asked for; these; and the other videos."""
+        self, found: Found, videos: Sequence[Prepared], shortest: int, rate: float
+    ) -> tuple[list[Prepared], list[tuple[str, str]], Skipped]:
+        """The videos that have a clip, a class and a caption where those are asked for; these two; the other videos."""
         field, least = ("shorter", self.shorter[-1]) if self.shorter else ("seconds", self.seconds)
-        kept, texts, skipped = list[Prepared](), list[str](), list[tuple[str, str]]()
+        kept, known, skipped = list[Prepared](), list[tuple[str, str]](), list[tuple[str, str]]()
         for one in videos:
             try:
                 if one.frames < shortest:
                     raise Unreadable(f"too short: {one.frames / rate:.3g} s, expected at least data.{field} {least:g}")
-                texts.append(caption(root, one.name) if self.captions else "")
+                of = found.class_of(one.name) if found.classes else ""
+                known.append((of, found.caption(one.name) if self.captions else ""))
                 kept.append(one)
             except Unreadable as error:
                 skipped.append((one.name, str(error)))
-        return kept, texts, skipped
+        return kept, known, skipped
 
 
 class Clip(NamedTuple):
@@ -229,14 +232,3 @@ def _common_rate(videos: Sequence[Prepared]) -> float:
                 f"{videos[0].name}, {one.rate:.4g} in {one.name}; expected a rate to bring all to"
             )
     return videos[0].rate if videos else 1.0
-
-
-def _tell(found: Listing, skipped: Skipped) -> None:
-    """Say what was passed over."""
-    if found.others:
-        print(f"Passed over {found.others} files that are not named like videos.", file=sys.stderr)
-    if found.empty:
-        names = ", ".join(map(plain, found.empty[:SHOWN])) + (", ..." if len(found.empty) > SHOWN else "")
-        print(f"Passed over folders without videos: {names}.", file=sys.stderr)
-    if skipped:
-        print(told(skipped, len(found.videos), "videos"), file=sys.stderr)

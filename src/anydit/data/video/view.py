@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import check_positive, config
-from anydit.data.base import View
+from anydit.data.base import Loaded, View, suffixed
+from anydit.data.images.decode import Crop, Target
+from anydit.data.images.view import tell_cut
+from anydit.data.outside import Unreadable
+from anydit.data.reading import check_named
 from anydit.data.sheet import TILE_PX, sheet
-from anydit.data.video.decode import import_av
+from anydit.data.video.decode import ANIMATION, DEMUXERS, Decoding, import_av
 
 STRIP = 8
 """Frames of each video on a sheet, at most: evenly spread, the first and the last among them."""
@@ -48,7 +53,7 @@ class MP4:
 
     def write(self, frames: Pixels, rate: float, path: Path) -> Path:
         """Write `frames`, and return the file."""
-        av, path = import_av(), path.with_suffix(".mp4")
+        av, path = import_av(), suffixed(path, ".mp4")
         height, width = frames.shape[1:3]
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=exact(rate))
@@ -75,7 +80,7 @@ class GIF:
         """
         if rate > 50:
             raise ValueError(f"view.format: got GIF for {rate:g} frames per second, expected MP4, or 50 at most")
-        path = path.with_suffix(".gif")
+        path = suffixed(path, ".gif")
         # Rounded one by one, times would add up to another rate.
         ends = np.round(np.arange(1, len(frames) + 1) * 100 / rate).astype(int)
         times_ms = (np.diff(ends, prepend=0) * 10).tolist()
@@ -96,6 +101,9 @@ class Videos(View):
     rate: float | None = None
     format: MP4 | GIF = MP4()
 
+    time_axis: ClassVar[int | None] = 0
+    suffixes: ClassVar[tuple[str, ...]] = (*DEMUXERS, ANIMATION)
+
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"low, high: got {self.low}, {self.high}, expected low < high")
@@ -105,6 +113,10 @@ class Videos(View):
     @property
     def bounds(self) -> tuple[float, float]:
         return self.low, self.high
+
+    @property
+    def per_second(self) -> float | None:
+        return self.rate
 
     def pixels(self, x: Float[Tensor, "b c t h w"]) -> UInt8[np.ndarray, "b t h w c"]:
         """8-bit pixels, rounded and clipped.
@@ -129,9 +141,27 @@ class Videos(View):
         strips = rearrange(np.concatenate([pixels, gap], 3), "b t h w c -> b h (t w) c")[:, :, :-1]
         return sheet([Image.fromarray(np.broadcast_to(s, (*s.shape[:2], 3)).copy()) for s in strips], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c t h w"], folder: Path, stem: str = "sample") -> list[Path]:
-        rate = EVERY_SECOND if self.rate is None else self.rate
-        return [self.format.write(frames, rate, folder / f"{stem}-{i:05d}") for i, frames in enumerate(self.pixels(x))]
+    def save(self, x: Float[Tensor, "c t h w"], path: Path) -> Path:
+        return self.format.write(self.pixels(x[None])[0], self._shown, path)
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """All frames of a video, or a folder of numbered pictures, at the rate of the data; cut as images are."""
+        channels, _, high, wide = shape
+        check_named(path, self.suffixes)
+        try:
+            with Decoding(Target.of((high, wide), None, channels, Crop()), self.rate, self._shown).opened(path) as film:
+                frames = list(film.picked())
+        except Unreadable as error:
+            raise ValueError(f"got {path}: {error}") from None
+        if not frames:
+            raise ValueError(f"got {path}, too short for a frame of 1/{self._shown:g} s")
+        tell_cut(path, max(frame.off for frame in frames), (high, wide))
+        unit = torch.from_numpy(np.stack([frame.pixels for frame in frames], 1)) / 255
+        return Loaded(self.low + unit * (self.high - self.low), self)
+
+    @property
+    def _shown(self) -> float:
+        return EVERY_SECOND if self.rate is None else self.rate
 
 
 def exact(rate: float) -> Fraction:

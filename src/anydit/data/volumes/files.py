@@ -28,15 +28,12 @@ from anydit.data.volumes.medical import (
     spacing_of,
     turned,
 )
-from anydit.data.volumes.view import Affine
+from anydit.data.volumes.view import SAME, Side, rows_of
 
 VALUES = "values.npy"
 
 SCHEMA = 4
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
-
-SAME = 0.01
-"""The part by which spacings may differ that count as the same."""
 
 WORDS = r"([_.\- /])"
 """What is between the words of a name."""
@@ -258,6 +255,18 @@ def common(found: Sequence[Prepared], sizes: str | None) -> dict[str, Any]:
     return {"code": code, "unit": first.unit, "quantity": quantities.pop() if len(quantities) == 1 else ""}
 
 
+def side_of(found: Sequence[Prepared], regions: Sequence[Sequence[tuple[int, int]]]) -> Side | None:
+    """The half of the body that a region of each volume lies in, nearly all of it; None where it is not the same one."""
+    sides = set[Side | None]()
+    for one, region in zip(found, regions, strict=True):
+        a, b = (
+            (one.affine @ [*corner, 1])[0] for corner in zip(*((low, high - 1) for low, high in region), strict=True)
+        )
+        share = (a + b) / max(abs(a - b), 1e-9)
+        sides.add("right" if share > 0.8 else "left" if share < -0.8 else None)
+    return sides.pop() if len(sides) == 1 else None
+
+
 def placed(found: Sequence[Prepared], size: Size, whole: bool, code: int) -> dict[str, Any]:
     """The affine of samples, and the code of its space, as a view has them.
 
@@ -267,15 +276,11 @@ def placed(found: Sequence[Prepared], size: Size, whole: bool, code: int) -> dic
     """
     first, spacing = found[0].affine, spacing_of(found[0].affine)
     if whole and all(np.allclose(one.affine, first, atol=1e-3) for one in found):
-        return {"affine": _rows(first), "code": code}
+        return {"affine": rows_of(first), "code": code}
     turn = first[:3, :3]
     if any(not np.allclose(one.affine[:3, :3], turn, rtol=SAME, atol=1e-3) for one in found):
         turn = np.zeros((3, 3))
         for axis, letter in enumerate(axes_of(first)):
             turn["LRPAIS".index(letter) // 2, axis] = spacing[axis] * (1 if letter in "RAS" else -1)
     middle = (np.array(size) - 1) / 2
-    return {"affine": _rows(np.column_stack([turn, -turn @ middle])), "code": min(code, 1)}
-
-
-def _rows(affine: Float[np.ndarray, "_ 4"]) -> Affine:
-    return cast("Affine", tuple(tuple(row) for row in affine[:3].tolist()))
+    return {"affine": rows_of(np.column_stack([turn, -turn @ middle])), "code": min(code, 1)}

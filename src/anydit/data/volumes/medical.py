@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Shaped
 
 from anydit.data.outside import Unreadable
-from anydit.data.volumes.stack import floats, name_of, orientation, step_of
+from anydit.data.volumes.frames import Slice, slices_of
+from anydit.data.volumes.stack import orientation, step_of
 
 NIFTI = (".nii", ".nii.gz")
 """Names of NIfTI files, in lower case."""
@@ -90,34 +91,35 @@ def read_nifti(path: Path, frames: bool = False) -> Scan:
 
 
 def read_dicom(files: Sequence[Path]) -> Scan:
-    """The slices of one DICOM series, in any order, on the scanner's own scale (HU for CT).
+    """The slices of one DICOM series, one in each file or many, in any order, on the scanner's own scale (HU for CT).
 
     Raises:
-        Unreadable: slices are missing or there twice, or do not make a volume of grey values.
+        Unreadable: slices are missing or there twice, do not make a volume of grey values, or cannot be decoded.
     """
     pydicom = _pydicom()
-    slices = list[Any]()
+    slices = list[Slice]()
     for file in files:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of files that are read all the same
-                slices.append(pydicom.dcmread(file))
+                slices += slices_of(pydicom.dcmread(file))
+        except Unreadable:
+            raise
         except Exception as error:
             _unreadable(error, f"{file.name}: ")
     across, down = orientation(slices)
     normal = np.cross(across, down)
-    slices.sort(key=lambda s: float(np.dot(floats(s.ImagePositionPatient), normal)))
-    step = step_of(slices, normal)
-    between_rows, between_columns = floats(slices[0].PixelSpacing)
+    slices.sort(key=lambda s: float(np.dot(s.floats("ImagePositionPatient"), normal)))
+    step, first = step_of(slices, normal), slices[0]
+    between_rows, between_columns = first.floats("PixelSpacing")
     affine = np.eye(4)
     affine[:3] = np.stack(
-        [across * between_columns, down * between_rows, step, floats(slices[0].ImagePositionPatient)], axis=1
+        [across * between_columns, down * between_rows, step, first.floats("ImagePositionPatient")], axis=1
     )
-    if len(slices) * int(slices[0].Rows) * int(slices[0].Columns) > MOST_VALUES:
+    if len(slices) * int(first.get("Rows")) * int(first.get("Columns")) > MOST_VALUES:
         raise Unreadable(f"{len(slices)} slices, expected at most {MOST_VALUES // 10**6} million values")
-    values = np.stack([_pixels(s).T for s in slices], axis=-1)
-    quantity = str(slices[0].get("RescaleType", "HU" if slices[0].get("Modality") == "CT" else ""))
-    return Scan(values[None, None], LPS_TO_RAS @ affine, 1, "mm", "" if quantity == "US" else quantity)
+    values = np.stack([s.values().T for s in slices], axis=-1)
+    return Scan(values[None, None], LPS_TO_RAS @ affine, 1, "mm", first.quantity)
 
 
 def series_in(folder: Path) -> dict[str, list[Path]]:
@@ -217,17 +219,6 @@ def _may_be_dicom(file: Path) -> bool:
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
     return file.suffix.lower() in ("", *DICOM) or file.suffix[1:].isdigit()
-
-
-def _pixels(one: Any) -> Float32[np.ndarray, "rows columns"]:
-    """A slice's values on its own scale."""
-    if one.get("SamplesPerPixel", 1) != 1 or int(one.get("NumberOfFrames", 1)) != 1:
-        raise Unreadable("slices of colours, or of several frames in a file; expected one grey slice in each file")
-    try:
-        stored = np.asarray(one.pixel_array, np.float32)
-    except Exception as error:
-        _unreadable(error, f"{name_of(one)}: ")
-    return stored * np.float32(one.get("RescaleSlope", 1)) + np.float32(one.get("RescaleIntercept", 0))
 
 
 def _unreadable(error: Exception, where: str = "") -> NoReturn:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import Data, Facts, Part, Samples
+from anydit.data.base import Data, Facts, Loaded, Part, Samples
 from anydit.data.volumes.files import Prepared, common, mapped, placed
 from anydit.data.volumes.view import VolumeView
 from anydit.data.volumes.volumes import Inside, Volumes, Whole
@@ -43,8 +43,14 @@ class SliceView(VolumeView):
     ) -> Image.Image:
         return super().picture(self.volume(x), captions, columns)
 
-    def write(self, x: Float[Tensor, "b c h w"], folder: Path, stem: str = "sample") -> list[Path]:
-        return super().write(self.volume(x), folder, stem)
+    def save(self, x: Float[Tensor, "c h w"], path: Path) -> Path:
+        return super().save(self.volume(x[None])[0], path)
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """A NIfTI file, or a DICOM series, of one slice."""
+        channels, *plane = shape
+        x, view = super().read(path, (channels, *plane[: self.across], 1, *plane[self.across :]))
+        return Loaded(x.squeeze(self.across + 1), view)
 
 
 @config

@@ -1,40 +1,39 @@
 """How the slices of a DICOM series lie on each other; checked to be those of one volume, all of them."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from anydit.data.outside import Unreadable
+from anydit.data.volumes.frames import Slice
 
 UNEVEN = 0.01
 """The part of their spacing by which slices may lie beside their places: positions in files are rounded."""
 
 
-def orientation(slices: Sequence[Any]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+def orientation(slices: Sequence[Slice]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
     """Where a slice's columns follow each other to, and its rows; checked to be the same for all of them."""
     first = slices[0]
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
         if without := [s for s in slices if s.get(name) is None]:
             count = f"{len(without)} of {len(slices)} slices"
-            raise Unreadable(f"{count} without {name}, by which a slice has its place: {name_of(without[0])}")
+            raise Unreadable(f"{count} without {name}, by which a slice has its place: {without[0].name}")
     for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-        if any(not np.allclose(floats(s[name].value), floats(first[name].value), atol=1e-4) for s in slices):
+        if any(not np.allclose(s.floats(name), first.floats(name), atol=1e-4) for s in slices):
             raise Unreadable(f"slices of different {name}, expected those of one volume")
-    both = floats(first.ImageOrientationPatient)
+    both = first.floats("ImageOrientationPatient")
     return both[:3], both[3:]
 
 
-def step_of(slices: Sequence[Any], normal: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+def step_of(slices: Sequence[Slice], normal: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     """From one slice to the next."""
     if len(slices) == 1:
         thick = slices[0].get("SpacingBetweenSlices") or slices[0].get("SliceThickness")
         if not thick:
             raise Unreadable("a single slice without SliceThickness")
         return normal * float(thick)
-    places = np.array([floats(s.ImagePositionPatient) for s in slices])
+    places = np.array([s.floats("ImagePositionPatient") for s in slices])
     heights = places @ normal
     gaps = np.diff(heights)
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # one that there is, of two the smaller
@@ -53,14 +52,14 @@ def step_of(slices: Sequence[Any], normal: Float[np.ndarray, "3"]) -> Float[np.n
     return step
 
 
-def _check_thinned(slices: Sequence[Any], step_mm: float) -> None:
+def _check_thinned(slices: Sequence[Slice], step_mm: float) -> None:
     """Refuse every second slice of a series, or every third: what is missing is even, but the files tell.
 
     They do where their spacing and their numbers both say so; either alone is used in other ways, too.
     """
     try:
-        spacings = floats([float(s.get("SpacingBetweenSlices")) for s in slices])
-        numbers = floats([float(s.get("InstanceNumber")) for s in slices])
+        spacings = np.array([float(s.get("SpacingBetweenSlices")) for s in slices])
+        numbers = np.array([float(s.get("InstanceNumber")) for s in slices])
     except (TypeError, ValueError):  # not in all of them
         return
     spacing_mm = abs(float(spacings[0]))
@@ -74,13 +73,3 @@ def _check_thinned(slices: Sequence[Any], step_mm: float) -> None:
             f"slices are missing: {step_mm:.2f} mm from one to the next, and {times} of InstanceNumber, but "
             f"SpacingBetweenSlices is {spacing_mm:.2f} mm"
         )
-
-
-def name_of(one: Any) -> str:
-    """That of a slice's file."""
-    return Path(one.filename).name
-
-
-def floats(values: Any) -> Float[np.ndarray, " n"]:
-    """Numbers of a tag, which may be one."""
-    return np.atleast_1d(np.asarray(values, np.float64))

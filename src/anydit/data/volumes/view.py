@@ -1,23 +1,48 @@
 """Volumes as people see them: three slices through the middle of each; and as NIfTI files, on the data's own grid."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
 from math import ceil
 from pathlib import Path
+from typing import ClassVar, Literal, cast
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor
 
 from anydit.config import config
-from anydit.data.base import View
+from anydit.data.base import Loaded, View, suffixed
+from anydit.data.outside import Unreadable
+from anydit.data.reading import check_named, check_shape
 from anydit.data.sheet import sheet
-from anydit.data.volumes.medical import as_nifti, axes_of, spacing_of
+from anydit.data.volumes.medical import (
+    DICOM,
+    NIFTI,
+    PER_MM,
+    Scan,
+    as_nifti,
+    axes_of,
+    is_dicom,
+    read_dicom,
+    read_nifti,
+    respaced,
+    series_in,
+    spacing_of,
+    turned,
+)
 
 Row = tuple[float, float, float, float]
 Affine = tuple[Row, Row, Row]
 """From voxel indices (i, j, k, 1) to places, which run to the right, front and top."""
+
+SAME = 0.01
+"""The part by which spacings may differ that count as the same."""
+
+Side = Literal["left", "right"]
 
 NOWHERE: Affine = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 UNKNOWN_UNIT = "unknown"
@@ -25,12 +50,28 @@ SLICE_PX = 48
 """Slices are enlarged to at least this, so that a person sees them."""
 
 
+def _scan(path: Path) -> Scan:
+    """The one scan in a file, or a folder."""
+    if not path.is_dir():
+        return read_dicom([path]) if is_dicom(path) else read_nifti(path)
+    series = series_in(path)
+    if len(series) != 1:
+        raise Unreadable(f"{len(series)} DICOM series in it, expected one")
+    return read_dicom(*series.values())
+
+
+def rows_of(affine: Float[np.ndarray, "_ 4"]) -> Affine:
+    """An affine as a config has it."""
+    return cast("Affine", tuple(tuple(row) for row in affine[:3].tolist()))
+
+
 @config
 class VolumeView(View):
     """Volumes, written as NIfTI (.nii.gz, float32), shown as slices across each axis, one row for each channel.
 
     `low`, `high`: the values shown as black and white; None takes them from what is shown, for each channel. `affine`,
-    `code`, `unit`, `quantity` (see `Scan`), `names` of channels: None takes them from the data.
+    `code`, `unit`, `quantity` (see `Scan`), `names` of channels, `side`: the half of a body that samples are like, where
+    both are mirror images: None takes them from the data.
     """
 
     low: float | None = None
@@ -40,6 +81,9 @@ class VolumeView(View):
     unit: str | None = None
     quantity: str | None = None
     names: tuple[str, ...] | None = None
+    side: Side | None = field(default=None, repr=False)  # no part of what tells data apart
+
+    suffixes: ClassVar[tuple[str, ...]] = (*NIFTI, *DICOM)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -67,15 +111,53 @@ class VolumeView(View):
         pixels = (unit.clip(0, 1) * 255).round().astype(np.uint8)
         return sheet([self._tile(sample) for sample in pixels], captions, columns)
 
-    def write(self, x: Float[Tensor, "b c i j k"], folder: Path, stem: str = "sample") -> list[Path]:
-        paths = [folder / f"{stem}-{i:05d}.nii.gz" for i in range(len(x))]
+    def save(self, x: Float[Tensor, "c i j k"], path: Path) -> Path:
+        path = suffixed(path, ".nii.gz")
         about = ", ".join(part for part in (self.quantity, " ".join(self.names or ())) if part)
-        for sample, path in zip(x.float().cpu().numpy(), paths, strict=True):
-            values = np.moveaxis(sample, 0, -1)
-            image = as_nifti(values[..., 0] if len(sample) == 1 else values, self.matrix, self.code or 0,
-                             self.unit or UNKNOWN_UNIT, about)  # fmt: skip
-            image.to_filename(path)
-        return paths
+        values = x.float().cpu().movedim(0, -1).numpy()
+        values = values[..., 0] if len(x) == 1 else values
+        as_nifti(values, self.matrix, self.code or 0, self.unit or UNKNOWN_UNIT, about).to_filename(path)
+        return path
+
+    def read(self, path: Path, shape: Sequence[int]) -> Loaded:
+        """A NIfTI file, or a DICOM series (a file, or alone in a folder), on axes and with the spacing of the data.
+
+        It lies where the file says. What is brought to another spacing is told.
+        """
+        check_named(path, self.suffixes)
+        try:
+            scan = self._brought(path, _scan(path))
+        except Unreadable as error:
+            raise ValueError(f"got {path}: {error}") from None
+        if len(scan.values) != 1:
+            raise ValueError(f"got {path} of {len(scan.values)} volumes, expected one")
+        check_shape(path, scan.values.shape[1:], shape)
+        view = replace(self, affine=rows_of(scan.affine), code=scan.code, unit=scan.unit)
+        return Loaded(torch.from_numpy(scan.values[0]), view)
+
+    def at(self, told: Mapping[str, float], size: Sequence[int]) -> "VolumeView":
+        """The middle of the sample is where the numbers x, y, z, or |x|, y, z in `length` say that it is."""
+        x, y, z, off = (told.get(f"{axis} in {self.length}") for axis in ("x", "y", "z", "|x|"))
+        if x is None and off is not None and self.side is not None:
+            x = off if self.side == "right" else -off
+        if x is None or y is None or z is None:
+            return self
+        turn = self.matrix[:3, :3]
+        corner = np.array([x, y, z]) - turn @ (np.array(size) - 1) / 2
+        return replace(self, affine=rows_of(np.column_stack([turn, corner])))
+
+    def _brought(self, path: Path, scan: Scan) -> Scan:
+        """A scan as those that the data were, where they said anything."""
+        if self.affine is None:
+            return scan
+        scan = turned(scan, axes_of(self.matrix)) if self.code else scan
+        own, wanted = (tuple(s / PER_MM.get(unit or "", 1.0) for s in spacing_of(affine))
+                       for affine, unit in ((scan.affine, scan.unit), (self.matrix, self.unit)))  # fmt: skip
+        if np.allclose(own, wanted, rtol=SAME):
+            return scan
+        before, after = (" x ".join(f"{s:.3g}" for s in each) for each in (own, wanted))
+        print(f"{path.name} is brought from voxels of {before} mm to {after} mm.", file=sys.stderr)
+        return respaced(scan, wanted)
 
     def planes(self, x: int, y: int, z: int) -> list[tuple[int, int]]:
         """Which slices are shown, by the axes that run to the right and upwards, of those along x, y and z."""

@@ -17,7 +17,7 @@ from anydit.config import check_at_least, config
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
 from anydit.data.buckets import shares, together
 from anydit.data.outside import rows_of
-from anydit.data.volumes.files import Prepared, Reading, Size, common, mapped, placed, prepare
+from anydit.data.volumes.files import Prepared, Reading, Size, common, mapped, placed, prepare, side_of
 from anydit.data.volumes.view import VolumeView
 from anydit.tensors import Batch, Stream
 
@@ -165,7 +165,8 @@ class Volumes(Data):
         if self.crop is not None:
             self._check_room(kept, self.crop, part)
         grid |= placed(found, size, self.crop is None, grid["code"])
-        view = replace(VolumeView(names=self.channels or None), **grid)
+        side = side_of(found, [_region(one.size, self.held_out, "train") for one in found]) if self.symmetric else None
+        view = replace(VolumeView(names=self.channels or None, side=side), **grid)
         places = tuple(f"{axis} in {view.length}" for axis in ("|x|" if self.symmetric else "x", "y", "z"))
         facts = Facts(found[0].shape[1], size, numbers={"place": places} if self.crop else {}, view=view)
         samples = together([VolumeSamples(some, replace(facts, size=size), self, part)

@@ -1,0 +1,81 @@
+"""Tables to go on from: the columns of the data among others, gaps, and when rows are."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from anydit.data import SeriesView
+
+VIEW = SeriesView(names=("b", "a"), step=900.0, suffix=".csv")
+
+
+def written(path: Path, rows: int = 10, when: Any = "2024-02-28T22:00", **columns: Any) -> pd.DataFrame:
+    """A table with two channels, a text, and the times of its rows unless they are named otherwise."""
+    frame = pd.DataFrame({"a": np.arange(float(rows)), "b": 10.0 - np.arange(rows), "station": "x"})
+    if when is not None:
+        frame.insert(0, "when", pd.date_range(when, periods=rows, freq="15min"))
+    frame = frame.assign(**columns)
+    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+    return frame
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_empty_cells_are_gaps_and_columns_may_be_in_any_order(tmp_path: Path, name: str):
+    frame = written(tmp_path / name, a=[0.0, 1.0, None, None, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+    x, _ = VIEW.read(tmp_path / name, (2, 99))
+    assert x.shape == (2, 10)
+    assert np.array_equal(x.numpy(), frame[["b", "a"]].to_numpy(np.float32).T, equal_nan=True)
+
+
+@pytest.mark.parametrize("zone", ["", "Z"])
+def test_what_follows_is_at_the_times_that_follow(tmp_path: Path, zone: str):
+    written(tmp_path / "x.csv", when=f"2024-02-28T22:00{zone}")
+    x, view = VIEW.read(tmp_path / "x.csv", (2, 10))
+    out = pd.read_csv(view.after(x[:, :8]).save(x[:, 8:], tmp_path / "y"), parse_dates=["when"])
+    assert list(out.columns) == ["when", "b", "a"]
+    assert out["when"].tolist() == pd.date_range(f"2024-02-29T00:00{zone}", periods=2, freq="15min").tolist()
+
+
+def test_seconds_go_on(tmp_path: Path):
+    written(tmp_path / "x.csv", when=None, seconds=5.5 + 900.0 * np.arange(10))
+    x, view = VIEW.read(tmp_path / "x.csv", (2, 10))
+    out = pd.read_csv(view.after(x).save(x, tmp_path / "y"))
+    assert np.allclose(out["seconds"], 5.5 + 900 * np.arange(10, 20))
+
+
+def test_a_table_without_times_or_of_a_single_row(tmp_path: Path):
+    written(tmp_path / "x.csv", when=None)
+    x, view = VIEW.read(tmp_path / "x.csv", (2, 10))
+    assert pd.read_csv(view.save(x, tmp_path / "y"))["seconds"][9] == 8100
+    written(tmp_path / "x.csv", rows=1)
+    x, view = VIEW.read(tmp_path / "x.csv", (2, 10))
+    assert x.shape == (2, 1) and "2024-02-28 22:15:00" in view.after(x).save(x, tmp_path / "z").read_text()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"when": None, "seconds": 60.0 * np.arange(10)}, "with 60 s from row to row by 'seconds', expected 900"),
+        ({"when": None, "seconds": 900.0 * np.array([0, 1, 2, 3, 4, 5, 6, 8, 9, 10])}, "no row before row 8"),
+        ({"a": "no"}, "got 'no' in column 'a'"),
+        ({"a": np.inf}, "infinity"),
+    ],
+)
+def test_other_tables_are_refused(tmp_path: Path, how: dict[str, Any], said: str):
+    written(tmp_path / "x.csv", **how)
+    with pytest.raises(ValueError, match=said):
+        VIEW.read(tmp_path / "x.csv", (2, 10))
+
+
+def test_missing_columns_are_named(tmp_path: Path):
+    written(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"x\.csv, expected one column named 'c'; it has when, a, b, station"):
+        SeriesView(names=("a", "c")).read(tmp_path / "x.csv", (2, 10))
+
+
+def test_no_clock_tells_data_apart():
+    assert repr(VIEW) == repr(VIEW.after(torch.zeros(2, 5)))
