@@ -5,17 +5,18 @@
 --only latent trains the autoencoder of volumes first; it is of a size for a CPU, and in no other table.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from modality import Trained, minutes, page, trained
-from results import picture
+from results import picture, table
 from torch import Tensor
 
 from anydit.codecs import Latents
 from anydit.evaluate import distances
-from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.evaluate import Report, evaluate
 from anydit.evaluate.features import RandomNetwork, in_parts
 from anydit.evaluate.own import own
 from anydit.evaluate.sets import Sets, opened
@@ -26,9 +27,11 @@ SAMPLES, SHOWN = 512, 10
 """Crops that are drawn, and held-out ones that are compared with; those on the picture."""
 
 
+NOISE = "noise, each voxel's mean and deviation"
 BELOW = """\
 Held-out crops are of the other half of the brain, which mirrors the one that is trained on: samples are nearer to the
-latter than held-out crops can be. Samples, then held-out crops at places that mirror theirs; three planes each of T1,
+latter than held-out crops can be, and being unusually near (nearer than the nearest 1 % of held-out crops) is no copy
+yet. Samples, then held-out crops at places that mirror theirs; three planes each of T1,
 grey matter and white matter:"""
 
 
@@ -40,24 +43,41 @@ def gaussian(sets: Sets) -> Tensor:
 
 
 def crops(done: Trained, data: str, name: str) -> tuple[list[list[object]], str]:
-    """The 3-D Fréchet distance, that of slices, and the picture `name`."""
+    """The 3-D Fréchet distance, that of slices, and copies; below them all figures, and the pictures `name`."""
     sets = opened(done.pipeline, done.recipe.data, SAMPLES)
     report = evaluate(done.pipeline, done.recipe.data, samples=SAMPLES)
     noise = gaussian(sets)
-    trivial = own(sets.view, noise, sets).figures["slices"].samples
+    trivial = {figure: each.samples for figure, each in own(sets.view, noise, sets).figures.items()}
     reference = sets.read_train(torch.arange(len(sets.train)))
     space = RandomNetwork(reference[:: max(1, len(reference) // 2000)], torch.device("cpu"))
-    whole = distances.frechet(distances.moments(in_parts(space, noise)), distances.moments(in_parts(space, reference)))
-    which = "noise, each voxel's mean and deviation"
+    trivial["frechet"] = distances.frechet(*(distances.moments(in_parts(space, x)) for x in (noise, reference)))
     data = f"{data}, 3 x {'x'.join(map(str, sets.train.facts.size))}"
-    both = [("frechet", "3-D Fréchet distance", whole), ("slices", "Fréchet distance of slices", trivial)]
+    named = [("frechet", "3-D Fréchet distance", trivial["frechet"], NOISE),
+             ("slices", "Fréchet distance of slices", trivial["slices"], NOISE),
+             ("copies", "share unusually near to a crop of training", 1.0, "nearest copy")]  # fmt: skip
     of_all = [
         done.row("volume", data, title, report.figures[figure].samples, report.figures[figure].floor, other, which)
-        for figure, title, other in both
+        for figure, title, other, which in named
     ]
+    return of_all, "\n\n".join([BELOW, _sheet(done, sets, name), *_values(report, trivial, name)])
+
+
+def _sheet(done: Trained, sets: Sets, name: str) -> str:
+    """The picture of samples and held-out crops."""
     x = done.pipeline.sample(SHOWN, {"place": sets.real.tensor("place")[:SHOWN]})
     sheet = sets.view.picture(torch.cat([x, sets.real.x[:SHOWN]]), columns=SHOWN // 2)
-    return of_all, f"{BELOW}\n\n{picture(name, sheet, 'crops of a brain')}"
+    return picture(name, sheet, "crops of a brain")
+
+
+def _values(report: Report, trivial: Mapping[str, float], name: str) -> list[str]:
+    """The figures of values and of steps between them, and the histograms of values."""
+    lines = [[each.title, each.samples, each.floor, trivial[figure]] for figure, each in report.figures.items()
+             if figure.startswith("values_") or figure == "steps"]  # fmt: skip
+    distance = "distance between distributions, in deviations"
+    plot = report.pictures["Values, by channel"]
+    what = "The share of voxels at each value, of samples, held-out and training data:"
+    return [table([distance, "samples", "held-out", NOISE], lines), what,
+            picture(f"{name}-values", plot, "histograms of the values of each channel")]  # fmt: skip
 
 
 def rows(gpu: bool, runs: Path) -> tuple[list[list[object]], str]:

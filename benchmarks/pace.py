@@ -28,7 +28,10 @@ from anydit.train.recipe import Recipe
 from anydit.train.trial import seconds, trial
 
 CPU = torch.device("cpu")
-USUAL = ("digits", "moving-digits", "spoken-digits", "brain", "small-molecules", "weather", "flow-forecast")
+USUAL = (
+    "digits", "moving-digits", "moving-digits-text", "moving-digits-next", "spoken-digits", "spoken-digits-text",
+    "spoken-digits-wave", "brain", "small-molecules", "weather", "flow", "flow-fine", "flow-forecast",
+)  # fmt: skip
 
 BESIDE = "flow-forecast"
 """The recipe whose step is measured beside other threads."""
@@ -40,7 +43,7 @@ Milliseconds of a training step. The numbers of threads are measured in turn, an
 and not compiled: only what was measured in turn compares, because machines are not equally fast all the time. Tried in
 is how long the latter takes, compiling included, less where an earlier row left code that serves. Gain: the speed of
 the fastest beside all threads, not compiled, as the product of both comparisons: all threads are what PyTorch takes
-unasked."""
+unasked. Minutes: of all steps of the recipe at the fastest, without samples, checkpoints and reading."""
 
 BELOW_BESIDE = """\
 A thread that reads batches ahead, as one does in training, is one without helpers: PyTorch's threads would else be more
@@ -56,7 +59,7 @@ def main() -> None:
     counts = halves(torch.get_num_threads())
     rows = [row(name, counts) for name in parser.parse_args().recipes or USUAL]
     head = ["recipe", "tokens in a batch", *[f"{n} threads" if n > 1 else "1 thread" for n in counts], "not compiled",
-            "compiled", "tried in s", "fastest", "gain"]  # fmt: skip
+            "compiled", "tried in s", "fastest", "gain", "steps", "minutes"]  # fmt: skip
     beside = table([BESIDE, "milliseconds of a step"], [[name, 1e3 * each] for name, each in beside_others().items()])
     body = "\n\n".join((table(head, rows), BELOW, beside, BELOW_BESIDE))
     publish("pace", "How many threads, and compiled or not", body)
@@ -120,7 +123,10 @@ def row(name: str, counts: list[int]) -> list[object]:
     fastest = f"{best} thread{'s' if best > 1 else ''}{', compiled' if pays else ''}"
     gain = plain[counts[0]] / plain[best] * (beside / compiled if pays else 1)
     times = [1e3 * each for each in (*plain.values(), beside, compiled)]
-    return [name, recipe.train.batch * prod(recipe.model.grid), *times, trying, fastest, gain]
+    steps = recipe.train.steps
+    minutes = steps * (compiled if pays else plain[best]) / 60
+    tokens = recipe.train.batch * prod(recipe.model.grid)
+    return [name, tokens, *times, trying, fastest, gain, steps, minutes]
 
 
 if __name__ == "__main__":

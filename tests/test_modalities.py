@@ -178,11 +178,10 @@ class Dots(View):
                 image.putpixel((40 * i + u, v), 255)
         return image
 
-    def write(self, x: Float[Tensor, "b 2 n"], folder: Path, stem: str = "sample") -> list[Path]:
-        paths = [folder / f"{stem}-{i}.txt" for i in range(len(x))]
-        for points, path in zip(x, paths, strict=True):
-            np.savetxt(path, points.T.numpy())
-        return paths
+    def save(self, x: Float[Tensor, "2 n"], path: Path) -> Path:
+        path = path.with_name(f"{path.name}.txt")
+        np.savetxt(path, x.T.numpy())
+        return path
 
 
 def rings() -> Recipe:

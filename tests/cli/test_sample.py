@@ -11,6 +11,7 @@ from anydit import load
 from anydit.cli import main, sample
 from anydit.cli.sample import captions
 from anydit.codecs import Normalize
+from anydit.data import SeriesView
 from anydit.data.known import told
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
@@ -111,8 +112,12 @@ def test_fields_are_told_by_a_file_of_numpy(tmp_path: Path, capsys: pytest.Captu
     for name, values in (("guide", guide), ("known", known)):
         np.save(tmp_path / f"{name}.npy", values.numpy())
     command = ["sample", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "x.png")]
-    assert main([*command, *(w for n in fields for w in (f"--{n}", str(tmp_path / f"{n}.npy")))]) == 0
+    given = [word for name in fields for word in (f"--{name}", str(tmp_path / f"{name}.npy"))]
+    assert main([*command, *given, "--out", str(tmp_path / "way.gif")]) == 0
+    with Image.open(tmp_path / "way.gif") as way, Image.open(tmp_path / "x.png") as sheet:
+        assert np.array_equal(way.convert("RGB"), sheet), "on the way, too, what is known is as it is"
     x = pipe.sample(3, {"guide": guide, "known": told(known, ~known.isnan(), (0.5,))})
+    x = torch.where(known.isnan(), x, known)
     pipe.config.view.picture(x).save(tmp_path / "expected.png")
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
     np.save(tmp_path / "flat.npy", np.zeros(3))
@@ -120,6 +125,34 @@ def test_fields_are_told_by_a_file_of_numpy(tmp_path: Path, capsys: pytest.Captu
     for file, message in (("flat", "got an array of shape (3,)"), ("text", "cannot be read"), ("no", "cannot be read")):
         assert main([*command, "--guide", str(tmp_path / f"{file}.npy")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_table_goes_on_and_tells_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    known = Field(2, (0.0, 0.5), (1.0, 1.0))
+    model = DiTConfig(width=8, depth=1, heads=1, patch=(2,), channels=1, size=(8,), conditions={"known": known})
+    view = SeriesView(names=("level",), step=3600.0)
+    pipe = Pipeline(PipelineConfig(model=model, codec=Normalize((0.0,), (1.0,)), sampling=Sampling(steps=1), view=view))
+    pipe.save(tmp_path / "model")
+    rows = [f"2026-03-01T{hour:02}:00,{hour}" for hour in range(10)]
+    (tmp_path / "x.csv").write_text("\n".join(["when,level", *rows]), encoding="utf-8")
+    command = ["sample", str(tmp_path / "model"), "--device", "cpu", "--known", str(tmp_path / "x.csv")]
+    assert main([*command, "--length", "2d", "--out", str(tmp_path / "longer")]) == 0
+    lines = (tmp_path / "longer" / "sample-00000.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[10] == "2026-03-01 09:00:00,9" and lines[-1].startswith("2026-03-02 23:00:00,") and len(lines) == 49
+    assert main([*command, "-n", "2", "--out", str(tmp_path / "next")]) == 0
+    said = capsys.readouterr().err
+    assert "Of 10 places in time in a file the last 4 are told." in said
+    assert (tmp_path / "next" / "sample-00001.csv").read_text(encoding="utf-8").splitlines()[4] == lines[10]
+    for words, message in (
+        (["--length", "2d", "--out", "x.gif"], "out: got x.gif, which would show the way there"),
+        (["--length", "2d", "3d"], "length: got 2, expected one for all"),
+        (["--length", "5h"], "length: got 5, expected more than the 10 places in time that are known"),
+        (["--length", "soon"], "length: got 'soon', expected a time, as 0.5s"),
+    ):
+        assert main([*command, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "model"), "--length", "9"]) == 2
+    assert "length: got 9, expected --known FILE, to go on from there" in capsys.readouterr().err
 
 
 def test_several_numbers_are_told_for_all_samples_or_for_each(tmp_path: Path):

@@ -112,15 +112,20 @@ def test_along_an_axis_the_last_places_are_the_next_first_ones(axis: int):
         assert torch.equal(got, drawn.narrow(place, known, got.shape[place])), i
 
 
-def test_along_the_only_axis_and_with_another_fill():
+def test_along_the_only_axis():
     pipe = clips(size=(8,), channels=1)
     first = torch.randn(2, 1, 3)
     x = rollout_along(pipe, first, 12, {"numbers": 0.0})
     assert x.shape == (2, 1, 12)
-    other = rollout_along(pipe, first, 12, {"numbers": 0.0}, fill=(9.0,))
-    assert torch.equal(other[..., :3], x[..., :3])
-    assert not torch.equal(other, x)
     assert torch.equal(rollout_along(pipe, first, 2, {"numbers": 0.0}), first[..., :2])
+
+
+def test_of_much_that_is_known_the_last_places_are_told():
+    pipe = clips(size=(8,), channels=1)
+    long = torch.randn(2, 1, 30)
+    x = rollout_along(pipe, long, 40, {"numbers": 0.0}, known=3)
+    assert torch.equal(x[..., :30], long)
+    assert torch.equal(x[..., 30:], rollout_along(pipe, long[..., -3:], 13, {"numbers": 0.0})[..., 3:])
 
 
 def test_another_size_across_the_axis():
@@ -129,10 +134,8 @@ def test_another_size_across_the_axis():
 
 def test_what_it_cannot_go_on_from_is_refused():
     pipe, first = clips(), torch.zeros(1, 2, 3, 4, 4)
-    with pytest.raises(
-        ValueError, match=r"name: got 'numbers', expected a field condition .* which holds what is known"
-    ):
-        rollout_along(pipe, first, 9, name="numbers")
+    with pytest.raises(ValueError, match=r"name: got 'known', expected a field condition .* which holds what is known"):
+        rollout_along(pipeline(), first, 9)
     with pytest.raises(
         ValueError, match=r"first: got shape \(1, 3, 3, 4, 4\), expected half of the 4 channels of known"
     ):
@@ -143,8 +146,10 @@ def test_what_it_cannot_go_on_from_is_refused():
         rollout_along(pipe, first, 9, axis=3)
     with pytest.raises(ValueError, match="axis, length: got 0, 0"):
         rollout_along(pipe, first, 0)
-    with pytest.raises(ValueError, match="first: got 6 places along axis 0, expected 1 to 5"):
+    with pytest.raises(ValueError, match="first, known: got 6 of 6 places along axis 0, expected 1 to 5"):
         rollout_along(pipe, torch.zeros(1, 2, 6, 4, 4), 9)
+    with pytest.raises(ValueError, match="first, known: got 4 of 3 places"):
+        rollout_along(pipe, first, 9, known=4)
     with pytest.raises(ValueError, match="seed: got -1"):
         rollout_along(pipe, first, 9, seed=-1)
     with pytest.raises(ValueError, match="numbers is missing"):

@@ -4,29 +4,33 @@ anydit sample runs/digits --label 3 -n 16
 anydit sample runs/digits --label 0 1 2 3 -n 4 --guidance 2 --out four.png --out four.gif --out four/
 anydit sample runs/digits --sampler Heun --steps 50
 anydit sample runs/pairs --text "a seven to the left of a two" --out seven.png
-anydit sample runs/moving-digits-next --known first.npy --out next/
+anydit sample runs/moving-digits-next --known clip.mp4 --length 5s --out next/
+anydit sample runs/flow-forecast --past past.nc --numbers 150 --states 20 --out ahead/
 """
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
 from rich.progress import Progress
 from torch import Tensor
 
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
-from anydit.data.known import KNOWN, told
+from anydit.data import Images, View
+from anydit.data.known import KNOWN
+from anydit.data.reading import NPY
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.device import find_device
+from anydit.inference.drawing import Asked, Drawn, completed, drawn
+from anydit.inference.files import FromFiles
 from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
@@ -37,7 +41,7 @@ FRAMES = 24
 SHEET, FILM = (".png", ".jpg", ".jpeg", ".webp"), ".gif"
 """What a file for all samples together, and one for their way from noise to data, may be named."""
 
-OWN = ("n", "seed", "guidance", "size", "length", "device", "out", "help")
+OWN = ("n", "seed", "guidance", "size", "length", "states", "device", "out", "help")
 TAKEN = frozenset({*OWN, *(f.name for f in fields(Sampling))})
 """Names of this command's own options, which stay these options where a condition has such a name too."""
 
@@ -45,40 +49,59 @@ TAKEN = frozenset({*OWN, *(f.name for f in fields(Sampling))})
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
     if not argv or argv[0].startswith("-"):
-        print(f"{__doc__}\n{_parser({}).format_help()}\n{_SAMPLING_HELP}")
+        print(f"{__doc__}\n{_parser({}, Images()).format_help()}\n{_SAMPLING_HELP}")
         return 0 if asks_for_help(argv) else 2
     if asks_for_help(argv):
         config = load_config(Path(argv[0]))
-        parser = _parser(config.model.conditions)
+        parser = _parser(config.model.conditions, config.view)
         _, rest = parser.parse_known_args(without_help(argv[1:]))
         print(f"{parser.format_help()}\n{page(overridden(config.sampling, rest, 'anydit sample'))}")
         return 0
     pipeline = load(argv[0])
-    conditions = pipeline.config.model.conditions
-    known, rest = _parser(conditions).parse_known_args(argv[1:])
+    known, rest = _parser(pipeline.config.model.conditions, pipeline.config.view).parse_known_args(argv[1:])
     outs: list[Path] = known.out or [Path(argv[0]) / "samples" / f"seed-{known.seed}.png"]
     for out in outs:
         _check_out(out)
-    sampling = overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}")
-    if known.guidance is not None:
-        sampling = overridden(sampling, ["--guidance.scale", str(known.guidance)], "anydit sample")
+    sampling = _sampling(pipeline.config, known, overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}"))
     if known.device is not None:
         pipeline.to(find_device(known.device))
-    given = {name: getattr(known, f"cond.{name}", None) for name in conditions}
-    some = {name: value for name, value in given.items() if value is not None}
-    cond: dict[str, Given] = {name: _rows(conditions[name], value) for name, value in some.items()}
-    n = _told(known, conditions, cond)
-    negative = {name: getattr(known, f"negative.{name}", None) for name in conditions}
+    for written in draw(pipeline, _asked(pipeline, known, sampling), outs):
+        print(f"Wrote {written}")
+    return 0
+
+
+def _sampling(config: PipelineConfig, known: argparse.Namespace, sampling: Sampling) -> Sampling:
+    """With the guidance and the negative texts that are given."""
+    if known.guidance is not None:
+        sampling = overridden(sampling, ["--guidance.scale", str(known.guidance)], "anydit sample")
+    negative = {name: getattr(known, f"negative.{name}", None) for name in config.model.conditions}
     negative = {name: text for name, text in negative.items() if text is not None}
     if negative and not sampling.guidance.acts:
         raise ValueError(f"negative-{next(iter(negative))}: got a text without guidance, expected --guidance above 1")
-    if negative:
-        sampling = replace(sampling, guidance=replace(sampling.guidance, negative=negative))
-    if known.length:
-        cond[LENGTH] = [pipeline.config.view.places(each) for each in known.length]
-    for written in draw(pipeline, n, cond, sampling, known.seed, known.size, outs):
-        print(f"Wrote {written}")
-    return 0
+    return replace(sampling, guidance=replace(sampling.guidance, negative=negative)) if negative else sampling
+
+
+def _asked(pipeline: Pipeline, known: argparse.Namespace, sampling: Sampling) -> Asked:
+    """What to draw; files are read."""
+    config = pipeline.config
+    given = {name: getattr(known, f"cond.{name}", None) for name in config.model.conditions}
+    some = {name: value for name, value in given.items() if value is not None}
+    size = tuple(known.size or config.codec.data_size(config.model.size or ()))
+    files = tuple(
+        FromFiles(pipeline, name, tuple(map(Path, some.pop(name))), size)
+        for name, condition in config.model.conditions.items()
+        if isinstance(condition, Field) and name in some
+    )
+    cond: dict[str, Given] = {name: _rows(config.model.conditions[name], value) for name, value in some.items()}
+    n = _told(known, config.model.conditions, cond)
+    n = n if n is not None else len(files[0].loaded) if files else 16
+    asked = Asked(n, cond, files, sampling, known.seed, tuple(known.size) if known.size else None, states=known.states)
+    places = [config.view.places(each) for each in known.length or ()]
+    if not places or config.lengths is not None:
+        return replace(asked, cond=cond | {LENGTH: places}) if places else asked
+    if len(places) > 1:
+        raise ValueError(f"length: got {len(places)}, expected one for all that go on from what is known")
+    return replace(asked, length=places[0])
 
 
 def _rows(condition: Condition, values: list[Any]) -> list[Any]:
@@ -89,13 +112,10 @@ def _rows(condition: Condition, values: list[Any]) -> list[Any]:
     return [values[i : i + count] for i in range(0, len(values), count)]
 
 
-def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dict[str, Given]) -> int:
-    """Put what files say into `cond`; returns how many samples to draw: one of each text or field, if not said."""
-    n = known.n
-    for name, condition in conditions.items():
-        if isinstance(condition, Field) and name in cond:
-            cond[name] = values = _values(name, condition, Path(str(cast("list[str]", cond[name])[0])))
-            n = len(values) if n is None else n
+def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dict[str, Given]) -> int | None:
+    """Put the texts in files into `cond`; returns how many samples to draw, one of each text if not said."""
+    n: int | None = known.n
+    for name in conditions:
         file: Path | None = getattr(known, f"file.{name}", None)
         if file is None:
             continue
@@ -103,7 +123,7 @@ def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dic
             raise ValueError(f"{name}-file: got {file} beside --{name}, expected one of them")
         texts = _lines(name, file)
         cond[name], n = texts, len(texts) if n is None else n
-    return 16 if n is None else n
+    return n
 
 
 def _lines(name: str, file: Path) -> list[str]:
@@ -118,19 +138,10 @@ def _lines(name: str, file: Path) -> list[str]:
     return texts
 
 
-def _values(name: str, condition: Field, file: Path) -> Tensor:
-    """What a NumPy file tells of samples; of values that are known in part, which are is told by NaN where none is."""
-    try:
-        with file.open("rb") as stream:
-            values = torch.from_numpy(np.lib.format.read_array(stream, allow_pickle=False)).float()
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{name}: got {file}, which cannot be read as an array of NumPy ({error})") from None
-    if values.ndim < 3:
-        raise ValueError(f"{name}: got an array of shape {tuple(values.shape)}, expected [n, channels, *size]")
-    if name == KNOWN and 2 * values.shape[1] == condition.channels:
-        return told(values, ~values.isnan(), (condition.mean or ())[: values.shape[1]])
-    return values
-
+_PARTS = (
+    "; how a sample begins, or all of it with NaN or empty cells where nothing is known; of a longer file the last "
+    "places, as many as in training"
+)
 
 _SAMPLING_HELP = """\
 Everything of the saved sampling can be said anew: --steps 50, --sampler Heun, --sampler DDIM --sampler.eta 1,
@@ -138,16 +149,21 @@ Everything of the saved sampling can be said anew: --steps 50, --sampler Heun, -
 """
 
 
-def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
+def _parser(conditions: dict[str, Condition], view: View) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "anydit sample RUN", usage="%(prog)s [options]", add_help=False, allow_abbrev=False
     )
-    parser.add_argument("-n", type=int, help="how many samples (16, or one of each text in a file)")
+    parser.add_argument("-n", type=int, help="how many samples (16, or one of each text or file)")
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")
     parser.add_argument("--size", type=int, nargs="+", help="another size than trained on, one number for each axis")
     parser.add_argument(
-        "--length", nargs="+", help="how much of a sample exists, where that varies: places, or as 0.5s of audio"
+        "--length",
+        nargs="+",
+        help="where it varies, how much of a sample exists; beside --known, how far it goes on: places, or as 0.5s, 3h",
+    )
+    parser.add_argument(
+        "--states", type=int, help="beside --past, how many states follow, each drawn from those before"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU that is there)")
     parser.add_argument(
@@ -167,9 +183,8 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
         elif isinstance(condition, Numbers):
             add(type=float, help=", ".join(condition.names or ()))
         elif isinstance(condition, Field):
-            unknown = "; NaN where nothing is known" if name == KNOWN else ""
-            conditioned.add_argument(*flags, dest=f"cond.{name}", nargs=1, metavar="FILE.npy",
-                                     help=f"an array [n, channels, *size], one for each sample{unknown}")  # fmt: skip
+            kinds = ", ".join(dict.fromkeys((*view.suffixes, NPY)))
+            add(metavar="FILE", help=f"one for all or one for each: {kinds}{_PARTS if name == KNOWN else ''}")
         elif isinstance(condition, Text):
             add(help='a text in quotes, or one for each sample; "" is the empty text')
             other = conditioned.add_argument
@@ -178,40 +193,48 @@ def _parser(conditions: dict[str, Condition]) -> argparse.ArgumentParser:
     return parser
 
 
-def draw(
-    pipeline: Pipeline,
-    n: int,
-    cond: dict[str, Given],
-    sampling: Sampling,
-    seed: int,
-    size: Sequence[int] | None,
-    outs: Sequence[Path],
-) -> list[Path]:
+def draw(pipeline: Pipeline, asked: Asked, outs: Sequence[Path]) -> list[Path]:
     """Sample with a progress bar and write every output; returns what was written."""
     frames = list[Tensor]()
-    animated = any(map(_is_film, outs))
-    every = max(1, -(-sampling.steps // FRAMES))
+    films = [out for out in outs if _is_film(out)]
+    if films and (asked.length or asked.states):
+        raise ValueError(
+            f"out: got {films[0]}, which would show the way there, expected a folder or a sheet: there are several"
+        )
+    steps = (asked.sampling or pipeline.config.sampling).steps
+    every, known = max(1, -(-steps // FRAMES)), asked.told(KNOWN)
+    _say(asked)
     with Progress(transient=True) as progress:
         task = progress.add_task("sample", total=None)
 
         def on_step(step: Step) -> None:
             progress.update(task, total=step.steps, completed=step.index + 1)
-            if animated and (step.steps - 1 - step.index) % every == 0:
+            if films and (step.steps - 1 - step.index) % every == 0:
                 frames.append(pipeline.decode(step.xt))
 
-        batch = max(n, 1) if animated else None
-        x = pipeline.sample(
-            n, cond, seed=seed, size=tuple(size) if size else None, batch=batch, sampling=sampling, on_step=on_step
-        )
-    frames = [frame.where(~x.isnan(), x) for frame in frames]
-    return [path for out in outs for path in _write(pipeline.config, x, cond, frames, out)]
+        result = drawn(pipeline, replace(asked, batch=max(asked.n, 1) if films else None), on_step)
+    frames = [frame.where(~result.x.isnan(), result.x) for frame in frames]
+    if known is not None and known.partial:
+        frames = [completed(frame, known) for frame in frames]
+    return [path for out in outs for path in _write(pipeline.config, result, asked.cond, frames, out)]
 
 
-def _write(config: PipelineConfig, x: Tensor, cond: dict[str, Given], frames: list[Tensor], out: Path) -> list[Path]:
+def _say(asked: Asked) -> None:
+    """What becomes of files that are not as long as a sample."""
+    known = asked.told(KNOWN)
+    if known is not None and known.partial and asked.length is None:
+        for note in dict.fromkeys(window.note for window in known.windows if window.note):
+            print(note, file=sys.stderr)
+
+
+def _write(
+    config: PipelineConfig, result: Drawn, cond: dict[str, Given], frames: list[Tensor], out: Path
+) -> list[Path]:
+    x, views = result
     out.parent.mkdir(parents=True, exist_ok=True)
     if _is_folder(out):
         out.mkdir(exist_ok=True)
-        return config.view.write(x, out)
+        return [view.save(one, out / f"sample-{i:05d}") for i, (one, view) in enumerate(zip(x, views, strict=True))]
     if _is_film(out):
         config.view.animation(frames, out)
     else:

@@ -228,7 +228,7 @@ class View(ABC):
         raise ValueError(f"got {path}, expected a .npy file: {type(self).__name__} reads no other")
 
     def at(self, told: Mapping[str, float], size: Sequence[int]) -> "View":
-        """The view by which a sample of `size` is written where numbers say, of which these are told, by their names."""
+        """The view by which a sample of `size` is written where the numbers that are told of it, by name, say it is."""
         return self
 
     def after(self, x: Float[Tensor, "c *space"]) -> "View":

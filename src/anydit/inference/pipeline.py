@@ -1,6 +1,7 @@
 """A trained model as a person uses it: load, sample, edit, save."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from anydit.codecs import Codec, Tiles
 from anydit.codecs.base import coarser
-from anydit.diffusion.denoiser import NetworkDenoiser
+from anydit.diffusion.denoiser import Network, NetworkDenoiser
 from anydit.diffusion.guidance import Guidance, Inpaint
 from anydit.diffusion.likelihood import log_likelihood
 from anydit.diffusion.samplers import Step
@@ -37,6 +38,7 @@ class Pipeline:
     """A network, and all that makes samples of it. `model` is a plain module: `model(x_t, t, cond)`.
 
     `correct`: wraps the guided denoiser of each batch of samples, as `anydit.inverse` does; None leaves it as it is.
+    `network`: draws samples in place of `model`, as `anydit.inference.replay` does; None is `model`.
     """
 
     def __init__(self, config: PipelineConfig, model: DiT | None = None, codec: Codec | None = None) -> None:
@@ -46,6 +48,7 @@ class Pipeline:
         self.field_codecs = field_codecs(config, self.codec)
         self.encoders = dict(config.encoders)
         self.correct: Correct | None = None
+        self.network: Network | None = None
 
     @property
     def device(self) -> torch.device:
@@ -241,7 +244,9 @@ class Pipeline:
             for some in (job.cond, job.negative)
         )
         always = {n for n, c in self.config.model.conditions.items() if not c.dropout and n not in negative}
-        denoiser = how.guidance.wrap(self.denoiser(), job.weak, always, negative)
+        own = self.denoiser()
+        own = own if self.network is None else replace(own, network=self.network)
+        denoiser = how.guidance.wrap(own, job.weak, always, negative)
         if job.start is not None and job.keep is not None:
             denoiser = Inpaint(denoiser, job.start[rows].to(device), job.keep[rows].to(device))
         if self.correct is not None:

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.data.known import KNOWN, told
+from anydit.data.known import KNOWN, PAST, told
 from anydit.inference.conditions import Given
 from anydit.inference.config import Sampling
+from anydit.inference.job import OnStep
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Field
 
@@ -22,12 +23,12 @@ def rollout(
     states: int,
     cond: Mapping[str, Given] | None = None,
     *,
-    name: str = "past",
+    name: str = PAST,
     channels: int | None = None,
-    steps: int | None = None,
     sampling: Sampling | None = None,
     seed: int = 0,
     batch: int | None = None,
+    on_step: OnStep | None = None,
 ) -> Float[Tensor, "n t c *space"]:
     """Draw what follows `past`, then what follows that, until there are so many `states`, on the data's own scale.
 
@@ -46,8 +47,8 @@ def rollout(
     while sum(part.shape[1] for part in made) < states:
         told = {**(cond or {}), name: past}
         x = pipeline.sample(
-            len(past), told, steps=steps, sampling=sampling, seed=seed + SEEDS * len(made), batch=batch,
-            size=tuple(past.shape[2:]),
+            len(past), told, sampling=sampling, seed=seed + SEEDS * len(made), batch=batch,
+            size=tuple(past.shape[2:]), on_step=on_step,
         )  # fmt: skip
         each = channels or x.shape[1]
         if x.shape[1] % each or past.shape[1] % each:
@@ -65,42 +66,44 @@ def rollout_along(
     cond: Mapping[str, Given] | None = None,
     *,
     axis: int = 0,
-    name: str = KNOWN,
-    fill: Sequence[float] | None = None,
+    known: int | None = None,
     sampling: Sampling | None = None,
     seed: int = 0,
     batch: int | None = None,
+    on_step: OnStep | None = None,
 ) -> Float[Tensor, "n c *longer"]:
     """Go on along an axis of the samples, further than they are long, until they have `length` places there.
 
-    `first`: the places that are known, on the data's own scale; they begin the result. Each sample is told of as many
-    places as `first` has, the last ones that there are by then, and what it draws after them comes next. `axis`: of
-    those after the channels. `name`: of the field condition with the values that are known, then which are (see
-    `anydit.data.known`); `fill`: what stands where nothing is known, by channel (None: the mean that the model was
-    trained with). The rest is as in `rollout`.
+    `first`: the places that are known, on the data's own scale; they begin the result. Each sample is told of the last
+    `known` places that there are by then (None: as many as `first` has) by the condition "known" (see
+    `anydit.data.known`), and what it draws after them comes next. `axis`: of those after the channels. The rest is as
+    in `rollout`.
 
     Raises:
         ValueError: the model is not told of what is known, or an argument that the model cannot serve.
     """
-    condition = _field(pipeline, name, "holds what is known")
+    condition = _field(pipeline, KNOWN, "holds what is known")
     _check_seed(seed)
     window = pipeline.config.codec.data_size(pipeline.config.model.size or ())
     if condition.channels != 2 * first.shape[1] or len(window) != first.ndim - 2:
-        expected = f"half of the {condition.channels} channels of {name}, and {len(window)} axes"
+        expected = f"half of the {condition.channels} channels of {KNOWN}, and {len(window)} axes"
         raise ValueError(f"first: got shape {tuple(first.shape)}, expected {expected}")
     if not 0 <= axis < len(window) or length < 1:
         raise ValueError(f"axis, length: got {axis}, {length}, expected 0 to {len(window) - 1}, and at least 1")
     place, at_once = 2 + axis, window[axis]
-    known = first.shape[place]
-    if not 0 < known < at_once:
-        raise ValueError(f"first: got {known} places along axis {axis}, expected 1 to {at_once - 1}")
-    instead = (condition.mean or ())[: first.shape[1]] if fill is None else fill
+    known = first.shape[place] if known is None else known
+    if not 0 < known < at_once or known > first.shape[place]:
+        got = f"{known} of {first.shape[place]} places along axis {axis}"
+        raise ValueError(f"first, known: got {got}, expected 1 to {at_once - 1} of those that there are")
+    fill = (condition.mean or ())[: first.shape[1]]
     made, clips = first, 0
     while made.shape[place] < length:
         last = made.narrow(place, made.shape[place] - known, known)
-        given = {**(cond or {}), name: _beginning(last, place, at_once, instead)}
-        size = tuple(given[name].shape[2:])
-        x = pipeline.sample(len(first), given, sampling=sampling, seed=seed + SEEDS * clips, batch=batch, size=size)
+        beginning = _beginning(last, place, at_once, fill)
+        x = pipeline.sample(
+            len(first), {**(cond or {}), KNOWN: beginning}, sampling=sampling, seed=seed + SEEDS * clips, batch=batch,
+            size=tuple(beginning.shape[2:]), on_step=on_step,
+        )  # fmt: skip
         made, clips = torch.cat([made, x.narrow(place, known, at_once - known)], dim=place), clips + 1
     return made.narrow(place, 0, length)
 

@@ -256,7 +256,7 @@ def common(found: Sequence[Prepared], sizes: str | None) -> dict[str, Any]:
 
 
 def side_of(found: Sequence[Prepared], regions: Sequence[Sequence[tuple[int, int]]]) -> Side | None:
-    """The half of the body that a region of each volume lies in, nearly all of it; None where it is not the same one."""
+    """The half of the body in which nearly all of a region of each volume lies; None where that is none, or several."""
     sides = set[Side | None]()
     for one, region in zip(found, regions, strict=True):
         a, b = (

@@ -70,8 +70,8 @@ class VolumeView(View):
     """Volumes, written as NIfTI (.nii.gz, float32), shown as slices across each axis, one row for each channel.
 
     `low`, `high`: the values shown as black and white; None takes them from what is shown, for each channel. `affine`,
-    `code`, `unit`, `quantity` (see `Scan`), `names` of channels, `side`: the half of a body that samples are like, where
-    both are mirror images: None takes them from the data.
+    `code`, `unit`, `quantity` (see `Scan`), `names` of channels, `side`: the half of a body that samples are like,
+    where both are mirror images: None takes them from the data.
     """
 
     low: float | None = None
