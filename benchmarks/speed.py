@@ -21,10 +21,11 @@ import torch
 from results import publish, table
 from torch import Tensor, nn
 
-from anydit.inference.compile import compile_blocks
+from anydit.inference.compile import compile_blocks, fuse_blocks
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
+from anydit.train.kernels import Kernels
 from anydit.train.profile import product_ceiling
 
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -72,15 +73,18 @@ class Contender:
     module: nn.Module
     call: Call
     bf16: bool
+    kernels: bool = False
 
 
-def ours(size: Size, bf16: bool, compiled: bool, device: str) -> Contender:
-    """Anydit's DiT."""
+def ours(size: Size, bf16: bool, compiled: bool, device: str, kernels: bool = False) -> Contender:
+    """Anydit's DiT; `kernels`: with anydit's own in its blocks, and in the update."""
     model = DiT(size.config).to(device)
+    if kernels:
+        fuse_blocks(model)
     if compiled:
         compile_blocks(model)
-    name = f"anydit, {'bf16' if bf16 else 'float32'}{', compiled' if compiled else ''}"
-    return Contender(name, model, lambda x, t, y: model(x, (t + 1) / 1000, {"label": y}), bf16)
+    name = f"anydit, {'bf16' if bf16 else 'float32'}{', compiled' * compiled}{', kernels' * kernels}"
+    return Contender(name, model, lambda x, t, y: model(x, (t + 1) / 1000, {"label": y}), bf16, kernels)
 
 
 def of_diffusers(size: Size, bf16: bool, device: str) -> Contender:
@@ -121,6 +125,10 @@ class Timer:
         self.parameters = [p for p in contender.module.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-5, fused=True)
+        named = {str(i): p for i, p in enumerate(self.parameters)}
+        averages = dict(zip(named, self.average, strict=True))
+        self.one_pass = Kernels().one_pass(self.optimizer, named, averages) if contender.kernels else None
+        self.one = torch.ones((), device=device)
 
     def forward(self) -> None:
         """One pass without gradients."""
@@ -132,11 +140,15 @@ class Timer:
         with self._autocast():
             loss = (self.contender.call(self.x, self.t, self.y).float() ** 2).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        if self.one_pass is None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.parameters, 1e-4)
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+            self.one_pass(norm.clamp(min=1), self.one, 1e-4 * self.one)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, self.parameters, 1e-4)
 
     def seconds(self, work: Callable[[], None]) -> float:
         """How long `work` takes, the device's queue included."""
@@ -157,6 +169,8 @@ class Timer:
 def contenders(size: Size, device: str, checkout: Path | None) -> list[Contender]:
     """Everybody, ours first."""
     out = [ours(size, bf16, compiled, device) for bf16 in (True, False) for compiled in (True, False)]
+    if device == "cuda":
+        out.insert(0, ours(size, True, True, device, kernels=True))
     out += [of_diffusers(size, bf16, device) for bf16 in (True, False)]
     if checkout is not None:
         out += [official(size, checkout, bf16, device) for bf16 in (True, False)]

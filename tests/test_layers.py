@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ALLOWED = {
     "anydit.model": {"torch", "einops", "jaxtyping"},
     "anydit.diffusion": {"torch", "einops", "jaxtyping"},
+    "anydit.kernels": {"torch", "triton", "jaxtyping"},
     "anydit.tensors": {"torch", "jaxtyping"},
     "anydit.weights": {"torch", "safetensors"},
     "anydit.config": {"pydantic", "pydantic_core", "tyro"},

@@ -28,6 +28,7 @@ def test_a_compiled_model_keeps_its_names():
 
 ONE_GRAPH = """
 import torch
+from anydit.inference.compile import fuse_blocks
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.text import Cross, Joint, Text
 from anydit.model.tokens import Rope
@@ -35,12 +36,14 @@ from anydit.tensors import Tokens
 
 text = Tokens(torch.randn(3, 5, 7), torch.ones(3, 5, dtype=torch.bool), torch.randn(3, 4))
 x, t = torch.randn(3, 3, 4, 6), torch.rand(3)
-for entry in (Cross(), Joint(dual=1)):
+for entry, kernels in ((Cross(), False), (Joint(dual=1), True)):
     conditions = {"text": Text(7, 4, entry)}
     model = DiT(DiTConfig(24, 3, 2, (2, 2), channels=3, size=(4, 6), conditions=conditions, position=Rope()))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
     expected = model(x, t, {"text": text})
+    if kernels:
+        fuse_blocks(model)
     for module in (*model.blocks, model.output):
         module.compile(fullgraph=True, backend="aot_eager")
     got = model(x, t, {"text": text})
@@ -50,7 +53,7 @@ for entry in (Cross(), Joint(dual=1)):
 """
 
 
-def test_blocks_with_a_text_make_one_graph_each():
+def test_blocks_with_a_text_or_with_kernels_make_one_graph_each():
     """In a process of its own: the checks of shapes that tests run under are not made for being compiled."""
     subprocess.run([sys.executable, "-c", ONE_GRAPH], check=True)
 

@@ -16,7 +16,7 @@ from anydit.model.text import Cross, Joint, Text
 from anydit.train.loop import train
 from anydit.train.lora import LoRA
 from anydit.train.muon import orthogonal, orthogonal_each
-from anydit.train.optim import AdamW, Muon
+from anydit.train.optim import AdamW, Muon, switches
 from tests.train.test_step import copied, step_of
 from tests.train.tiny import losses, silent, state_hash, tiny_with
 
@@ -60,6 +60,18 @@ def moved(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter],
         for name, p in parameters.items():
             p.grad = given[name].clone()
         optimizer.step()
+
+
+def test_gradients_are_divided_for_all_of_its_parameters():
+    """As clipping asks for; a power of two, so that nothing is rounded."""
+    one = layers()
+    other = {name: nn.Parameter(p.detach().clone()) for name, p in one.items()}
+    gradients = [{name: torch.randn_like(p) for name, p in one.items()} for _ in range(2)]
+    optimizer = MUON.build(one)
+    switches(optimizer, torch.tensor(4.0), torch.tensor(1.0))
+    moved(optimizer, one, gradients)
+    moved(MUON.build(other), other, [{name: v / 4 for name, v in given.items()} for given in gradients])
+    assert all(torch.equal(p, other[name]) for name, p in one.items())
 
 
 def test_it_moves_as_pytorchs_muon_and_adamw_do():

@@ -1,10 +1,15 @@
-"""torch.compile applied from outside, block by block: the first step costs seconds, and all blocks share the code."""
+"""torch.compile applied from outside, block by block: the first step costs seconds, and all blocks share the code.
 
+And kernels in Triton, in place of what PyTorch does in several passes over the tokens.
+"""
+
+import os
 import shutil
 
 import torch
 from torch import nn
 
+from anydit.model.blocks import Between, Block
 from anydit.model.dit import DiT
 
 
@@ -19,6 +24,42 @@ def compile_blocks(model: DiT) -> None:
         raise ValueError("compile: found no C++ compiler (g++ or clang++); install one, or set compile to False")
     for module in (*model.blocks, model.output):
         _compile(module)
+
+
+def fuse_blocks(model: DiT) -> None:
+    """Let `anydit.kernels` do what the blocks of `model` do between products; compile them afterwards, if at all.
+
+    What is computed stays the same to rounding. Norms outside of blocks, and those of tokens that are only read, are
+    left to PyTorch.
+
+    Raises:
+        ValueError: the kernels do not run on this device, or not at this width.
+    """
+    check_kernels(next(model.parameters()).device)
+    from anydit.kernels.tokens import WIDEST, enter, join, leave
+
+    if model.config.width > WIDEST:
+        raise ValueError(f"kernels: got a model of width {model.config.width}, expected at most {WIDEST}")
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.between = Between(enter, join, leave)
+
+
+def check_kernels(device: torch.device) -> None:
+    """Refuse kernels where they would not run.
+
+    Raises:
+        ValueError: that is so.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        raise ValueError(f"kernels: got some on {device.type}, expected a GPU for them; set train.kernels to None")
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "kernels: found no Triton, in which they are; pip install triton, or set them to None"
+        ) from None
 
 
 def _compile(module: nn.Module) -> None:

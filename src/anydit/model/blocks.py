@@ -1,6 +1,6 @@
 """The adaLN-Zero transformer block (Peebles & Xie 2022, section 3.2), alone and with a text, and the output layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,11 +18,37 @@ DUAL_ROWS, READ_ROWS, OUTPUT_ROWS = 3, 2, 2
 """What it sets for a second self-attention, for tokens that are only read, and in the output layer."""
 
 Modulation = Float[Tensor, "b 1 width"]
+Tokens = Float[Tensor, "b n width"]
 
 
-def modulate(x: Float[Tensor, "b n width"], shift: Modulation, scale: Modulation) -> Float[Tensor, "b n width"]:
+def modulate(x: Tokens, shift: Modulation, scale: Modulation) -> Tokens:
     """Scale and shift every token's channels; a zero condition leaves them as they are."""
     return torch.addcmul(shift, x, 1 + scale)  # one pass over the tokens
+
+
+def enter(norm: nn.Module, x: Tokens, shift: Modulation, scale: Modulation) -> tuple[Tokens, Tokens]:
+    """The tokens as they are, and normed and modulated."""
+    return x, modulate(norm(x), shift, scale)
+
+
+def join(
+    norm: nn.Module, x: Tokens, gate: Modulation, h: Tokens, shift: Modulation, scale: Modulation
+) -> tuple[Tokens, Tokens]:
+    """The tokens with what was found for them, and that normed and modulated."""
+    return enter(norm, leave(x, gate, h), shift, scale)
+
+
+def leave(x: Tokens, gate: Modulation, h: Tokens) -> Tokens:
+    """The tokens with what was found for them."""
+    return torch.addcmul(x, gate, h)
+
+
+class Between(NamedTuple):
+    """What a block does to its tokens between products; kernels that do the same may take its place, from outside."""
+
+    enter: Callable[[nn.Module, Tokens, Modulation, Modulation], tuple[Tokens, Tokens]] = enter
+    join: Callable[[nn.Module, Tokens, Modulation, Tokens, Modulation, Modulation], tuple[Tokens, Tokens]] = join
+    leave: Callable[[Tokens, Modulation, Tokens], Tokens] = leave
 
 
 class Layers(NamedTuple):
@@ -62,7 +88,7 @@ class Block(nn.Module):
     def __init__(self, layers: Layers, *, cross: bool = False, axes: tuple[int, ...] | None = None) -> None:
         super().__init__()
         width, heads, (norm1, norm2), mlp, qk_norm, space = layers
-        self.axes, self.attend = axes, attend
+        self.axes, self.attend, self.between = axes, attend, Between()
         self.rows = MODULATIONS
         self.norm1 = norm1.build(width, affine=False)
         self.attention = Attention(width, heads, qk_norm, space)
@@ -79,38 +105,41 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b n width"], Float[Tensor, "b m width"] | None]:
         """One block's step on the tokens; the context stays as it is."""
         rows = modulation.unsqueeze(2).unbind(1)
-        q, k, v = self.split(x, rows, places.rotation)
+        x, (q, k, v) = self.split(x, rows, places.rotation)
         if places.relation is not None:
             heads = attend_to_points(q, k, v, places.relation)
         elif self.axes is not None:
             heads = attend_along(self.axes, places.grid, q, k, v, places.mask)
         else:
             heads = self.attend(q, k, v, places.mask)
+        if self.cross is None:
+            return self.finished(x, rows, heads), context
+        assert context is not None
+        assert places.exists is not None
         x = self.attended(x, rows, heads)
-        if self.cross is not None:
-            assert context is not None
-            assert places.exists is not None
-            x = x + self.cross(x, context, places.exists)
-        return self.fed(x, rows), context
+        return self.fed(x + self.cross(x, context, places.exists), rows), context
 
     def split(
-        self,
-        x: Float[Tensor, "b n width"],
-        rows: Sequence[Modulation],
-        rotation: Float[Tensor, "2 *each n k"] | None = None,
-    ) -> tuple[Heads, Heads, Heads]:
-        """Queries, keys and values of the modulated tokens."""
-        return self.attention.split(modulate(self.norm1(x), *rows[:2]), rotation)
+        self, x: Tokens, rows: Sequence[Modulation], rotation: Float[Tensor, "2 *each n k"] | None = None
+    ) -> tuple[Tokens, tuple[Heads, Heads, Heads]]:
+        """The tokens; and modulated, their queries, keys and values."""
+        x, normed = self.between.enter(self.norm1, x, *rows[:2])
+        return x, self.attention.split(normed, rotation)
 
-    def attended(
-        self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation], heads: Heads
-    ) -> Float[Tensor, "b n width"]:
+    def attended(self, x: Tokens, rows: Sequence[Modulation], heads: Heads) -> Tokens:
         """The tokens with what attention found for them."""
-        return torch.addcmul(x, rows[2], self.attention.out(merge(heads)))
+        return self.between.leave(x, rows[2], self.attention.out(merge(heads)))
 
-    def fed(self, x: Float[Tensor, "b n width"], rows: Sequence[Modulation]) -> Float[Tensor, "b n width"]:
-        """The tokens with what the feed-forward network makes of them."""
-        return torch.addcmul(x, rows[5], self.mlp(modulate(self.norm2(x), *rows[3:5])))
+    def fed(self, x: Tokens, rows: Sequence[Modulation]) -> Tokens:
+        """The tokens with what the feed-forward network finds for them."""
+        x, normed = self.between.enter(self.norm2, x, *rows[3:5])
+        return self.between.leave(x, rows[5], self.mlp(normed))
+
+    def finished(self, x: Tokens, rows: Sequence[Modulation], heads: Heads) -> Tokens:
+        """`attended`, then `fed`."""
+        found = self.attention.out(merge(heads))
+        x, normed = self.between.join(self.norm2, x, rows[2], found, *rows[3:5])
+        return self.between.leave(x, rows[5], self.mlp(normed))
 
 
 class Read(nn.Module):
@@ -153,20 +182,22 @@ class JointBlock(nn.Module):
         rotation, mask, exists = places[:3]
         assert exists is not None
         both = torch.cat([exists.new_ones(x.shape[:2]) if mask is None else mask, exists], dim=1)
-        q, k, v = self.sample.split(x, ours, rotation)
+        x, (q, k, v) = self.sample.split(x, ours, rotation)
         alone = None
         if self.dual is not None:
             alone = dual[2] * self.dual(modulate(self.sample.norm1(x), *dual[:2]), rotation, mask)
         if isinstance(self.context, Read):
             k_context, v_context = self.context(context, theirs)
         else:
-            q_context, k_context, v_context = self.context.split(context, theirs)
+            context, (q_context, k_context, v_context) = self.context.split(context, theirs)
             q = torch.cat([q, q_context], dim=2)
         heads = attend(q, torch.cat([k, k_context], dim=2), torch.cat([v, v_context], dim=2), both)
-        x, found = self.sample.attended(x, ours, heads[:, :, : x.shape[1]]), heads[:, :, x.shape[1] :]
+        ours_found, found = heads[:, :, : x.shape[1]], heads[:, :, x.shape[1] :]
         if isinstance(self.context, Block):
-            context = self.context.fed(self.context.attended(context, theirs, found), theirs)
-        return self.sample.fed(x if alone is None else x + alone, ours), context
+            context = self.context.finished(context, theirs, found)
+        if alone is None:
+            return self.sample.finished(x, ours, ours_found), context
+        return self.sample.fed(self.sample.attended(x, ours, ours_found) + alone, ours), context
 
 
 class Output(nn.Module):

@@ -1,9 +1,13 @@
 """How to train: what the loop reads, and what training a diffusion model adds to it."""
 
+import torch
+
 from anydit.config import check_at_least, check_fraction, check_positive, config
 from anydit.diffusion.losses import AnyWeight, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Uniform
+from anydit.inference.compile import check_bf16, check_kernels
 from anydit.train.guards import Spikes
+from anydit.train.kernels import Kernels
 from anydit.train.latents import AnyLatents, Live
 from anydit.train.lora import LoRA
 from anydit.train.mesh import Mesh
@@ -56,6 +60,14 @@ class LoopConfig:
         if not self.clip > 0:
             raise ValueError(f"train.clip: got {self.clip}, expected a number above 0 (inf for no clipping)")
 
+    def check_device(self, device: torch.device) -> None:
+        """Refuse what `device` cannot do.
+
+        Raises:
+            ValueError: that is asked for.
+        """
+        check_bf16(device, self.bf16)
+
     def rate(self, step: int) -> float:
         """The learning rate at `step`, the first being 0."""
         return self.optimizer.lr * self.schedule.factor(step, self.steps)
@@ -76,12 +88,12 @@ class TrainConfig(LoopConfig):
 
     `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `drop_all`: how often
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
-    torch.compile (None: if it is found to pay). `threads`: of a CPU (None: as many as are found to be fastest, at most
-    those that PyTorch has). `recompute`: in which share of the blocks activations are computed again in the backward
-    pass, which saves memory for time. `latents`: whether the codec encodes each batch anew, or all data once.
-    `adapter`: train this beside a model to begin with, and not the model. `profiles`: averages to keep, of which others
-    are made afterwards. `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of another
-    width.
+    torch.compile (None: if it is found to pay). `kernels`: in place of PyTorch's operations, on a GPU. `threads`: of a
+    CPU (None: as many as are found to be fastest, at most those that PyTorch has). `recompute`: in which share of the
+    blocks activations are computed again in the backward pass, which saves memory for time. `latents`: whether the
+    codec encodes each batch anew, or all data once. `adapter`: train this beside a model to begin with, and not the
+    model. `profiles`: averages to keep, of which others are made afterwards. `routing`: lets tokens pass by blocks.
+    `width`: the learning rate is that of a model of another width.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -90,6 +102,7 @@ class TrainConfig(LoopConfig):
     bound: VariationalBound = VariationalBound()
     drop_all: float = 0.0
     compile: bool | None = None
+    kernels: Kernels | None = None
     threads: int | None = None
     recompute: float = 0.0
     latents: AnyLatents = Live()
@@ -107,10 +120,17 @@ class TrainConfig(LoopConfig):
             check_at_least("train.threads", self.threads, 1)
         if self.adapter is not None and isinstance(self.optimizer, Muon):
             raise ValueError("train.optimizer: got Muon beside train.adapter, expected AdamW, by which pairs learn")
+        if self.kernels is not None and self.kernels.update and isinstance(self.optimizer, Muon):
+            raise ValueError("train.kernels.update: got True beside Muon, expected False: it is of AdamW alone")
         for name in ("profiles", "width") if self.adapter is not None else ():
             if (got := getattr(self, name)) is not None:
                 raise ValueError(f"train.{name}: got {got} beside train.adapter, expected None: it is of whole models")
         self._check_mesh()
+
+    def check_device(self, device: torch.device) -> None:
+        super().check_device(device)
+        if self.kernels is not None:
+            check_kernels(device)
 
     def _check_mesh(self) -> None:
         """Refuse what needs whole parameters, or all tokens, where processes have parts of them."""
@@ -131,6 +151,7 @@ RESUMABLE = (
     "train.mesh.",
     "train.recompute.",
     "train.compile.",
+    "train.kernels.",
     "train.threads.",
     "train.timeout.",
     "train.keep.",

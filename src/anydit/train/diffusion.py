@@ -75,6 +75,8 @@ class DiffusionWork(Work[Pipeline]):
         self.step = TrainStep(model, encoder, objective, train, self.order.positions, processes, fields)
         self.averages = self.step.averages
         self.pipeline = Pipeline(config, self.step.ema.module, codec)
+        if train.kernels is not None:
+            train.kernels.fuse(model)
         recompute(model, train.recompute)
         if train.compile:
             compile_blocks(model)
@@ -108,7 +110,7 @@ class DiffusionWork(Work[Pipeline]):
 
     @property
     def told(self) -> Json:
-        return {"compile": self.train.compile}
+        return {"compile": self.train.compile, "kernels": str(self.train.kernels)}
 
     @property
     def origin(self) -> Json:

@@ -9,7 +9,6 @@ import torch
 
 from anydit.config import Json, differences, from_json, to_json
 from anydit.data.base import digest
-from anydit.inference.compile import check_bf16
 from anydit.inference.device import find_device
 from anydit.train.base import Note, Site, Trainable
 from anydit.train.config import RESUMABLE
@@ -53,7 +52,7 @@ def train(
     recipe.refuse_unbuildable()
     shared = together(device, recipe.loop.timeout, recipe.loop.mesh)
     with own_threads(), shared as (processes, device), _held(out, processes):
-        check_bf16(device, recipe.loop.bf16)
+        recipe.loop.check_device(device)
         note = note if processes.first else _silent
         with processes.first_before_others():
             run = _begun(recipe, Site(out, device, note, processes), start)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from anydit.config import check_at_least, check_fraction, check_positive, config
@@ -18,6 +19,9 @@ Groups = list[dict[str, Any]]
 
 HIDDEN = re.compile(r"blocks\.\d+\.(?:\w+\.)*(qkv|kv|q|out|up|down)\.weight")
 """Products within the blocks of a transformer, from tokens to tokens."""
+
+CLIP_EPS = 1e-6
+"""Added to a norm that gradients are divided by, as PyTorch's own clipping does."""
 
 FUSED = {"qkv": 3, "kv": 2}
 """Products that are several, one above the other."""
@@ -118,6 +122,12 @@ def _check(lr: float, betas: tuple[float, float], eps: float, weight_decay: floa
         raise ValueError(f"betas: got {betas}, expected at least 0 and below 1")
     check_positive("eps", eps)
     check_at_least("weight_decay", weight_decay, 0)
+
+
+def switches(optimizer: torch.optim.Optimizer, divisor: Float[Tensor, ""], applied: Float[Tensor, ""]) -> None:
+    """Set by what the next step divides gradients, and whether it is taken; both are read on the device."""
+    setattr(optimizer, "grad_scale", divisor)  # noqa: B010, what PyTorch's fused optimizers look for
+    setattr(optimizer, "found_inf", 1 - applied)  # noqa: B010
 
 
 def moments_of(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

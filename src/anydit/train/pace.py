@@ -45,7 +45,7 @@ BUSY = 0.5
 """The share of processors at work, above which what a trial finds is not kept."""
 
 FOLDER = "pace"
-DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "threads")
+DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "threads", "kernels")
 """What of the config a step's time depends on."""
 
 

@@ -26,13 +26,14 @@ from anydit.train.context import share_tokens
 from anydit.train.draws import Draws
 from anydit.train.ema import EMA
 from anydit.train.guards import Norms
-from anydit.train.optim import moments_of, put_moments
+from anydit.train.optim import CLIP_EPS, moments_of, put_moments, switches
 from anydit.train.parallel import ALONE, Processes, held_back
 from anydit.train.posthoc import PROFILES, Averages
 from anydit.train.routing import Detour
 from anydit.weights import load_strictly
 
 if TYPE_CHECKING:
+    from anydit.kernels.update import OnePass
     from anydit.train.split import Split
 
 M = TypeVar("M", bound=nn.Module)
@@ -86,6 +87,7 @@ class Step(ABC, Generic[M]):
         self.positions = positions.to(device)
         self.norms = None if config.spikes is None else Norms(config.spikes, device)
         self.optimizer = config.optimizer.build(self.trained, shares)
+        self.one_pass: OnePass | None = None
 
     @cached_property
     def _shared(self) -> nn.Module:
@@ -105,12 +107,12 @@ class Step(ABC, Generic[M]):
         sums = self.processes.total(torch.stack([torch.stack([*share.values()]) for share in shares]).sum(0))
         terms = dict(zip(shares[0], sums.unbind(), strict=True))
         loss = terms.pop(LOSS)
-        norm = self._clipped()
+        norm = self._norm()
         applied = (loss.isfinite() & norm.isfinite()).float()
         if self.norms is not None:
             applied = applied * self.norms.usual(norm)
             self.norms.see(norm, applied)
-        self._update(step, applied)
+        self._update(step, norm, applied)
         return Outcome(loss, norm, applied, terms)
 
     @abstractmethod
@@ -179,22 +181,27 @@ class Step(ABC, Generic[M]):
             (terms[LOSS] * self.processes.different).backward()  # the mean over processes is then the sum
         return {name: term.detach() for name, term in terms.items()}
 
-    def _clipped(self) -> Float[Tensor, ""]:
-        """Shorten the gradient of the whole model to at most the config's norm; returns the norm that it had."""
+    def _norm(self) -> Float[Tensor, ""]:
+        """Of the gradient of the whole model."""
         found = [p.grad for p in self.trained.values()] if self.split is None else self.split.collect()
         gradients = [gradient for gradient in found if gradient is not None]
-        norm = self.processes.norm(torch.nn.utils.get_total_norm(gradients, foreach=True))
-        torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.loop.clip, norm, foreach=True)
-        return norm
+        return self.processes.norm(torch.nn.utils.get_total_norm(gradients, foreach=True))
 
-    def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
-        """Apply the gradient where `applied` is 1. The optimizer reads that on the device, so nothing waits for it."""
+    def _update(self, step: int, norm: Float[Tensor, ""], applied: Float[Tensor, ""]) -> None:
+        """Apply the gradient, shortened to at most the config's norm, where `applied` is 1.
+
+        The optimizer reads both on the device, so that nothing waits for them, nor takes a pass of its own.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.loop.rate(step) * group["share"]
-        setattr(self.optimizer, "found_inf", 1 - applied)  # noqa: B010, the optimizers' switch that skips a step
-        self.optimizer.step()
+        divisor = ((norm + CLIP_EPS) / self.loop.clip).clamp(min=1)
+        if self.one_pass is None:
+            switches(self.optimizer, divisor, applied)
+            self.optimizer.step()
+            self.ema.update(step, applied)
+        else:
+            self.one_pass(divisor, applied, applied * (1 - self.ema.stays(step)))
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(step, applied)
 
 
 def _split(model: nn.Module, layers: Iterable[nn.Module], processes: Processes, patience: float) -> "Split":
@@ -238,6 +245,8 @@ class TrainStep(Step[DiT]):
         self.fields = fields or {}
         self.detour = None if config.routing is None else Detour(config.routing, model)
         self.averages = None if config.profiles is None else Averages(config.profiles, model)
+        if config.kernels is not None:
+            self.one_pass = config.kernels.one_pass(self.optimizer, self.trained, self.ema.own)
         if processes.mesh.context > 1:
             share_tokens(model, processes)
 
@@ -267,8 +276,8 @@ class TrainStep(Step[DiT]):
         if self.averages is not None:
             self.averages.load_state(groups[PROFILES], source)
 
-    def _update(self, step: int, applied: Float[Tensor, ""]) -> None:
-        super()._update(step, applied)
+    def _update(self, step: int, norm: Float[Tensor, ""], applied: Float[Tensor, ""]) -> None:
+        super()._update(step, norm, applied)
         if self.averages is not None:
             self.averages.update(step, applied)
 

@@ -28,6 +28,8 @@ def trial(step: Step, device: torch.device) -> tuple[TrainStep, Batch]:
     model.to(device)
     codec = Normalize((0.0,), (1.0,)).build()  # the noise is that of latents
     done = TrainStep(model, codec, step.objective, train, torch.arange(train.batch))
+    if train.kernels is not None:
+        train.kernels.fuse(model)
     recompute(model, train.recompute)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
