@@ -84,7 +84,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Run what is `UNTRACED` without a tracer, its fixtures too."""
     within = item.path.relative_to(Path(__file__).parent).as_posix()
     coverage: Any = getattr(item.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
-    if not coverage or True not in item.config.getoption("cov_source") or not within.startswith(UNTRACED):
+    if not coverage or True not in item.config.getoption("cov_source", ()) or not within.startswith(UNTRACED):
         return (yield)
     coverage.pause()
     try:

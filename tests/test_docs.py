@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from anydit.diffusion.predictions import Noise, Velocity
 from anydit.interop import convert, flow, sit
 from anydit.interop.diffusers import MAX_PERIOD
 from anydit.interop.source import read
+from anydit.inverse.classical import least_variation
 from anydit.model.dit import DiTConfig
 from anydit.model.modulation import Shared
 from anydit.model.text import Cross, Joint, Text
@@ -44,9 +46,12 @@ FEW = {
     "evaluate.evaluate.REFERENCE_AT_MOST": 100,
     "evaluate.sets.DRAW_AT_MOST": 100,
     "evaluate.sets.ENOUGH": 100,
+    "train.memory.TRIES": 1,
+    "train.profile.product_ceiling": lambda *_: 1.0,
     "train.trial.REPEATS": 1,
+    "inverse.scan.solve.least_variation": partial(least_variation, iterations=20),
 }
-"""Samples that commands look at, and times that they measure: what they print means nothing here."""
+"""Samples that commands look at, times that they measure, how long they search: what they print means nothing here."""
 
 Block = tuple[str, str, str]
 
@@ -176,8 +181,8 @@ def place(run_of_digits: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         trained.append(recipe)
 
     monkeypatch.chdir(run_of_digits)
-    for constant, value in FEW.items():
-        monkeypatch.setattr(f"anydit.{constant}", value)
+    for place, value in FEW.items():
+        monkeypatch.setattr(f"anydit.{place}", value)
     # Classifiers that have seen so little are not for other tests.
     monkeypatch.setattr("anydit.evaluate.classifier.cache_folder", lambda: run_of_digits / "cache")
     monkeypatch.setattr("anydit.cli.train.train", checked)  # imports it, so before what it imports is another

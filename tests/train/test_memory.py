@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -21,6 +22,12 @@ from anydit.train.posthoc import Profiles
 from tests.train.tiny import silent, tiny, tiny_with
 
 MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are checked where tensors have values; checking those that have none takes half of the time here."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def step(**train) -> Step:

@@ -52,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(pace.os, "getloadavg", lambda: (0.1, 3.0, 3.0))
     monkeypatch.setattr(pace, "once", clock.once)
     monkeypatch.setattr(trial, "once", clock.once)
-    monkeypatch.setattr(trial, "ROUNDS", 2)
+    monkeypatch.setattr(trial, "ROUNDS", 1)
     monkeypatch.setattr(pace, "by_compiling", clock.by_compiling)
     with own_threads():
         torch.set_num_threads(4)

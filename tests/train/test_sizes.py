@@ -10,7 +10,9 @@ import torch
 from anydit.codecs import Normalize
 from anydit.data import Data, EachSize, VideoFolder, Videos, View, Volumes, VolumeView, Whole
 from anydit.evaluate import classifier
+from anydit.evaluate import volumes as volume_figures
 from anydit.evaluate.evaluate import evaluate
+from anydit.evaluate.features import RandomNetwork
 from anydit.model.conditioning import Condition, Label
 from anydit.model.dit import DiTConfig
 from anydit.model.tokens import Rope
@@ -68,6 +70,7 @@ def test_samples_have_the_size_asked_for_and_figures_say_of_which_they_are(
 ):
     for name, value in (("LEAST_SEEN", 100), ("EPOCHS", 1)):
         monkeypatch.setattr(classifier, name, value)
+    monkeypatch.setattr(volume_figures, "slice_features", lambda x, *_: RandomNetwork(x, torch.device("cpu")))
     recipe = of_kind(kind, tmp_path / "in", 36 if kind == "videos" else 80, 0.5, steps=2)
     sizes = [(12, 8, 8), (8, 8, 16), (12, 16, 16)] if kind == "videos" else [(8, 8, 8), (8, 12, 8), (4, 4, 12)]
     data = recipe.data
