@@ -1,4 +1,4 @@
-"""Reconstruction with a DiT as the prior, beside what needs none, a U-Net trained for it, and deepinv's algorithms.
+"""Reconstruction with a DiT as the prior, beside what needs none, networks trained for it, and deepinv's algorithms.
 
     python benchmarks/reconstruct.py [--runs FOLDER] [--only PROBLEM ...] [--again METHOD ...]
 
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from modality import Trained, trained
 from results import PAGES, Kept, options, publish, table
-from supervised import STEPS, supervised
+from supervised import STEPS, Pairs, unet
 from torch import Tensor, nn
 
 from anydit.data import Bands, Data, Slices
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.adapter import as_deepinv
 from anydit.inverse.classical import least_variation, plainly
-from anydit.inverse.corrections import DAPS, AnyCorrection, MomentMatching, Proximal
+from anydit.inverse.corrections import DAPS, AnyCorrection, Conditional, MomentMatching, Proximal
 from anydit.inverse.measurement import Measurement, checked
 from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, Operator, SuperResolution
 from anydit.inverse.reconstruct import reconstruct
@@ -50,6 +50,7 @@ PROBLEMS: dict[str, Operator] = {
     "MRI x4": MRI(acceleration=4),
     "MRI x8": MRI(acceleration=8),
     "MRI x4, 4 coils": MRI(acceleration=4, coils=4),
+    "MRI x8, 4 coils": MRI(acceleration=8, coils=4),
     "CT, 30 views": CT(views=30),
     "CT, 60 views": CT(views=60),
     "inpainting 70 %": Inpainting(known=0.3),
@@ -57,7 +58,7 @@ PROBLEMS: dict[str, Operator] = {
     "deblurring": Deblurring(width=1.5),
 }
 
-UNSURE = ("MRI x4, 4 coils", "CT, 30 views", "CT, 60 views")
+UNSURE = ("MRI x4, 4 coils", "MRI x8, 4 coils", "CT, 30 views", "CT, 60 views")
 """Problems whose mean takes more samples to settle."""
 
 DPS_WEIGHTS = (20.0, 80.0, 300.0)
@@ -66,7 +67,9 @@ DPS_WEIGHTS = (20.0, 80.0, 300.0)
 ABOUT = """\
 Slices are of one template, the MNI152 brain at 4 mm: training saw bands of it 24 mm wide, and what is reconstructed
 lies in the middle of the 8 mm between. The prior ({prior:.1f} M parameters) trained for {minutes:.0f} minutes of one
-thread beside other work, the U-Net ({unet:.1f} M) for {steps} batches of 16. Noise: {sigma:g} of white.
+thread beside other work. Trained on pairs of MRI x4 with many masks: U-Nets ({unet:.1f} M), for one coil and for four,
+in {steps} batches of 16; and the prior's network, told of the zero-filled image (recipe `brain-slices-mri`), in as many
+batches as the prior. Noise: {sigma:g} of white.
 Calls are of the network, those for all samples of a mean together; moment matching takes {gradients} gradients more
 for each. Total variation and deepinv's DPS have the weight that comes nearest to the truth; their seconds are of all
 that were tried. The eigenvectors of CT and of coils are found before, once for all, in about 3 s. Seconds are of the
@@ -143,19 +146,22 @@ def their_dps(pipeline: Pipeline, calls: int, problem: Problem) -> FOUND:
 def by_unet(network: nn.Module, problem: Problem) -> FOUND:
     """The answer of a network that was trained on pairs."""
     with torch.no_grad():
-        plain = problem.measured.physics.A_adjoint(problem.measured.y)
+        plain = problem.measured.linear.A_adjoint(problem.measured.y)
         return problem.measured.own(network(plain)), 1
 
 
-def methods(name: str, pipeline: Pipeline, network: Callable[[], nn.Module]) -> dict[str, Callable[[Problem], FOUND]]:
+def methods(name: str, pipeline: Pipeline, pairs: Pairs) -> dict[str, Callable[[Problem], FOUND]]:
     """What is tried on a problem, by the name that the table has."""
-    own = partial(partial, ours, pipeline)
+    own, operator = partial(partial, ours, pipeline), PROBLEMS[name]
     found: dict[str, Callable[[Problem], FOUND]] = {
         "measured": lambda problem: (plainly(problem.measured), 0),
         "total variation, best weight": variation,
     }
-    if name.startswith("MRI") and "coils" not in name:
-        found["U-Net trained on MRI x4"] = partial(by_unet, network())
+    if isinstance(operator, MRI):
+        found["U-Net as large, trained on x4"] = partial(by_unet, pairs.unet(operator.coils))
+    if isinstance(operator, MRI) and operator.coils == 1:
+        told = partial(partial, ours, pairs.told.pipeline, Conditional(), 25)
+        found |= {"DiT told, trained on x4, a sample": told(1), "DiT told, trained on x4, mean of 8": told(8)}
     found["deepinv's DiffPIR"] = partial(theirs, "DiffPIR", pipeline, 100)
     if name in ("inpainting 70 %", "deblurring"):
         found["deepinv's DDRM"] = partial(theirs, "DDRM", pipeline, 100)
@@ -192,14 +198,12 @@ def posed(pipeline: Pipeline, truth: Tensor, name: str) -> Problem:
     return Problem(name, truth, checked(physics((truth - low) / (high - low)), physics, SIGMA, shape, bounds))
 
 
-def problem_rows(
-    pipeline: Pipeline, truth: Tensor, name: str, network: Callable[[], nn.Module], kept: Kept
-) -> list[list[object]]:
+def problem_rows(pipeline: Pipeline, truth: Tensor, name: str, pairs: Pairs, kept: Kept) -> list[list[object]]:
     """All that is tried on a problem."""
     problem = posed(pipeline, truth, name)
     return [
         kept.row(name, method, partial(problem.figures, method, find))
-        for method, find in methods(name, pipeline, network).items()
+        for method, find in methods(name, pipeline, pairs).items()
     ]
 
 
@@ -230,12 +234,10 @@ def asked() -> argparse.Namespace:
 def compared(known: argparse.Namespace, recipe: Recipe, done: Trained) -> str:
     """The page of problems: what each method makes of them, and a picture."""
     truth, pipeline = held_out(recipe.data, COUNT), done.pipeline
-    network = partial(supervised, recipe, MRI(acceleration=4), SIGMA, known.runs / "unet-x4.safetensors")
+    pairs = Pairs(known.runs, SIGMA)
     kept = Kept.of(known.runs / "reconstruct.json", known.again)
-    rows = [
-        row for name in PROBLEMS if name in known.only for row in problem_rows(pipeline, truth, name, network, kept)
-    ]
-    prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, network()))
+    rows = [row for name in PROBLEMS if name in known.only for row in problem_rows(pipeline, truth, name, pairs, kept)]
+    prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, unet()))
     gradients = MomentMatching().iterations
     about = ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior, unet=other)
     return "\n\n".join((about, table(HEAD, rows), SURE, f"![slices]({picture(pipeline, truth)})"))

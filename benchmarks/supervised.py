@@ -1,27 +1,29 @@
-"""A U-Net of deepinv's that is trained on pairs of measurement and image: what reconstruction with a prior is beside.
+"""Networks that are trained on pairs of measurement and image, what reconstruction with a prior is beside.
 
-python benchmarks/supervised.py FOLDER    trains it and keeps its weights there; other benchmarks do so themselves
+A U-Net of deepinv's, as large as the recipe's network, for one coil or for several; and that network itself, told of
+what was measured (the recipe `brain-slices-mri`).
 """
 
-import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import deepinv
 import torch
 import torch.nn.functional as F
+from modality import Trained, trained
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anydit.data.loader import Order
 from anydit.inverse.operators import MRI
-from anydit.recipes.slices import brain_slices
+from anydit.recipes.slices import brain_slices, brain_slices_mri
 from anydit.train.recipe import Recipe
 
-WIDTHS = (44, 88, 176, 352)
-"""Channels of the U-Net: with these it has 4 million parameters, twice those of the recipe's network."""
+WIDTHS = (30, 60, 120, 240)
+"""Channels of the U-Net: with these it has 1.9 million parameters, as the recipe's network."""
 
 FOLD = 2
 """Blocks of so many pixels along each axis are channels to it, so that a step costs about what the recipe's does."""
@@ -76,5 +78,21 @@ def zero_filled(physics: deepinv.physics.LinearPhysics, x: Tensor) -> Tensor:
         return physics.A_adjoint(physics(x))
 
 
-if __name__ == "__main__":
-    supervised(brain_slices(), MRI(acceleration=4), 0.01, Path(sys.argv[1]) / "unet-x4.safetensors")
+@dataclass(frozen=True)
+class Pairs:
+    """What is trained on pairs of MRI x4, once it is asked for, and kept in a folder."""
+
+    runs: Path
+    sigma: float
+
+    @cache  # noqa: B019
+    def unet(self, coils: int) -> nn.Module:
+        """The U-Net for so many coils."""
+        operator = MRI(acceleration=4, coils=coils)
+        file = self.runs / f"unet-x4-coils-{coils}-width-{WIDTHS[0]}.safetensors"
+        return supervised(brain_slices(), operator, self.sigma, file)
+
+    @cached_property
+    def told(self) -> Trained:
+        """The DiT that is told of what was measured, and how long its training took."""
+        return trained(brain_slices_mri(), self.runs / "brain-slices-mri")

@@ -4,6 +4,7 @@ anydit reconstruct runs/digits --physics inpainting --known 0.4
 anydit reconstruct runs/brain-slices scan.nii.gz --physics mri --acceleration 4 --samples 8 --out recon.nii.gz
 anydit reconstruct runs/brain-slices file1000001.h5 --physics mri --acceleration 8 --slices 10 14
 anydit reconstruct runs/brain-slices sinogram.npy --measured --physics ct --views 60 --sigma 0.01
+anydit reconstruct runs/flow sensors.nc --sigma 0.05 --cond numbers=100 --out flow.nc
 """
 
 import argparse
@@ -18,6 +19,7 @@ from rich.progress import Progress
 
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import config, overridden
+from anydit.data import FieldView
 from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
@@ -54,14 +56,16 @@ def run(argv: list[str]) -> int:
         print(f"{__doc__}\n{_parser().format_help()}")
         return 0 if asks_for_help(argv) else 2
     known, rest = _parser().parse_known_args(without_help(argv))
+    saved = load_config(known.run)
+    if known.physics is None and isinstance(saved.view, FieldView) and known.scan is not None:
+        known.physics = "sensors"
     if asks_for_help(argv):
-        asked = _asked(load_config(known.run), known.physics or "mri", rest)
+        asked = _asked(saved, known.physics or "mri", rest)
         print(f"{_parser().format_help()}\n{page(asked)}")
         return 0
     if known.physics is None:
         raise ValueError(f"physics: got none, expected --physics with one of: {', '.join(PHYSICS)}")
-    asked = _asked(load_config(known.run), known.physics, rest)
-    _reconstruct(known, asked)
+    _reconstruct(known, _asked(saved, known.physics, rest))
     return 0
 
 
@@ -69,13 +73,13 @@ def _reconstruct(known: argparse.Namespace, asked: Asked) -> None:
     """Read, solve, print and write."""
     from anydit.inverse.scan.solve import Way, solve
     from anydit.inverse.scan.source import Source, opened
-    from anydit.inverse.scan.written import check_out, write
+    from anydit.inverse.scan.written import check_out, end_of, write
 
     pipeline = load(known.run, known.device)
     view, cond = pipeline.config.view, _conditions(pipeline.config, known.cond or [])
-    out: Path = known.out or known.run / "reconstruction.npy"
+    out: Path = known.out or known.run / f"reconstruction{end_of(view, known.scan)}"
     inputs = [path for path in (known.scan, known.mask, known.coil_maps) if path is not None]
-    check_out(out, len(pipeline.config.model.size or ()), inputs)
+    check_out(out, len(pipeline.config.model.size or ()), inputs, view)
     recipe = read_config(known.run / RUN_FILE) if (known.run / RUN_FILE).is_file() else {}
     told = trained_on(recipe, view.bounds, asked.physics)
     source = Source(known.scan, known.measured, known.sigma, known.scale, known.mask, known.coil_maps, known.slices)
@@ -153,8 +157,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run", type=Path, help="a run's folder, or an exported one")
-    add("scan", type=Path, nargs="?", help="NIfTI, DICOM, image, array, .h5 of fastMRI or ISMRMRD (held-out data)")
-    add("--physics", metavar="NAME", help=f"{', '.join(PHYSICS)}")
+    add(
+        "scan",
+        type=Path,
+        nargs="?",
+        help="NIfTI, DICOM, image, array, .h5 of fastMRI or ISMRMRD, fields, NaN where unknown (held-out data)",
+    )
+    add("--physics", metavar="NAME", help=f"{', '.join(PHYSICS)} (of files for models of fields: sensors)")
     add("--measured", action="store_true", help="the file holds a measurement; else an image that is to be measured")
     add(
         "--sigma",
@@ -165,12 +174,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--slices", type=int, nargs="+", metavar="N", help="first and last slice of a volume, or one (all)")
     add("-n", type=int, default=4, help="how many of the held-out data, where no file is given (4)")
     add("--scale", type=float, help="what the file's values are multiplied by to come to the model's")
-    add("--mask", type=Path, metavar="FILE.npy", help="where k-space is measured (where it is not 0)")
+    add(
+        "--mask",
+        type=Path,
+        metavar="FILE.npy",
+        help="not 0 where k-space, or an array, is measured (where it is not 0)",
+    )
     add("--coil-maps", type=Path, metavar="FILE.npy", help="complex [n coils h w] (from the middle of k-space)")
     add("--cond", nargs="+", metavar="NAME=VALUE", help="what else is known, as label=3")
     add("--seed", type=int, default=0, help="of the samples (0)")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (the GPU that is there)")
-    add("--out", type=Path, help=".nii.gz, .npy, .png or a folder (RUN/reconstruction.npy)")
+    add("--out", type=Path, help=".nii.gz, .npy, .nc, .png or a folder (RUN/reconstruction.npy, fields as they came)")
     parser.epilog = (
         "Of the physics, the sampler and --how: anydit reconstruct RUN --physics mri --help lists all flags."
     )

@@ -16,6 +16,7 @@ from anydit.codecs import Codec
 from anydit.config import check_at_least, check_positive, config
 from anydit.diffusion.paths import Path
 from anydit.inverse.measurement import Measurement
+from anydit.inverse.residuals import conjugate_residuals, dot
 from anydit.tensors import Cond, Denoised, Denoiser, Stream, changed, per_sample
 
 FAINT = 0.1
@@ -178,6 +179,8 @@ class MomentMatching(Correction):
     Exact where data given xt are normal. One call a step, and a gradient for each of `iterations`, which are of
     conjugate residuals. The paper's conjugate gradients make another norm least: where the covariance is wide and the
     noise small, their first leave more unexplained than there was, by steps that are large where nothing was measured.
+    Through a codec that is not linear, what a move of latents explains is what one of at most a deviation of them
+    given xt would, so much larger: far from the estimate a decoder makes anything.
     """
 
     iterations: int = 3
@@ -188,41 +191,17 @@ class MomentMatching(Correction):
     def x0(self, setting: Setting, denoiser: Denoiser, xt: Tensor, t: Tensor, cond: Cond) -> Denoised:
         e, measured = estimated(setting, denoiser, xt, t, cond), setting.measured
 
+        most = setting.spread(t).sqrt()
+
         def explained(v: Tensor) -> tuple[Tensor, Tensor]:
             move = e.pull(measured.linear.A_adjoint(v))
-            return measured.sigma**2 * v + measured.physics.A(setting.seen(e.x0 + move) - e.seen), move
+            size = (dot(move, move) / move[0].numel()).sqrt()
+            share = torch.where(size > most, most / size, 1)
+            change = setting.seen(e.x0 + per_sample(share, move) * move) - e.seen
+            return measured.sigma**2 * v + measured.physics.A(change / per_sample(share, change)), move
 
         off = measured.y - measured.physics.A(e.seen)
-        return Denoised(_conjugate_residuals(explained, off, e.x0, self.iterations), e.variance)
-
-
-def _conjugate_residuals(
-    explained: Callable[[Tensor], tuple[Tensor, Tensor]], off: Tensor, x0: Tensor, iterations: int
-) -> Tensor:
-    """Move each sample of `x0` so as to explain what is `off`, as far as the iterations bring it (Eisenstat 1983).
-
-    `explained(v)`: what a move explains, and that move; both linear in `v`. None leaves more than the one before, even
-    where the covariance is not quite symmetric, as a network's is.
-    """
-    floor, before = 1e-10 * _dot(off, off), list[tuple[Tensor, Tensor]]()
-    for _ in range(iterations):
-        part, move = explained(off)
-        whole = _dot(part, part)
-        for other, its_move in before:
-            shared = _dot(other, part)
-            part, move = part - per_sample(shared, part) * other, move - per_sample(shared, move) * its_move
-        size = _dot(part, part)
-        rounding = (_dot(off, off) <= floor) | (size <= 1e-10 * whole)
-        shrink = torch.where(rounding, torch.inf, size).rsqrt()
-        part, move = per_sample(shrink, part) * part, per_sample(shrink, move) * move
-        step = _dot(part, off)
-        off, x0 = off - per_sample(step, off) * part, x0 + per_sample(step, x0) * move
-        before.append((part, move))
-    return x0
-
-
-def _dot(a: Tensor, b: Tensor) -> Float[Tensor, " b"]:
-    return (a.conj() * b).real.flatten(1).sum(1)
+        return Denoised(conjugate_residuals(explained, off, e.x0, self.iterations), e.variance)
 
 
 @config
@@ -247,7 +226,7 @@ class DPS(Correction):
         with torch.inference_mode(False), torch.enable_grad():
             seen = e.seen.clone().requires_grad_()
             off = measured.physics.A(seen) - measured.y
-            (slope,) = torch.autograd.grad(0.5 * _dot(off, off).sum(), seen)
+            (slope,) = torch.autograd.grad(0.5 * dot(off, off).sum(), seen)
         variance = measured.sigma**2 + setting.variance(t)
         return Denoised(e.x0 - e.pull(self.scale * slope / per_sample(variance, slope)), e.variance)
 

@@ -4,6 +4,7 @@ This module needs deepinv; `pip install 'anydit[inverse]'` brings it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import deepinv
@@ -99,6 +100,29 @@ class Framed(Eigen):
 
     def noise(self, x: Tensor, **_: object) -> Tensor:
         return self.inner.noise(x)
+
+
+class Turned(deepinv.physics.LinearPhysics):
+    """Physics of samples whose axes are others than those of `inner`'s: `back` turns samples to these, `forth` back."""
+
+    def __init__(
+        self, inner: deepinv.physics.LinearPhysics, back: Callable[[Tensor], Tensor], forth: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(noise_model=cast("Any", inner.noise_model), implicit_backward_solver=False)
+        self.inner, self.back, self.forth = inner, back, forth
+
+    def A(self, x: Tensor, **_: object) -> Tensor:  # noqa: N802
+        return self.inner.A(self.back(x))
+
+    def A_adjoint(self, y: Tensor, **_: object) -> Tensor:  # noqa: N802
+        return self.forth(self.inner.A_adjoint(y))
+
+    def noise(self, x: Tensor, **_: object) -> Tensor:
+        return self.inner.noise(x)
+
+    def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, *_: object, **__: object) -> Tensor:
+        z, gamma = proximal(self, z, y, gamma)
+        return self.forth(self.inner.prox_l2(self.back(z), y, gamma))
 
 
 def middle(x: Shaped[Tensor, "b c *space"], size: tuple[int, ...]) -> Shaped[Tensor, "b c *size"]:

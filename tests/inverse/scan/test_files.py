@@ -14,7 +14,7 @@ from tests.data.volumes.scans import AFFINE, dicom, nifti, values
 
 HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding><encodedSpace>
 <matrixSize><x>24</x><y>16</y><z>1</z></matrixSize>
-<fieldOfView_mm><x>48.0</x><y>24.0</y><z>4.5</z></fieldOfView_mm></encodedSpace><reconSpace>
+<fieldOfView_mm><x>{along}</x><y>{across}</y><z>4.5</z></fieldOfView_mm></encodedSpace><reconSpace>
 <matrixSize><x>12</x><y>12</y><z>1</z></matrixSize>
 <fieldOfView_mm><x>24</x><y>18</y><z>4.5</z></fieldOfView_mm></reconSpace></encoding></ismrmrdHeader>"""
 
@@ -27,10 +27,10 @@ def image(n: int = 3, h: int = 24, w: int = 16) -> torch.Tensor:
 
 
 def write_fastmri(path: Path, y: np.ndarray, **more: np.ndarray) -> Path:
-    """A file in the layout of fastMRI's multi-coil and single-coil data."""
+    """A file in the layout of fastMRI's multi-coil and single-coil data, of images of 2 x 1.5 mm."""
     with h5py.File(path, "w") as file:
         file["kspace"] = y.astype(np.complex64)
-        file["ismrmrd_header"] = np.bytes_(HEADER)
+        file["ismrmrd_header"] = np.bytes_(HEADER.format(along=2.0 * y.shape[-2], across=1.5 * y.shape[-1]))
         for name, value in more.items():
             file[name] = value
         file.attrs.update({"acquisition": "CORPD_FBK", "max": 1e-3, "norm": 1e-2, "patient_id": "0"})
@@ -48,7 +48,7 @@ def test_fastmri_s_layout_with_coils_a_mask_and_the_truth(tmp_path: Path):
     torch.testing.assert_close(found.y, y * mask)
     assert torch.equal(found.mask, mask.expand(24, 16)) and not found.whole
     assert found.truth is not None and torch.equal(found.truth[:, 0], truth)
-    assert found.spacing == pytest.approx((2.0, 1.5, 4.5)), "of the encoded space, along h, w and across"
+    assert found.place and found.place.spacing == pytest.approx((2.0, 1.5, 4.5)), "along h, w and across"
 
 
 def test_fastmri_s_layout_with_one_coil_that_is_whole(tmp_path: Path):

@@ -10,8 +10,8 @@ from anydit.data import Images
 from anydit.inverse.classical import least_variation
 from anydit.inverse.operators import CT, MRI
 from anydit.inverse.physics import random_columns, ring
+from anydit.inverse.scan.acquired import of_kspace
 from anydit.inverse.scan.kspace import KSpace, brightness, maps_of, narrowed, noise_of, spectra, together
-from anydit.inverse.scan.task import of_kspace
 from anydit.model.dit import DiT, DiTConfig
 from tests.inverse.scan.test_files import image
 from tests.inverse.test_adapter import pipeline

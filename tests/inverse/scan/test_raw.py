@@ -21,13 +21,14 @@ COILS = torch.tensor([0.6, 0.8j]).view(1, 2, 1, 1)
 def header(
     size: tuple[int, int, int] = (READ, PHASES, 1), trajectory: str = "cartesian", encodings: int = 1, **more: Any
 ) -> str:
-    """Of an image of 48 x 24 mm whose readout shows twice as much; `more`: of the encoding."""
+    """Of an image of 48 x 24 mm, or `mm`, whose readout shows twice as much; `more`: of the encoding."""
+    along, across = more.pop("mm", (48.0, 24.0))
     encoded, shown = (
         xsd.encodingSpaceType(
             matrixSize=xsd.matrixSizeType(x=n, y=size[1], z=size[2]),
-            fieldOfView_mm=xsd.fieldOfViewMm(x=mm, y=24.0, z=4.5 * size[2]),
+            fieldOfView_mm=xsd.fieldOfViewMm(x=mm, y=across, z=4.5 * size[2]),
         )
-        for n, mm in ((size[0], 96.0), (size[0] // 2, 48.0))
+        for n, mm in ((size[0], 2 * along), (size[0] // 2, along))
     )
     limits = xsd.encodingLimitsType(kspace_encoding_step_1=more.pop("limit", None))
     one = xsd.encodingType(
@@ -82,7 +83,7 @@ def test_slices_come_together_without_what_the_readout_shows_beyond_them(tmp_pat
     assert k.y.shape == (2, 2, READ // 2, PHASES) and k.whole and k.noise is None
     torch.testing.assert_close(k.y, spectra(image(2, READ // 2, PHASES)[:, None] * COILS), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together(k.y)[:, 0], image(2, READ // 2, PHASES), atol=1e-5, rtol=1e-5)
-    assert k.spacing == pytest.approx((3.0, 1.5, 4.5))
+    assert k.place is not None and k.place.spacing == pytest.approx((3.0, 1.5, 4.5))
 
 
 @pytest.mark.parametrize("embedded", [True, False])
@@ -149,7 +150,7 @@ def test_partitions_are_a_third_axis(tmp_path: Path):
             some.append(line(x[0, :, :, j, k].numpy(), j))
             some[-1].idx.kspace_encode_step_2 = k
     got = found(write_raw(tmp_path / "a.h5", some, header((8, 4, 6))), axes=3)
-    assert got.y.shape == (1, 1, 4, 4, 6) and got.spacing == pytest.approx((12.0, 6.0, 4.5))
+    assert got.y.shape == (1, 1, 4, 4, 6) and got.place and got.place.spacing == pytest.approx((12.0, 6.0, 4.5))
 
 
 def turned(y: torch.Tensor) -> list[ismrmrd.Acquisition]:

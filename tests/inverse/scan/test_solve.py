@@ -1,9 +1,13 @@
 """What is said of all that a task holds: how often the truth lies in the intervals."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
 from anydit.inference.config import Sampling
+from anydit.inverse.classical import least_variation
 from anydit.inverse.corrections import Proximal
 from anydit.inverse.operators import Inpainting
 from anydit.inverse.reconstruct import reconstruct
@@ -11,6 +15,12 @@ from anydit.inverse.scan.comparison import covered
 from anydit.inverse.scan.solve import Solution, Way, solve
 from anydit.inverse.scan.task import Job, Task, of_samples
 from tests.inverse.test_adapter import IMAGE, pipeline
+
+
+@pytest.fixture(autouse=True)
+def rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Total variation in few iterations: nothing here is said of it."""
+    monkeypatch.setattr("anydit.inverse.scan.solve.least_variation", partial(least_variation, iterations=20))
 
 
 def solved(task: Task, samples: int) -> Solution:
@@ -49,3 +59,17 @@ def test_nothing_is_said_of_the_truth_where_too_few_samples_tell_or_nobody_knows
     (job,) = task.jobs
     unknown = Task([Job(job.y, job.physics), job], 0.02)
     assert solved(unknown, 3).within == {} and covered(solved(unknown, 3)) is None
+
+
+def test_slices_of_a_volume_are_drawn_from_the_same_noise():
+    """What is measured alike comes out alike, however many slices there are and wherever they are."""
+    task = of_samples(pipeline(), images(1), Inpainting(), 0.02, None)
+    (job,) = task.jobs
+    alike = Task([Job(job.y.repeat(2, 1, 1, 1), job.physics)], 0.02)
+    first, second = solved(alike, 2).mean
+    assert not torch.allclose(first, second, atol=0.1)
+    first, second = solved(replace(alike, slices=True), 2).mean
+    torch.testing.assert_close(first, second)
+    apart = solved(Task([job, Job(job.y, job.physics)], 0.02, slices=True), 2)
+    torch.testing.assert_close(apart.mean, torch.stack([first, second]))
+    assert apart.deviation is not None and apart.deviation.max() > 0.1, "samples of one differ"

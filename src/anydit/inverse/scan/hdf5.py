@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from anydit.inverse.scan.kspace import KSpace, kspace
+from anydit.inverse.scan.place import Place
 
 
 def read_hdf5(path: Path, axes: int) -> KSpace:
@@ -41,8 +42,11 @@ def fastmri(content: Any, axes: int) -> KSpace:
     `reconstruction_rss`, and `ismrmrd_header`, which tells the spacing.
 
     Raises:
-        ValueError: k-space is not complex, or of a shape or with a mask that are refused by `kspace`.
+        ValueError: samples have other axes than slices, or k-space is not complex, or of a shape or with a mask that
+            are refused by `kspace`.
     """
+    if axes != 2:
+        raise ValueError(f"kspace: got slices in {content.filename}, expected a model of slices, not of {axes} axes")
     y = np.asarray(content["kspace"])
     if y.dtype.kind != "c":
         raise ValueError(f"kspace: got {y.dtype} in {content.filename}, expected complex numbers")
@@ -50,20 +54,23 @@ def fastmri(content: Any, axes: int) -> KSpace:
     shown = next((n for n in ("reconstruction_rss", "reconstruction_esc") if n in content), None)
     truth = torch.from_numpy(np.asarray(content[shown], np.float32))[:, None] if shown else None
     header = bytes(content["ismrmrd_header"][()]).decode(errors="replace") if "ismrmrd_header" in content else ""
-    return kspace(torch.from_numpy(y), axes, mask, truth, _spacing(header))
+    return kspace(torch.from_numpy(y), axes, mask, truth, _place(header, y.shape[-2:]))
 
 
-def _spacing(header: str) -> tuple[float, ...] | None:
-    """From pixel to pixel along h, w and slices in mm, as an ISMRMRD header tells of the space that is encoded."""
+def _place(header: str, size: tuple[int, ...]) -> Place | None:
+    """The spacing of k-space of a size along h, w and slices, by its field of view in mm, as an ISMRMRD header has it.
+
+    Of k-space that was padded or cut the header's matrix is not the size; from slice to slice it tells the thickness.
+    """
     found = re.search(r"<encodedSpace>(.*?)</encodedSpace>", header, re.DOTALL)
-    if found is None:
+    fields, counts = (_xyz(found[1] if found else "", block) for block in ("fieldOfView_mm", "matrixSize"))
+    if len(size) != 2 or min(*fields, *counts) <= 0:
         return None
-    numbers = dict[str, float]()
-    for block in ("matrixSize", "fieldOfView_mm"):
-        inner = re.search(rf"<{block}>(.*?)</{block}>", found[1], re.DOTALL)
-        for axis in "xyz":
-            value = re.search(rf"<{axis}>\s*([0-9.eE+-]+)\s*</{axis}>", inner[1]) if inner else None
-            numbers[block + axis] = float(value[1]) if value else 0.0
-    if min(numbers.values()) <= 0:
-        return None
-    return tuple(numbers["fieldOfView_mm" + axis] / numbers["matrixSize" + axis] for axis in "xyz")
+    return Place.spaced([mm / n for mm, n in zip(fields, (*size, counts[2]), strict=True)])
+
+
+def _xyz(text: str, block: str) -> tuple[float, ...]:
+    """The numbers along x, y and z in a block of a header; 0 where there are none."""
+    inner = re.search(rf"<{block}>(.*?)</{block}>", text, re.DOTALL)
+    each = (re.search(rf"<{axis}>\s*([0-9.eE+-]+)\s*</{axis}>", inner[1] if inner else "") for axis in "xyz")
+    return tuple(float(value[1]) if value else 0.0 for value in each)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import deepinv
 import torch
@@ -9,7 +10,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from anydit.inverse.operators import MRI
-from anydit.inverse.physics import Framed, middle, mri, random_columns
+from anydit.inverse.physics import Framed, Turned, middle, mri, random_columns
+from anydit.inverse.scan.place import Place, Turn
 
 CENTER = 12
 """From coils' maps frequencies are left out that are farther than this from 0: coils are smooth."""
@@ -28,14 +30,14 @@ OUTER = 0.1
 class KSpace:
     """Centred k-space of `n` slices or volumes, 0 where `mask` says that nothing was measured, and what is known of it.
 
-    `truth`: the image in the file, if any. `spacing`: from pixel to pixel along each axis in mm, if the file says it.
-    `noise`: its deviation in real and imaginary parts, if it was measured.
+    `truth`: the image in the file, if any. `place`: where images lie, if the file says it. `noise`: its deviation in
+    real and imaginary parts, if it was measured.
     """
 
     y: Complex[Tensor, "n coils *space"]
     mask: Bool[Tensor, "*space"]
     truth: Float[Tensor, "n 1 *smaller"] | None = None
-    spacing: tuple[float, ...] | None = None
+    place: Place | None = None
     noise: float | None = None
 
     @property
@@ -53,9 +55,8 @@ class KSpace:
 
 
 def kspace(
-    y: Tensor, axes: int, mask: Tensor | None = None, truth: Tensor | None = None,
-    spacing: tuple[float, ...] | None = None,
-) -> KSpace:  # fmt: skip
+    y: Tensor, axes: int, mask: Tensor | None = None, truth: Tensor | None = None, place: Place | None = None
+) -> KSpace:
     """Complex numbers `[n (coils) *space]` or `[*space]` as k-space; the mask is given, or its zeros tell it.
 
     Raises:
@@ -73,7 +74,7 @@ def kspace(
         mask = checked_mask(mask, tuple(y.shape[2:]))
         found, y = mask, y * mask
         measured_of(y)
-    return KSpace(y, found, truth, spacing)
+    return KSpace(y, found, truth, place)
 
 
 def checked_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -139,7 +140,21 @@ def narrowed(k: KSpace, size: Sequence[int]) -> KSpace:
     for axis, n in enumerate(inner):
         mask = mask.narrow(axis, 0, n) if n < mask.shape[axis] else mask
     y = spectra(middle(images(k.y), inner)) * mask
-    return replace(k, y=y, mask=mask)
+    return replace(k, y=y, mask=mask, place=k.place and k.place.narrowed(there, inner))
+
+
+def respaced(k: KSpace, size: Sequence[int]) -> KSpace:
+    """k-space of the same images in `size` voxels: of fewer its middle, of more with zeros about it, exactly so.
+
+    Values of images stay in their numbers. What a file showed of them has other voxels, and is left out.
+    """
+    there, after = tuple(k.mask.shape), tuple(size)
+    if there == after:
+        return k
+    share = (prod(after) / prod(there)) ** 0.5
+    place = k.place and k.place.respaced(there, after)
+    mask = middle(k.mask[None, None], after)[0, 0]
+    return KSpace(share * middle(k.y, after), mask, None, place, None if k.noise is None else share * k.noise)
 
 
 def undersampled(k: KSpace, operator: MRI) -> KSpace:
@@ -223,12 +238,13 @@ def brightness(k: KSpace) -> float:
 
 
 def physics_of(
-    k: KSpace, maps: Complex[Tensor, "coils *space"] | None, shape: tuple[int, ...], noise: object
+    k: KSpace, maps: Complex[Tensor, "coils *space"] | None, shape: tuple[int, ...], noise: object, turn: Turn
 ) -> deepinv.physics.LinearPhysics:
-    """The physics of samples of `shape` that are the middle of what k-space shows."""
+    """The physics of samples that are the middle of what k-space shows, turned; `shape`: of these along its axes."""
     there = tuple(k.mask.shape)
     inner = mri(k.mask, maps, shape[0], noise, k.y.device)
-    return inner if there == shape[1:] else Framed(inner, shape[1:], there)
+    inner = inner if there == shape[1:] else Framed(inner, shape[1:], there)
+    return inner if turn.nothing else Turned(inner, turn.back, turn.forth)
 
 
 def parts(y: Complex[Tensor, "n coils *space"], one: bool) -> Float[Tensor, "n 2 ..."]:

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Int
 
+from anydit.data.volumes.medical import LPS_TO_RAS
 from anydit.inverse.scan.kspace import KSpace, kspace, narrowed
+from anydit.inverse.scan.place import Place
 
 ASIDE = (
     ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
@@ -31,6 +33,9 @@ ASIDE = (
 
 MOST = 2**30
 """Values of k-space that a header can ask for."""
+
+EVEN = 1e-2
+"""In mm, and of directions' products: within it distances of slices are alike, and directions at right angles."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def read_raw(path: Path, group: str, axes: int) -> KSpace:
 
     `n` counts slices, and echoes, phases, sets and repetitions, where there are several. Lines that were measured more
     than once are averaged. Noise, where it was measured, is made independent between coils and of deviation 1; then
-    values are in its units. Of the readout what lies beyond the image is cut off. `axes`: of space, that samples have.
+    values are in its units. Of the readout what lies beyond the image is cut off. Where images lie is as lines say it.
+    `axes`: of space, that samples have.
 
     Raises:
         ValueError: there is no header or no image, lines are not Cartesian, run backwards, or are of different coils or
@@ -121,7 +127,7 @@ def read_raw(path: Path, group: str, axes: int) -> KSpace:
         y = np.einsum("ij,nj...->ni...", whiten, y)
     if axes == 2:
         y, count = y[..., 0], count[..., 0]
-    k = kspace(torch.from_numpy(y), axes, torch.from_numpy(count > 0), None, encoding.spacing)
+    k = kspace(torch.from_numpy(y), axes, torch.from_numpy(count > 0), None, _place(image, encoding, axes))
     k = replace(k, noise=None if whiten is None else float(count[count > 0].min()) ** -0.5)
     return narrowed(k, (encoding.shown, *k.mask.shape[1:]))
 
@@ -155,7 +161,7 @@ def _together(
     lines: Sequence[Any], encoding: Encoding
 ) -> tuple[Complex[np.ndarray, "n coils *size"], Int[np.ndarray, "*size"]]:
     """Means of what was measured at each place, and how often that was."""
-    images = {which: i for i, which in enumerate(sorted({_which(line) for line in lines}))}
+    images = {which: i for i, which in enumerate(_images(lines))}
     if len(images) * lines[0].active_channels * prod(encoding.size) > MOST:
         raise ValueError(f"encodedSpace: got {len(images)} images of {encoding.size}, expected at most {MOST} values")
     y = np.zeros((len(images), lines[0].active_channels, *encoding.size), np.complex64)
@@ -169,10 +175,34 @@ def _together(
     return y / np.maximum(count, 1)[:, None], count.min(0)
 
 
+def _images(lines: Sequence[Any]) -> dict[tuple[int, ...], Any]:
+    """What tells images apart, in their order, and a line of each."""
+    return dict(sorted({_which(line): line for line in lines}.items(), key=lambda each: each[0]))
+
+
 def _which(line: Any) -> tuple[int, ...]:
-    """What tells images apart."""
     at = line.idx
     return at.repetition, at.phase, at.set, at.contrast, at.slice
+
+
+def _place(lines: Sequence[Any], encoding: Encoding, axes: int) -> Place:
+    """Where images lie, as the lines' directions and the places of images' middles say, to the left, back and top.
+
+    Of slices that do not lie above each other at even distances, as of several echoes, the spacing alone is told.
+    """
+    each = [*_images(lines).values()]
+    turned = {tuple(np.round([*one.read_dir, *one.phase_dir, *one.slice_dir], 4)) for one in each}
+    directions = np.array(turned.pop()).reshape(3, 3).T
+    middles = np.array([one.position for one in each], np.float64)
+    steps = np.diff(middles, axis=0) if axes == 2 else np.zeros((0, 3))
+    across = directions[:, 2] * (steps[0] @ directions[:, 2] if len(steps) else encoding.spacing[2])
+    uneven = np.abs(steps - across).max(initial=0) > EVEN or np.abs(across).max() <= EVEN
+    if turned or uneven or not np.allclose(directions.T @ directions, np.eye(3), atol=EVEN):
+        return Place.spaced(encoding.spacing)
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([directions[:, :2] * encoding.spacing[:2], across])
+    affine[:3, 3] = middles[0] - affine[:3, :axes] @ [n // 2 for n in encoding.size[:axes]]
+    return Place(LPS_TO_RAS @ affine, 1)
 
 
 def _whitening(noise: Sequence[Any], like: Any, encoding: Encoding) -> Complex[np.ndarray, "coils coils"] | None:

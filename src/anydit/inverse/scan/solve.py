@@ -1,7 +1,7 @@
 """Reconstructs all that a task holds, beside what needs no model, and says how good each is."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,8 @@ from anydit.inference.pipeline import Pipeline
 from anydit.inverse.classical import least_variation, plainly
 from anydit.inverse.corrections import AnyCorrection
 from anydit.inverse.measurement import Measurement
-from anydit.inverse.reconstruct import fewest, gradients_at_once, reconstruct
-from anydit.inverse.scan.task import Task
+from anydit.inverse.reconstruct import Reconstruction, fewest, gradients_at_once, reconstruct
+from anydit.inverse.scan.task import Job, Task
 
 SHARES = (0.5, 0.8, 0.95)
 """Of intervals of which is said how often they hold the truth."""
@@ -80,9 +80,17 @@ def solve(
 ) -> Solution:
     """Reconstruct every measurement of a task; `progress` is told how many are done, and of how many.
 
+    Slices are drawn from the same noise, each alone as likely as from any other: what tells neighbours apart is then
+    what was measured, and a volume does not flicker.
+
     Raises:
         ValueError: as `anydit.inverse.reconstruct`.
     """
+
+    def draw(y: Tensor, job: Job, seed: int) -> Reconstruction:
+        return reconstruct(pipeline, y, job.physics, cond, how=way.how, samples=way.samples, sigma=task.sigma,
+                           sampling=way.sampling, seed=seed)  # fmt: skip
+
     at_once = max(1, gradients_at_once(pipeline) // max(1, way.samples))
     parts = [(job, slice(i, i + at_once)) for job in task.jobs for i in range(0, len(job.y), at_once)]
     ways, deviations, residuals = dict[str, list[Found]](), list[Tensor](), list[Tensor]()
@@ -90,10 +98,8 @@ def solve(
     done, total, start, calls = 0, sum(len(job.y) for job in task.jobs), time.monotonic(), 0
     for index, (job, rows) in enumerate(parts):
         measured = task.measured(job, pipeline, rows)
-        one = reconstruct(
-            pipeline, measured.y, job.physics, cond, how=way.how, samples=way.samples, sigma=task.sigma,
-            sampling=way.sampling, seed=way.seed + index,
-        )  # fmt: skip
+        each_slice = measured.y.split(1) if task.slices else [measured.y]
+        one = _together([draw(y, job, way.seed if task.slices else way.seed + index) for y in each_slice])
         for each in (*_without_model(measured), _found(f"mean of {way.samples}", one.mean, measured)):
             ways.setdefault(each.name, []).append(each)
         calls, done = one.calls, done + len(one.mean)
@@ -115,6 +121,12 @@ def solve(
         calls,
         time.monotonic() - start,
     )  # fmt: skip
+
+
+def _together(some: Sequence[Reconstruction]) -> Reconstruction:
+    """Those of several measurements as one."""
+    samples, residual = (torch.cat(each, dim=1) for each in zip(*((r.samples, r.residual) for r in some), strict=True))
+    return Reconstruction(samples, residual, some[0].calls)
 
 
 def _without_model(measured: Measurement) -> Iterator[Found]:

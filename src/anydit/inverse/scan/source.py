@@ -11,13 +11,15 @@ from torch import Tensor
 
 from anydit.data.outside import Unreadable
 from anydit.inference.pipeline import Pipeline
-from anydit.inverse.operators import MRI, Operator
+from anydit.inverse.operators import MRI, Inpainting, Operator, Sensors
 from anydit.inverse.reconstruct import data_shape
 from anydit.inverse.scan import files
-from anydit.inverse.scan.files import Array, Picture, Series
+from anydit.inverse.scan.acquired import of_kspace
+from anydit.inverse.scan.files import Array, Series
 from anydit.inverse.scan.grid import Grid, cut
 from anydit.inverse.scan.kspace import KSpace, checked_mask, kspace
-from anydit.inverse.scan.task import Task, of_kspace, of_measurements, of_samples
+from anydit.inverse.scan.own import is_own, read_own
+from anydit.inverse.scan.task import Task, of_measurements, of_samples
 from anydit.inverse.scan.written import Origin
 
 
@@ -25,7 +27,8 @@ from anydit.inverse.scan.written import Origin
 class Source:
     """`path`, and of what is in it: whether it is a measurement, the noise's deviation, the scale, the mask and maps.
 
-    `slices`: the first and the last, or one. What is None is as the file says, or as it is found from it.
+    `mask`: where k-space, or an array, was measured. `slices`: the first and the last, or one. What is None is as the
+    file says, or as it is found from it.
     """
 
     path: Path | None = None
@@ -57,31 +60,56 @@ def opened(
     if samples is not None:
         return of_samples(pipeline, samples, operator, source.sigma, source.scale), Origin(native=True)
     assert source.path is not None
+    if is_own(pipeline.config.view, source.path):
+        blocks = operator if source.measured else None
+        x, view = read_own(pipeline.config.view, source.path, shape, blocks)
+        task = _array(pipeline, source, operator, x[None])
+        return task, Origin(scale=task.scale, native=True, view=view)
     given = files.read(source.path, len(shape) - 1)
     if isinstance(given, Array) and source.measured and isinstance(operator, MRI):
         given = _as_kspace(given.x, len(shape) - 1)
     if isinstance(given, KSpace):
         return _kspace(pipeline, source, operator, given)
-    for name, value in (("mask", source.mask), ("coil-maps", source.coil_maps)):
-        if value is not None:
-            raise ValueError(f"{name}: got {value}, and {source.path} holds no k-space, which it would be for")
-    if source.measured:
-        if not isinstance(given, Array):
-            raise ValueError(f"measured: got {source.path}, expected an array of NumPy or k-space")
-        x = given.x[_rows(source, len(given.x))]
-        task = of_measurements(pipeline, x, operator, source.sigma, source.scale)
+    if isinstance(given, Array):
+        task = _array(pipeline, source, operator, given.x)
         return task, Origin(scale=task.scale)
+    if source.measured or source.mask is not None:
+        raise ValueError(
+            f"{'measured' if source.measured else 'mask'}: got {source.path}, expected an array or k-space"
+        )
+    _refuse_maps(source)
     if isinstance(given, Series):
         return _scan(pipeline, source, operator, given, shape)
-    if isinstance(given, Picture):
-        low, high = pipeline.config.view.bounds or (0.0, 1.0)
-        x = (low + (high - low) * given.x) / (source.scale or 1.0)
-    else:
-        x = given.x
-    if source.slices is not None:
-        x = x[_rows(source, len(x))]
-    task = of_samples(pipeline, x, operator, source.sigma, source.scale)
-    return task, Origin(scale=task.scale, native=isinstance(given, Picture))
+    low, high = pipeline.config.view.bounds or (0.0, 1.0)
+    x = (low + (high - low) * given.x) / (source.scale or 1.0)
+    task = of_samples(pipeline, x if source.slices is None else x[_rows(source, len(x))], operator, source.sigma,
+                      source.scale)  # fmt: skip
+    return task, Origin(scale=task.scale, native=True)
+
+
+def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) -> Task:
+    """Numbers: what was measured, where that is said or some of them are unknown, or samples that are to be."""
+    _refuse_maps(source)
+    x = x if source.slices is None else x[_rows(source, len(x))]
+    places, shape = isinstance(operator, Inpainting | Sensors), data_shape(pipeline)
+    if source.mask is not None:
+        if not places:
+            got = type(operator).__name__
+            raise ValueError(f"mask: got one for {got}, expected k-space, or inpainting or sensors, for which it is")
+        mask = torch.from_numpy(files.array(source.mask, "mask")) != 0
+        if tuple(mask.shape) not in (shape, shape[1:]):
+            raise ValueError(f"mask: got shape {tuple(mask.shape)}, expected {shape[1:]}, or {shape}")
+        x = torch.where(mask, x, torch.nan)
+    if source.measured or (places and bool(x.isnan().any())):
+        return of_measurements(pipeline, x, operator, source.sigma, source.scale)
+    return of_samples(pipeline, x, operator, source.sigma, source.scale)
+
+
+def _refuse_maps(source: Source) -> None:
+    if source.coil_maps is not None:
+        raise ValueError(
+            f"coil-maps: got {source.coil_maps}, and {source.path} holds no k-space, which it would be for"
+        )
 
 
 def _scan(
@@ -101,8 +129,8 @@ def _scan(
     except Unreadable as error:
         raise ValueError(f"scan: got {source.path}: {error}") from None
     task = of_samples(pipeline, x, operator, source.sigma, source.scale)
-    if told := grid.told(scan):
-        task = replace(task, notes=(*task.notes, told))
+    told = grid.told(scan)
+    task = replace(task, slices=across is not None, notes=(*task.notes, told) if told else task.notes)
     kept = given.files if source.slices is None else ()
     return task, Origin(Series(scan, kept), grid, scale=task.scale)
 
@@ -122,9 +150,12 @@ def _kspace(pipeline: Pipeline, source: Source, operator: Operator, k: KSpace) -
         maps = torch.from_numpy(values.astype(np.complex64))
         maps = maps[None] if maps.ndim == k.y.ndim - 1 else maps
         maps = maps[rows] if len(maps) == len(k.y) else maps
-    k = replace(k, y=k.y[rows], truth=truth)
-    task = of_kspace(pipeline, k, operator, source.sigma, source.scale, maps)
-    return task, Origin(spacing=k.spacing, scale=task.scale, black=task.black)
+    slices = k.mask.ndim == 2  # and not volumes, each of which is in the same place
+    place = k.place and k.place.from_slice(rows.start or 0) if slices else k.place
+    task = of_kspace(
+        pipeline, replace(k, y=k.y[rows], truth=truth, place=place), operator, source.sigma, source.scale, maps
+    )
+    return task, Origin(place=task.place, turn=task.turn, scale=task.scale, black=task.black)
 
 
 def _rows(source: Source, count: int) -> slice:

@@ -1,26 +1,22 @@
 """From what a file holds to measurements with their physics, on the model's scale."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import deepinv
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.measurement import Measurement, Physics, checked
-from anydit.inverse.operators import MRI, Inpainting, Operator, Sensors, check_complex
+from anydit.inverse.operators import Inpainting, Operator, Sensors
 from anydit.inverse.reconstruct import data_shape
-from anydit.inverse.scan import kspace as ks
-from anydit.inverse.scan.kspace import KSpace
+from anydit.inverse.scan.place import Place, Turn
 
 SIGMA = 0.02
 """The noise's deviation where nothing is said: of 1 between the data's bounds, or of their own deviation."""
-
-LEAST_NOISE = 1e-4
-"""The deviation that noise found in k-space has at least, of 1 between black and white."""
 
 LEAST, BEYOND, FAR = 0.1, 0.05, 10.0
 """The part of the model's range that values fill at least; by which they may leave it; deviations from the mean."""
@@ -39,13 +35,17 @@ class Job:
 class Task:
     """Jobs, the noise's deviation on their scale, and how a file's values come to the model's: `black + scale` times.
 
-    `notes`: sentences on what was measured, found or assumed on the way.
+    `place`, `turn`: where samples lie along the axes of what was measured, and how they come to these. `slices`: they
+    are slices of volumes, which follow each other. `notes`: sentences on what was measured, found or assumed.
     """
 
     jobs: Sequence[Job]
     sigma: float
     scale: float = 1.0
     black: float = 0.0
+    place: Place | None = None
+    turn: Turn = field(default_factory=Turn)
+    slices: bool = False
     notes: tuple[str, ...] = ()
 
     def measured(self, job: Job, pipeline: Pipeline, rows: slice) -> Measurement:
@@ -77,9 +77,11 @@ def of_samples(
 
 
 def of_measurements(
-    pipeline: Pipeline, y: Float[Tensor, "n ..."], operator: Operator, sigma: float | None, scale: float | None
+    pipeline: Pipeline, y: Float[Tensor, "..."], operator: Operator, sigma: float | None, scale: float | None
 ) -> Task:
-    """What was measured, in the units of the data's own scale; of inpainting and sensors NaN where nothing was.
+    """What was measured, in the units of the data's own scale, of several samples or of one.
+
+    Of inpainting and sensors it is NaN where nothing was.
 
     Raises:
         ValueError: the operator makes measurements of another shape, the noise is not known, or nothing is unknown.
@@ -91,6 +93,7 @@ def of_measurements(
     physics = operator.build(shape, sigma, device)
     with torch.no_grad():
         black = physics.A(torch.ones(1, *shape, device=device)).cpu()
+    y = y[None] if tuple(y.shape) == tuple(black.shape[1:]) else y
     if tuple(y.shape[1:]) != tuple(black.shape[1:]):
         raise ValueError(
             f"scan: got measurements of shape {tuple(y.shape)}, expected [n, {', '.join(map(str, black.shape[1:]))}], "
@@ -112,86 +115,6 @@ def of_measurements(
         )
         jobs.append(Job(torch.where(known, (one - low) / (high - low), 0), here))
     return Task(jobs, sigma, scale or 1.0)
-
-
-def of_kspace(
-    pipeline: Pipeline,
-    k: KSpace,
-    operator: Operator,
-    sigma: float | None,
-    scale: float | None,
-    maps: Complex[Tensor, "n coils *space"] | None = None,
-) -> Task:
-    """k-space of any scale; what is whole is undersampled as the operator says, and the whole is the truth.
-
-    `maps`: of coils; None takes those that the middle of k-space shows.
-
-    Raises:
-        ValueError: the operator is not MRI, the model's samples are neither real nor complex or larger than what
-            k-space shows, or maps are of another shape.
-    """
-    if not isinstance(operator, MRI):
-        raise ValueError(f"physics: got {type(operator).__name__} and complex k-space, expected mri")
-    shape = data_shape(pipeline)
-    check_complex(shape)
-    _check_maps(maps, k)
-    k, truth, note = _used(ks.narrowed(k, shape[1:]), operator, shape[1:])
-    notes = [note]
-    alone = maps is None and shape[0] == 2 and k.y.shape[1] == 1
-    maps = None if alone else _coils(k, maps, real=shape[0] == 1)
-    low, high = pipeline.config.view.bounds or (0.0, 1.0)
-    black = low if shape[0] == 1 else 0.0
-    white = _white(pipeline, shape, black)
-    if scale is None:
-        scale = white / ks.brightness(k)
-        notes.append(f"scale {scale:.4g}, by which the brightest of what k-space shows is the model's white")
-    unit = scale / (high - low)
-    if sigma is None:
-        sigma = max(ks.noise_of(k) * unit, LEAST_NOISE * white / (high - low))
-        whence = "as it was measured" if k.noise is not None else "from the outermost frequencies"
-        notes.append(f"noise of deviation {sigma:.3g}, {whence}")
-    noise, jobs = deepinv.physics.GaussianNoise(sigma), list[Job]()
-    for i in range(len(k.y)):
-        own = None if maps is None else maps[min(i, len(maps) - 1)]
-        physics = ks.physics_of(k, own, shape, noise).to(pipeline.device)
-        y = ks.parts(unit * k.y[i : i + 1], alone)
-        if black != low:
-            y = y + physics.A(torch.full((1, *shape), (black - low) / (high - low), device=pipeline.device)).cpu()
-        jobs.append(Job(y, physics, None if truth is None or shape[0] != 1 else black + scale * truth[i : i + 1]))
-    return Task(jobs, sigma, scale, black, tuple(notes))
-
-
-def _used(k: KSpace, operator: MRI, size: tuple[int, ...]) -> tuple[KSpace, Tensor | None, str]:
-    """What of k-space is used, the truth of that size if it is known, and a sentence on it."""
-    truth = k.truth if k.truth is not None and k.truth.shape[2:] == size else None
-    if k.whole and operator.acceleration > 1:
-        truth = ks.middle(ks.together(k.y), size)
-        k = ks.undersampled(k, operator)
-        return k, truth, f"k-space is whole: a share of {_measured(k):.3g} of it is used, the whole is the truth"
-    if not k.whole:
-        return k, truth, f"a share of {_measured(k):.3g} of k-space was measured; the acceleration has no part in it"
-    return k, truth, "k-space is whole, and all of it is used"
-
-
-def _coils(
-    k: KSpace, maps: Complex[Tensor, "m coils *larger"] | None, *, real: bool
-) -> Complex[Tensor, "n coils *space"]:
-    """What coils see: maps of a person, with the image's phase where samples are real, or those of the middle."""
-    if maps is None:
-        return ks.maps_of(k)
-    maps = ks.middle(maps, tuple(k.mask.shape))
-    return ks.phased(maps, k) if real else maps
-
-
-def _check_maps(maps: Tensor | None, k: KSpace) -> None:
-    """Refuse maps that are not of the coils and of the size of k-space as it came."""
-    if maps is not None and (maps.shape[1:] != k.y.shape[1:] or len(maps) not in (1, len(k.y))):
-        expected = f"[{len(k.y)}, {', '.join(map(str, k.y.shape[1:]))}], or 1 for all slices, as k-space is"
-        raise ValueError(f"coil-maps: got shape {tuple(maps.shape)}, expected {expected}")
-
-
-def _measured(k: KSpace) -> float:
-    return float(k.mask.float().mean())
 
 
 def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"]:
@@ -253,12 +176,3 @@ def _sigma(pipeline: Pipeline, shape: tuple[int, ...], sigma: float | None) -> f
     if (typical := pipeline.codec.typical(shape)) is None:
         raise ValueError("sigma: got none, and the run says nothing of its data's range; expected --sigma NUMBER")
     return SIGMA * sum(typical[1]) / len(typical[1])
-
-
-def _white(pipeline: Pipeline, shape: tuple[int, ...], black: float) -> float:
-    """How far from black to white the model's data are; without bounds twice their deviation above their mean."""
-    if (bounds := pipeline.config.view.bounds) is not None:
-        return bounds[1] - black
-    if (typical := pipeline.codec.typical(shape)) is not None:
-        return typical[0][0] + 2 * typical[1][0]
-    raise ValueError("scale: got none, and the run says nothing of its data's range; expected --scale NUMBER")

@@ -1,7 +1,7 @@
 """What was reconstructed, as files: on the grid and on the scale of what came in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,43 +9,48 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
-from anydit.data import SliceView, View, VolumeView
+from anydit.data import FieldView, SliceView, View, VolumeView
+from anydit.data.fields.files import WRITTEN_AS, kind
 from anydit.data.volumes.medical import DICOM, NIFTI, Scan
 from anydit.inverse.scan.files import Series
 from anydit.inverse.scan.grid import Grid, write_dicom, write_nifti
+from anydit.inverse.scan.own import WRITTEN, is_own, write_own
+from anydit.inverse.scan.place import Place, Turn
 from anydit.inverse.scan.solve import Solution
 
 NUMPY, PICTURE = ".npy", ".png"
-KINDS = (*NIFTI, NUMPY, PICTURE)
+KINDS = (*NIFTI, NUMPY, PICTURE, *WRITTEN)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where measurements come from: a scan and how it came to the model's grid, or a spacing alone; and the scale.
+    """Where measurements come from: a scan and how it came to the model's grid, or the place of samples; and the scale.
 
-    `scale`, `black`: the model's values are `black + scale` times those of the file. `native`: there is no file, or one
-    as the model's view writes them.
+    `turn`: of samples, to the axes of what was measured. `scale`, `black`: the model's values are `black + scale` times
+    those of the file. `native`: there is no file, or one as the model's view writes them; `view`: at the file's time.
     """
 
     series: Series | None = None
     grid: Grid | None = None
-    spacing: tuple[float, ...] | None = None
+    place: Place | None = None
+    turn: Turn = field(default_factory=Turn)
     scale: float = 1.0
     black: float = 0.0
     native: bool = False
+    view: View | None = None
 
     @property
     def dicom(self) -> bool:
         """Whether results are DICOM slices beside those that came in."""
         return self.series is not None and bool(self.series.files)
 
-    def scan(self, x: Float[Tensor, "n c *space"], view: View, spread: bool = False) -> Scan:
-        """Samples on the scan's own grid, or where there is none, one slice after the other.
+    def values(self, x: Float[Tensor, "n c *space"], spread: bool = False) -> Float[Tensor, "n c *own"]:
+        """Samples in the numbers and along the axes of what came in; `spread`: these are differences, without black."""
+        return self.turn.back((x - (0.0 if spread else self.black)) / self.scale)
 
-        `spread`: these are differences, which have no black.
-        """
-        black = 0.0 if spread else self.black
-        values = (x - black) / self.scale
+    def scan(self, x: Float[Tensor, "n c *space"], view: View, spread: bool = False) -> Scan:
+        """Samples on the scan's own grid, or where there is none, one slice or volume after the other."""
+        values = self.values(x, spread)
         if self.series is not None and self.grid is not None:
             air = float(self.series.scan.values.min()) if view.bounds is None else view.bounds[0] / self.scale
             low = 0.0 if spread else air
@@ -53,28 +58,36 @@ class Origin:
         own = view if isinstance(view, VolumeView) else VolumeView()
         array = values.numpy()
         if array.ndim == 4:
-            array = np.moveaxis(array, 0, -1 if not isinstance(own, SliceView) else own.across + 1)[None]
-        affine = own.matrix if self.spacing is None else np.diag([*self.spacing, 1.0])
-        unit = "mm" if self.spacing is not None else own.unit or "unknown"
-        return Scan(array, affine, 0, unit, own.quantity or "")
+            across = own.across if isinstance(own, SliceView) and self.place is None else 2
+            array = np.moveaxis(array, 0, across + 1)[None]
+        else:
+            array = array.reshape(1, -1, *array.shape[2:])
+        if self.place is None:
+            return Scan(array, own.matrix, 0, own.unit or "unknown", own.quantity or "")
+        return Scan(array, self.place.affine, self.place.code, "mm", own.quantity or "")
 
 
-def check_out(out: Path, axes: int, inputs: Sequence[Path] = ()) -> None:
+def check_out(out: Path, axes: int, inputs: Sequence[Path] = (), view: View | None = None) -> None:
     """Refuse, before anything is drawn, what could not be written, and what would be over what came in.
 
     Raises:
-        ValueError: a name of no kind that is known, NIfTI for samples that are neither slices nor volumes, or files
-            beside which or in whose place results would be.
+        ValueError: a name of no kind that is known, NIfTI for samples that are neither slices nor volumes, a file of
+            fields for others, or files beside which or in whose place results would be.
     """
-    folder = _is_folder(out)
-    if not folder and not out.name.lower().endswith(KINDS):
-        kinds = f"FILE{NIFTI[1]}, FILE{NUMPY}, FILE{PICTURE} (the comparison alone), or a folder"
-        raise ValueError(f"out: got {out}, expected {kinds}")
+    fields = WRITTEN if isinstance(view, FieldView) else ()
+    if not _is_folder(out) and not out.name.lower().endswith((*NIFTI, NUMPY, PICTURE, *fields)):
+        kinds = ", ".join(f"FILE{end}" for end in (NIFTI[1], NUMPY, *fields))
+        raise ValueError(f"out: got {out}, expected {kinds}, FILE{PICTURE} (the comparison alone), or a folder")
     if out.name.lower().endswith(NIFTI) and axes not in (2, 3):
         raise ValueError(f"out: got {out} for samples with {axes} axes, expected {NUMPY}, {PICTURE} or a folder")
     for given in inputs:
         if given.exists() and _over(out, given):
             raise ValueError(f"out: got {out}, whose files would be written over or among {given}, expected another")
+
+
+def end_of(view: View, scan: Path | None) -> str:
+    """What the name of results ends in where nothing is said: that of a file of fields as it came."""
+    return NUMPY if scan is None or not is_own(view, scan) else WRITTEN_AS[kind(scan)]
 
 
 def write(solution: Solution, view: View, origin: Origin, picture: Image, out: Path) -> list[Path]:
@@ -83,25 +96,26 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
     Beside `NAME.nii.gz` stand `NAME-deviation.nii.gz` and `NAME.png`, and beside a folder of DICOM slices; in any other
     folder are `mean`, `deviation` and `comparison.png`.
     """
-    folder, stem = _is_folder(out), _stem(out)
+    folder, stem, view = _is_folder(out), _stem(out), origin.view or view
     within = folder and not origin.dicom
     sheet = out / f"comparison{PICTURE}" if within else out.parent / f"{stem}{PICTURE}"
     sheet.parent.mkdir(parents=True, exist_ok=True)
     picture.save(sheet)
     if out.name.lower().endswith(PICTURE):
         return [sheet]
-    placed = origin.series is not None or origin.spacing is not None
+    placed = origin.series is not None or origin.place is not None
     end = out.name[len(stem) :] if not folder else NIFTI[1] if placed else NUMPY
     if within and origin.native:
         files = view.write(solution.mean, out, "mean")
+        end = files[0].suffix if isinstance(view, FieldView) else end
     elif folder and origin.dicom:
         assert origin.series is not None
         files = write_dicom(origin.scan(solution.mean, view), origin.series.files, out, "reconstruction")
     else:
-        files = [_one(origin, view, solution.mean, out / f"mean{end}" if within else out, spread=False)]
+        files = _some(origin, view, solution.mean, out / f"mean{end}" if within else out, spread=False)
     if solution.deviation is not None:
         at = out / f"deviation{end}" if within else out.parent / f"{stem}-deviation{end}"
-        files = [*files, _one(origin, view, solution.deviation, at, spread=True)]
+        files = [*files, *_some(origin, view, solution.deviation, at, spread=True)]
     return [*files, sheet]
 
 
@@ -127,10 +141,12 @@ def _over(out: Path, given: Path) -> bool:
     return any(file.exists() and file.samefile(given) for file in written)
 
 
-def _one(origin: Origin, view: View, x: Float[Tensor, "n c *space"], path: Path, *, spread: bool) -> Path:
-    """A file of samples on the scale of what came in; `spread`: of differences."""
+def _some(origin: Origin, view: View, x: Float[Tensor, "n c *space"], path: Path, *, spread: bool) -> list[Path]:
+    """Samples on the scale of what came in, in a file, or of fields in one for each; `spread`: of differences."""
+    if path.name.lower().endswith(WRITTEN):
+        return write_own(view, origin.values(x, spread), path)
     if path.suffix.lower() == NUMPY:
-        np.save(path, ((x - (0.0 if spread else origin.black)) / origin.scale).numpy())
+        np.save(path, origin.values(x, spread).numpy())
     else:
         write_nifti(origin.scan(x, view, spread), path, "deviation of samples" if spread else "")
-    return path
+    return [path]

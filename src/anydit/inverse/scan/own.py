@@ -1,0 +1,56 @@
+"""Files of fields, with names, units and a grid, as the model's view reads and writes them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from anydit.data import Axis, FieldView, View
+from anydit.data.base import Loaded
+from anydit.data.fields.files import SUFFIXES, WRITTEN_AS
+from anydit.inverse.operators import Operator, SuperResolution
+
+WRITTEN = tuple(WRITTEN_AS.values())
+"""What names of files that are written end in."""
+
+
+def is_own(view: View, path: Path) -> bool:
+    """Whether a file is one of fields, for a model of fields."""
+    return isinstance(view, FieldView) and path.suffix.lower() in SUFFIXES
+
+
+def read_own(view: View, path: Path, shape: Sequence[int], blocks: Operator | None) -> Loaded:
+    """The last state of a file, NaN at what is missing, and the view by which samples are written at its time.
+
+    `blocks`: what measured the file's values, if that was `SuperResolution`: they lie in the middle of its blocks.
+
+    Raises:
+        ValueError: the file cannot be read, or its variables, units or points are not those of the model's data.
+    """
+    assert isinstance(view, FieldView)
+    factor = blocks.factor if isinstance(blocks, SuperResolution) else 1
+    axes = view.axes and tuple(_coarse(axis, factor) for axis in view.axes)
+    try:
+        x, found = replace(view, axes=axes).read(path, (shape[0], *(n // factor for n in shape[1:])))
+    except ValueError as error:
+        raise ValueError(f"scan: {error}") from None
+    assert isinstance(found, FieldView)
+    return Loaded(x, replace(found, axes=view.axes))
+
+
+def write_own(view: View, x: Float[Tensor, "n c *space"], path: Path) -> list[Path]:
+    """A file of fields for each sample, in the format that the name says; several are numbered."""
+    assert isinstance(view, FieldView)
+    format, end = next((format, end) for format, end in WRITTEN_AS.items() if path.name.lower().endswith(end))
+    view, stem = replace(view, format=format), path.name[: -len(end)]
+    return [view.save(x[0], path.with_name(stem))] if len(x) == 1 else view.write(x, path.parent, stem)
+
+
+def _coarse(axis: Axis, factor: int) -> Axis:
+    """The middles of blocks of so many points."""
+    if axis.at:
+        blocks = range(0, len(axis.at) - factor + 1, factor)
+        return replace(axis, at=tuple(sum(axis.at[i : i + factor]) / factor for i in blocks))
+    return replace(axis, start=axis.start + (factor - 1) / 2 * axis.step, step=factor * axis.step)
