@@ -120,6 +120,10 @@ def test_fields_are_told_by_a_file_of_numpy(tmp_path: Path, capsys: pytest.Captu
     x = torch.where(known.isnan(), x, known)
     pipe.config.view.picture(x).save(tmp_path / "expected.png")
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    np.save(tmp_path / "one.npy", guide[:1].numpy())
+    several = ["--guide", str(tmp_path / "one.npy"), "--known", str(tmp_path / "known.npy")]
+    assert main([*command, *several, "--out", str(tmp_path / "each")]) == 0
+    assert len(list((tmp_path / "each").iterdir())) == 3, "as many as the condition that tells of most"
     np.save(tmp_path / "flat.npy", np.zeros(3))
     (tmp_path / "text.npy").write_text("none")
     for file, message in (("flat", "got an array of shape (3,)"), ("text", "cannot be read"), ("no", "cannot be read")):
@@ -153,6 +157,8 @@ def test_a_table_goes_on_and_tells_when(tmp_path: Path, capsys: pytest.CaptureFi
         assert message in capsys.readouterr().err
     assert main(["sample", str(tmp_path / "model"), "--length", "9"]) == 2
     assert "length: got 9, expected --known FILE, to go on from there" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "model"), "--help"]) == 0
+    assert "one for all or one for each: .csv" in " ".join(capsys.readouterr().out.split())
 
 
 def test_several_numbers_are_told_for_all_samples_or_for_each(tmp_path: Path):
@@ -176,6 +182,7 @@ def test_help_says_how_conditions_are_named(odd: Path, capsys: pytest.CaptureFix
     assert "--cond.NAME, or --NAME where that is no other option" in " ".join(page.split())
     assert "\n  --outer" in page and "--cond.outer" in page
     assert "\n  --cond.seed SEED" in page
+    assert "one for all or one for each: .npy" in " ".join(page.split()), "of what is no part of a sample"
 
 
 @pytest.mark.parametrize(

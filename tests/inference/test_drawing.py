@@ -106,6 +106,8 @@ def test_files_of_any_length_each_tell_a_sample(series: Pipeline, tmp_path: Path
         (8, slice(0, 0), {"length": 8}, "length: got 8, expected more than the 8 places in time that are known"),
         (6, slice(2, 3), {"length": 12}, "length: got 12 for a file with gaps"),
         (8, slice(0, 0), {"states": 2}, "states: got 2, expected --past FILE"),
+        (4, slice(0, 0), {"states": 2, "length": 12}, "states: got 2 beside --length, expected one of them"),
+        (4, slice(0, 0), {"size": (16,), "length": 12}, "size: got 16 places in time beside --length, expected 8"),
         (0, slice(0, 0), {}, "known: got a file of which nothing is known"),
     ],
 )
@@ -113,8 +115,39 @@ def test_what_cannot_be_gone_on_from_is_refused(
     series: Pipeline, tmp_path: Path, rows: int, empty: slice, asked: dict[str, Any], said: str
 ):
     table(tmp_path / "x.csv", rows, empty)
+    files = FromFiles(series, KNOWN, (tmp_path / "x.csv",), asked.get("size", (8,)))
     with pytest.raises(ValueError, match=said):
-        from_table(series, tmp_path / "x.csv", **asked)
+        drawn(series, Asked(files=(files,), **asked))
+
+
+def test_what_is_known_may_be_told_as_in_training(series: Pipeline, tmp_path: Path):
+    whole = torch.randn(3, 2, 8)
+    condition = told(whole, torch.randn(3, 2, 8) < 0.5, MEAN)
+    np.save(tmp_path / "x.npy", condition.numpy())
+    files = FromFiles(series, KNOWN, (tmp_path / "x.npy",), (8,))
+    assert torch.equal(files.value, condition)
+    x, _ = drawn(series, Asked(3, files=(files,)))
+    assert torch.equal(x[condition[:, 2:] == 1], whole[condition[:, 2:] == 1])
+
+
+def test_only_samples_come_in_the_format_of_the_data(tmp_path: Path):
+    """A table of the samples' own columns is no condition of as many channels."""
+    pipe = untrained(Field(2, mean=MEAN, std=(1.0, 1.0)), "given", SeriesView(names=("a", "b"), step=60.0), (8,))
+    table(tmp_path / "x.csv", 8)
+    wanted = r"expected a .npy file of shape \[n, 2, 8\]: given is no part of a sample"
+    with pytest.raises(ValueError, match=wanted):
+        drawn(pipe, Asked(files=(FromFiles(pipe, "given", (tmp_path / "x.csv",), (8,)),)))
+    with pytest.raises(ValueError, match="length: got 9, expected none: this model cannot be told what samples begin"):
+        drawn(pipe, Asked(length=9))
+
+
+def test_what_came_before_is_as_long_as_samples(tmp_path: Path):
+    pipe = untrained(Field(2, mean=MEAN, std=(1.0, 1.0)), PAST, SeriesView(names=("a", "b"), step=60.0), (8,))
+    names = [tmp_path / f"{rows}.csv" for rows in (8, 9)]
+    for rows, name in zip((8, 9), names, strict=True):
+        table(name, rows)
+    with pytest.raises(ValueError, match=r"past: got .*9.csv of shape \(2, 9\), expected \(2, 8\)"):
+        drawn(pipe, Asked(2, files=(FromFiles(pipe, PAST, tuple(names), (8,)),)))
 
 
 def test_a_volume_is_completed_where_it_is_nan_and_lies_where_it_lay(tmp_path: Path):

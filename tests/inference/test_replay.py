@@ -32,6 +32,37 @@ def test_gradients_are_refused():
         Replayed(pipe.model)(torch.zeros(1, 1, 8), torch.zeros(1), {})
 
 
+@torch.no_grad()
+def test_samples_elsewhere_than_on_a_gpu_are_refused():
+    """As those of a pipeline that was moved after it was replayed."""
+    with pytest.raises(ValueError, match="replay: got samples on cpu, expected them on a GPU; move the pipeline back"):
+        Replayed(pipeline().model)(torch.zeros(1, 1, 8), torch.zeros(1), {})
+
+
+@pytest.mark.gpu
+def test_weights_that_were_moved_are_read_where_they_are():
+    """Something else comes to lie where they lay."""
+    pipe = pipeline().to("cuda")
+    plain = pipe.sample(2, {"label": 1}, steps=2)
+    replay(pipe)
+    torch.testing.assert_close(pipe.sample(2, {"label": 1}, steps=2), plain, rtol=1e-4, atol=1e-4)
+    pipe.to("cpu")
+    instead = [torch.full_like(p, torch.nan, device="cuda") for p in pipe.model.parameters()]
+    pipe.to("cuda")
+    assert instead
+    torch.testing.assert_close(pipe.sample(2, {"label": 1}, steps=2), plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="of another GPU than the current one")
+def test_another_gpu_than_the_current_one():
+    pipe = pipeline().to("cuda:1")
+    plain = pipe.sample(2, {"label": 1}, steps=2)
+    replay(pipe)
+    for _ in range(2):
+        torch.testing.assert_close(pipe.sample(2, {"label": 1}, steps=2), plain, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.gpu
 def test_samples_are_the_same_and_shapes_come_and_go():
     """Several batches with and without guidance, the last of them smaller, and more shapes than are kept."""

@@ -101,4 +101,5 @@ def test_where_kernels_do_not_run_it_is_said(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "triton", None)
     refused("found no Triton", lambda: check_kernels(DEVICE))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    refused("got some on cpu, expected a GPU", lambda: check_kernels(torch.device("cpu")))
+    refused("expected a GPU for them; set train.kernels to None", lambda: check_kernels(torch.device("cpu")))
+    refused("expected a GPU for them; leave out fuse_blocks", lambda: fuse_blocks(wide))

@@ -26,9 +26,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class Both:
     """One network, its optimizer and average, moved by either way."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.trained, self.ema = dict(module.named_parameters()), EMA(module, 0.9)
-        self.optimizer = AdamW(lr=1e-2, weight_decay=0.1).build(self.trained)
+        self.optimizer = AdamW(lr=1e-2, betas=betas, weight_decay=0.1).build(self.trained)
         self.one_pass = Kernels().one_pass(self.optimizer, self.trained, self.ema.own)
 
     def given(self, gradients: list[Tensor | None]) -> None:
@@ -57,6 +57,25 @@ def test_one_pass_does_what_the_passes_do():
         with np.errstate(all="ignore"):
             ours.one_pass(divisor, applied, applied * (1 - ours.ema.stays(step)))
         switches(theirs.optimizer, divisor, applied)
+        theirs.optimizer.step()
+        theirs.ema.update(step, applied)
+        got, expected = ours.state(), theirs.state()
+        for name in expected:
+            torch.testing.assert_close(got[name], expected[name], rtol=2e-6, atol=1e-7, msg=f"{step} {name}")
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.9), (0.9, 0.0)])
+def test_one_pass_without_memory_and_without_gradients(betas: tuple[float, float]):
+    """At first no parameter has a gradient."""
+    module = nn.Linear(3, 2).to(DEVICE)
+    ours, theirs = Both(module, betas), Both(deepcopy(module), betas)
+    applied = torch.tensor(1.0, device=DEVICE)
+    assert ours.one_pass is not None
+    for step in range(3):
+        given = [None if step == 0 else torch.randn_like(p) for p in module.parameters()]
+        ours.given(given), theirs.given(given)
+        with np.errstate(all="ignore"):
+            ours.one_pass(applied, applied, applied * (1 - ours.ema.stays(step)))
         theirs.optimizer.step()
         theirs.ema.update(step, applied)
         got, expected = ours.state(), theirs.state()

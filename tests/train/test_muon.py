@@ -74,6 +74,19 @@ def test_gradients_are_divided_for_all_of_its_parameters():
     assert all(torch.equal(p, other[name]) for name, p in one.items())
 
 
+def test_gradients_are_divided_where_they_lie():
+    """A copy of them would be as large as the network."""
+    parameters = layers()
+    gradients = {name: torch.randn_like(p) for name, p in parameters.items()}
+    for name, p in parameters.items():
+        p.grad = gradients[name].clone()
+    matrices = {n: p.grad for n, p in parameters.items() if p.grad is not None and p.ndim == 2 and "blocks" in n}
+    optimizer = MUON.build(parameters)
+    switches(optimizer, torch.tensor(4.0), torch.tensor(1.0))
+    optimizer.step()
+    assert matrices and all(torch.equal(given, gradients[name] / 4) for name, given in matrices.items())
+
+
 def test_it_moves_as_pytorchs_muon_and_adamw_do():
     """PyTorch's rounds to bfloat16, which is what the two differ by; queries, keys and values are three matrices."""
     ours = layers()

@@ -30,7 +30,7 @@ from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.device import find_device
 from anydit.inference.drawing import Asked, Drawn, completed, drawn
-from anydit.inference.files import FromFiles
+from anydit.inference.files import OF_SAMPLES, FromFiles
 from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
@@ -94,7 +94,7 @@ def _asked(pipeline: Pipeline, known: argparse.Namespace, sampling: Sampling) ->
     )
     cond: dict[str, Given] = {name: _rows(config.model.conditions[name], value) for name, value in some.items()}
     n = _told(known, config.model.conditions, cond)
-    n = n if n is not None else len(files[0].loaded) if files else 16
+    n = n if n is not None else max((len(each.loaded) for each in files), default=16)
     asked = Asked(n, cond, files, sampling, known.seed, tuple(known.size) if known.size else None, states=known.states)
     places = [config.view.places(each) for each in known.length or ()]
     if not places or config.lengths is not None:
@@ -183,7 +183,7 @@ def _parser(conditions: dict[str, Condition], view: View) -> argparse.ArgumentPa
         elif isinstance(condition, Numbers):
             add(type=float, help=", ".join(condition.names or ()))
         elif isinstance(condition, Field):
-            kinds = ", ".join(dict.fromkeys((*view.suffixes, NPY)))
+            kinds = ", ".join(dict.fromkeys((*(view.suffixes if name in OF_SAMPLES else ()), NPY)))
             add(metavar="FILE", help=f"one for all or one for each: {kinds}{_PARTS if name == KNOWN else ''}")
         elif isinstance(condition, Text):
             add(help='a text in quotes, or one for each sample; "" is the empty text')

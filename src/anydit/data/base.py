@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import config
+from anydit.data.reading import NPY, array_in, check_shape
 from anydit.tensors import Batch, Tokens
 
 Part = Literal["train", "held_out"]
@@ -183,7 +184,7 @@ def suffixed(path: Path, suffix: str) -> Path:
 
 
 class Loaded(NamedTuple):
-    """A sample from a file, on the model's scale, and the view by which it is written where and when it was there."""
+    """A sample from a file, on the data's own scale, and the view by which it is written where and when it was there."""
 
     x: Float[Tensor, "c *space"]
     view: "View"
@@ -219,13 +220,17 @@ class View(ABC):
     def read(self, path: Path, shape: Sequence[int]) -> Loaded:
         """A sample of `shape` `[c, *space]` from a file in the modality's format, NaN where it says nothing.
 
-        What `save` wrote is read back, and what the data are read from. Along the axis of time it has as many places as
-        the file.
+        What `save` wrote is read back as far as the format keeps it, and what the data are read from. Along the axis of
+        time it has as many places as the file. Of views without a format of their own it is an array of NumPy.
 
         Raises:
             ValueError: the file cannot be read, or it holds no such sample.
         """
-        raise ValueError(f"got {path}, expected a .npy file: {type(self).__name__} reads no other")
+        if path.suffix.lower() != NPY:
+            raise ValueError(f"got {path}, expected a {NPY} file: {type(self).__name__} reads no other")
+        x = array_in(path)
+        check_shape(path, x.shape, shape, self.time_axis)
+        return Loaded(x, self)
 
     def at(self, told: Mapping[str, float], size: Sequence[int]) -> "View":
         """The view by which a sample of `size` is written where the numbers that are told of it, by name, say it is."""
@@ -243,6 +248,11 @@ class View(ABC):
     @property
     def per_second(self) -> float | None:
         """How many places along the axis of time make a second, where there is one and the view knows."""
+        return None
+
+    @property
+    def state_channels(self) -> int | None:
+        """How many channels one of the states has that samples hold one after the other; None: they are no such."""
         return None
 
     def places(self, length: str) -> int:

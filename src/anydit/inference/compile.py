@@ -35,7 +35,7 @@ def fuse_blocks(model: DiT) -> None:
     Raises:
         ValueError: the kernels do not run on this device, or not at this width.
     """
-    check_kernels(next(model.parameters()).device)
+    check_kernels(next(model.parameters()).device, "leave out fuse_blocks")
     from anydit.kernels.tokens import WIDEST, enter, join, leave
 
     if model.config.width > WIDEST:
@@ -45,21 +45,19 @@ def fuse_blocks(model: DiT) -> None:
             module.between = Between(enter, join, leave)
 
 
-def check_kernels(device: torch.device) -> None:
-    """Refuse kernels where they would not run.
+def check_kernels(device: torch.device, instead: str = "set train.kernels to None") -> None:
+    """Refuse kernels where they would not run, and say what to do `instead`.
 
     Raises:
         ValueError: that is so.
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
-        raise ValueError(f"kernels: got some on {device.type}, expected a GPU for them; set train.kernels to None")
+        raise ValueError(f"kernels: got some on {device.type}, expected a GPU for them; {instead}")
     try:
         import triton  # noqa: F401
     except ImportError:
-        raise ValueError(
-            "kernels: found no Triton, in which they are; pip install triton, or set them to None"
-        ) from None
+        raise ValueError(f"kernels: found no Triton, in which they are; pip install triton, or {instead}") from None
 
 
 def _compile(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.data import FieldView, View
+from anydit.data import View
 from anydit.data.known import KNOWN, PAST
 from anydit.inference.conditions import Given, as_numbers
 from anydit.inference.config import Sampling
@@ -59,10 +59,9 @@ def drawn(pipeline: Pipeline, asked: Asked, on_step: OnStep | None = None) -> Dr
     """
     known, past = asked.told(KNOWN), asked.told(PAST)
     if asked.length is not None:
-        if known is None or not known.partial:
-            other = "or samples whose lengths differ"
-            raise ValueError(f"length: got {asked.length}, expected --{KNOWN} FILE, to go on from there, {other}")
-        return _along(pipeline, asked, known, asked.length, on_step)
+        if asked.states is not None:
+            raise ValueError(f"states: got {asked.states} beside --length, expected one of them")
+        return _along(pipeline, asked, _begun(pipeline, asked, asked.length), asked.length, on_step)
     if asked.states is not None:
         if past is None:
             raise ValueError(f"states: got {asked.states}, expected --{PAST} FILE, the states to go on from")
@@ -80,11 +79,25 @@ def completed(x: Float[Tensor, "n c *space"], known: FromFiles) -> Float[Tensor,
     return torch.where(part.isnan(), x, part)
 
 
+def _begun(pipeline: Pipeline, asked: Asked, length: int) -> FromFiles:
+    """The files from which samples go on up to a length."""
+    known = asked.told(KNOWN)
+    if KNOWN not in pipeline.config.model.conditions or (known is not None and not known.partial):
+        raise ValueError(f"length: got {length}, expected none: this model cannot be told what samples begin with")
+    if known is None:
+        raise ValueError(f"length: got {length}, expected --{KNOWN} FILE, to go on from there")
+    return known
+
+
 def _along(pipeline: Pipeline, asked: Asked, known: FromFiles, length: int, on_step: OnStep | None) -> Drawn:
     """Samples that begin as the files say, and go on up to a length."""
     axis = pipeline.config.view.time_axis
     if axis is None:
         raise ValueError(f"length: got {length}, expected none: the samples have no axis of time to go on along")
+    at_once = pipeline.config.codec.data_size(pipeline.config.model.size or ())[axis]
+    if known.size[axis] != at_once:
+        got = f"{known.size[axis]} places in time beside --length"
+        raise ValueError(f"size: got {got}, expected {at_once}: so many were drawn at once in training")
     have, *others = sorted({x.shape[axis + 1] for x, _ in known.loaded})
     if others:
         raise ValueError(f"{KNOWN}: got files of {have} to {others[-1]} places in time, expected as many in each")
@@ -103,10 +116,9 @@ def _along(pipeline: Pipeline, asked: Asked, known: FromFiles, length: int, on_s
 
 def _ahead(pipeline: Pipeline, asked: Asked, past: FromFiles, states: int, on_step: OnStep | None) -> Drawn:
     """Samples of so many states that follow those in files."""
-    view = pipeline.config.view
-    channels = len(view.variables) if isinstance(view, FieldView) and view.variables else None
     x = rollout(
-        pipeline, _repeated(past.value, asked.n), states, asked.others(PAST), channels=channels,
+        pipeline, _repeated(past.value, asked.n), states, asked.others(PAST),
+        channels=pipeline.config.view.state_channels,
         sampling=asked.sampling, seed=asked.seed, batch=asked.batch, on_step=on_step,
     )  # fmt: skip
     return Drawn(x.flatten(1, 2), _following(past, asked.n))

@@ -9,13 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.data import ArrayView, View
+from anydit.data import View
 from anydit.data.base import Loaded
-from anydit.data.known import KNOWN, told
+from anydit.data.known import KNOWN, PAST, told
 from anydit.data.reading import NPY, array_in, check_shape
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Field
 from anydit.model.dit import coded_fields
+
+OF_SAMPLES = (KNOWN, PAST)
+"""Conditions that are samples or parts of them, and come in files of their format; others come as arrays alone."""
 
 
 class Window(NamedTuple):
@@ -30,9 +33,10 @@ class Window(NamedTuple):
 class FromFiles:
     """The field condition `name` of samples of `size`: a file for each, in the data's format, or one .npy for several.
 
-    Where the condition tells some of the samples' own values ("known"), a file that is shorter than a sample in time is
-    how it begins. Of a longer one the last places are taken. Where these have gaps, NaN or empty cells, the gaps are
-    drawn, else what comes after: then as many places are told as in training.
+    What is no part of samples, which the view knows nothing of, comes as .npy alone. Where the condition tells some of
+    the samples' own values ("known"), a file that is shorter than a sample in time is how it begins. Of a longer one
+    the last places are taken. Where these have gaps, NaN or empty cells, the gaps are drawn, else what comes after:
+    then as many places are told as in training.
     """
 
     pipeline: Pipeline
@@ -103,16 +107,30 @@ class FromFiles:
     def _in(self, file: Path) -> list[Loaded]:
         """The samples in a file."""
         view, shape = self.pipeline.config.view, self._shape
-        if file.suffix.lower() != NPY:
-            return [view.read(file, shape)]
+        if file.suffix.lower() == NPY:
+            return [Loaded(one, view) for one in self._arrays(file)]
+        if not self.partial and self.name != PAST:
+            wanted = f"a {NPY} file of shape [n, {', '.join(map(str, shape))}]"
+            why = f"{self.name} is no part of a sample, which other formats are read as"
+            raise ValueError(f"got {file}, expected {wanted}: {why}")
+        loaded = view.read(file, shape)
+        if not self.partial:
+            check_shape(file, loaded.x.shape, shape)
+        return [loaded]
+
+    def _arrays(self, file: Path) -> Float[Tensor, "n c *longer"]:
+        """What a file of NumPy holds; of what is known, either NaN elsewhere, or the condition as in training."""
+        view, shape = self.pipeline.config.view, self._shape
         x = array_in(file)
         if x.ndim == len(shape):
-            x = view.read(file, shape).x[None] if isinstance(view, ArrayView) else x[None]
+            x = view.read(file, shape).x[None] if NPY in view.suffixes else x[None]
         if x.ndim != len(shape) + 1:
             raise ValueError(f"got an array of shape {tuple(x.shape)} in {file}, expected [n, channels, *size]")
-        along = view.time_axis if self.partial else None
-        check_shape(file, x.shape[1:], shape, along)
-        return [Loaded(one, view) for one in x]
+        if self.partial and x.shape[1] == self._condition.channels:
+            values, known = x.chunk(2, 1)
+            x = values.where(known > 0.5, torch.nan)
+        check_shape(file, x.shape[1:], shape, view.time_axis if self.partial else None)
+        return x
 
     def _window(self, x: Float[Tensor, "c *longer"], view: View) -> Window:
         note, axis = "", view.time_axis

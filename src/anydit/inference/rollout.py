@@ -45,9 +45,9 @@ def rollout(
         raise ValueError(f"states: got {states}, expected at least 1")
     made = list[Tensor]()
     while sum(part.shape[1] for part in made) < states:
-        told = {**(cond or {}), name: past}
+        given = {**(cond or {}), name: past}
         x = pipeline.sample(
-            len(past), told, sampling=sampling, seed=seed + SEEDS * len(made), batch=batch,
+            len(past), given, sampling=sampling, seed=seed + SEEDS * len(made), batch=batch,
             size=tuple(past.shape[2:]), on_step=on_step,
         )  # fmt: skip
         each = channels or x.shape[1]

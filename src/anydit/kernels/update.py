@@ -42,7 +42,8 @@ class OnePass:
         for number, group in enumerate(self.optimizer.param_groups):
             taken = [p for p in group["params"] if p.grad is not None]
             steps = [self._state(p)["step"] for p in taken]
-            torch._foreach_add_(steps, applied)  # pyright: ignore[reportPrivateImportUsage]
+            if steps:
+                torch._foreach_add_(steps, applied)  # pyright: ignore[reportPrivateImportUsage]
             rows = sorted((self._row(p) for p in group["params"]), key=_aligned)
             for aligned, some in groupby(rows, _aligned):
                 self._launch((number, aligned), list(some), told, _rates(group))
@@ -83,7 +84,12 @@ def _rates(group: Mapping[str, Any]) -> tuple[float, ...]:
     """Of a group of parameters, as the kernel reads them: in float32, so that nothing is to be taken away from 1."""
     beta1, beta2 = group["betas"]
     stays = 1 - group["lr"] * group["weight_decay"]
-    return group["lr"], stays, group["eps"], beta1, beta2, 1 - beta1, 1 - beta2, log2(beta1), log2(beta2)
+    return group["lr"], stays, group["eps"], beta1, beta2, 1 - beta1, 1 - beta2, _log2(beta1), _log2(beta2)
+
+
+def _log2(beta: float) -> float:
+    """Of 0 what no power of 2 comes near, as a finite number."""
+    return log2(beta) if beta else -1e30
 
 
 def _aligned(row: Row) -> bool:

@@ -41,9 +41,8 @@ class MuonBesideAdamW(torch.optim.AdamW):
         """Move one group's matrices, or leave them and their momentum as they are, without waiting for the device."""
         some = [(p, n) for p, n in zip(group["params"], group["parts"], strict=True) if p.grad is not None]
         skipped = [self._skipped(p) for p, _ in some]
-        if (divisor := getattr(self, "grad_scale", None)) is not None:
-            for p, _ in some:
-                p.grad = p.grad / divisor
+        if some and (divisor := getattr(self, "grad_scale", None)) is not None:
+            torch._foreach_div_([p.grad for p, _ in some], divisor)  # pyright: ignore[reportPrivateImportUsage]
         ways = [self._way(p, group["momentum"], skip) for (p, _), skip in zip(some, skipped, strict=True)]
         matrices = [part for way, (_, n) in zip(ways, some, strict=True) for part in way.chunk(n)]
         turned = iter(orthogonal_each(matrices, group["iterations"]))
