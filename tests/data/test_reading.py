@@ -93,6 +93,9 @@ def test_what_is_no_such_file_or_sample_is_refused(name: str, tmp_path: Path):
     for file in ("x.txt", "nothing.npy"):
         with pytest.raises(ValueError, match=f"got .*{file}"):
             view.read(tmp_path / file, x.shape)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"got .*folder(, expected a file named|: no picture|: 0 DICOM|.*Is a dir)"):
+        view.read(tmp_path / "folder", x.shape)
     if not isinstance(view, Images | Videos | AudioView | MoleculeView):  # which any picture or sound is brought to
         path, (channels, *space) = view.save(x, tmp_path / "x"), x.shape
         wrong = (channels, *space[:-1], space[-1] + 1) if view.time_axis is None else (channels + 1, *space)
@@ -108,6 +111,8 @@ def test_a_view_that_reads_no_files_says_so(tmp_path: Path):
 
     with pytest.raises(ValueError, match=r"got .*x\.bin, expected a \.npy file: Silent reads no other"):
         Silent().read(tmp_path / "x.bin", (1, 2))
+    path = Silent().save(torch.ones(1, 2), tmp_path / "x")
+    assert torch.equal(Silent().read(path, (1, 2)).x, torch.ones(1, 2))
 
 
 @pytest.mark.parametrize(

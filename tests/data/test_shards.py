@@ -29,5 +29,8 @@ def test_a_folder_is_packed_where_it_has_tar_files_and_no_others_of_a_kind(tmp_p
     (tmp_path / "more").mkdir()
     assert is_packed(tmp_path, (".bin",)) and is_packed(tmp_path / "a.tar", (".bin",))
     assert not is_packed(tmp_path / "more", (".bin",)) and not is_packed(tmp_path / "none", (".bin",))
+    (tmp_path / "a.tar").rename(tmp_path / "A.TAR")
+    assert is_packed(tmp_path, (".bin",)) and is_packed(tmp_path / "A.TAR", (".bin",))
+    assert [*Packed.of(tmp_path, [".bin"], "bytes").shards] == ["A.TAR/0"]
     (tmp_path / "more" / "B.BIN").write_bytes(b"x")
     assert not is_packed(tmp_path, (".bin",))

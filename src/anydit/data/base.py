@@ -184,7 +184,7 @@ def suffixed(path: Path, suffix: str) -> Path:
 
 
 class Loaded(NamedTuple):
-    """A sample from a file, on the data's own scale, and the view by which it is written where and when it was there."""
+    """A sample from a file, on the data's own scale, and the view that writes it where and when it was there."""
 
     x: Float[Tensor, "c *space"]
     view: "View"

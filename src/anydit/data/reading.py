@@ -26,14 +26,14 @@ def array_in(path: Path) -> Float[Tensor, "..."]:
 
 
 def check_named(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file that is not there, or that is named like none of a kind.
+    """Refuse a file, or a folder, that is not there, or that is named like none of a kind.
 
     Raises:
         ValueError: it is so.
     """
     if not path.exists():
         raise ValueError(f"got {path}, which is not there; expected a file")
-    if not path.is_dir() and not path.name.lower().endswith(tuple(suffixes)):
+    if not path.name.lower().endswith(tuple(suffixes)):
         raise ValueError(f"got {path}, expected a file named {', '.join((*suffixes, NPY))}")
 
 

@@ -157,7 +157,7 @@ class Packed:
         Raises:
             ValueError: there are none.
         """
-        tars = [root] if root.is_file() else sorted(root.rglob(f"*{TAR}"))
+        tars = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix.lower() == TAR)
         found = {name: shard for tar in tars for name, shard in _shards(root, tar)}
         kept = {name: shard for name, shard in found.items() if shard.broken or shard.suffix(suffixes)}
         if all(shard.broken for shard in kept.values()):
@@ -211,7 +211,7 @@ class Packed:
 def is_packed(root: Path, suffixes: tuple[str, ...]) -> bool:
     """Whether a path is a tar file, or a folder with tar files and no others named with `suffixes`, in lower case."""
     if not root.is_dir():
-        return root.suffix == TAR and root.is_file()
+        return root.suffix.lower() == TAR and root.is_file()
     names = [name.lower() for _, _, files in walk(root) for name in files if not name.startswith(".")]
     return any(name.endswith(TAR) for name in names) and not any(name.endswith(suffixes) for name in names)
 

@@ -1,5 +1,6 @@
 """Files of sound: what is read from them, what is refused, what is asked for before it is done."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from anydit.data import Audio, AudioView, Mix, Pieces, Resample
 from anydit.data.audio import cache
 from anydit.data.audio.audio import AudioSamples
-from anydit.data.audio.files import BLOCK
+from anydit.data.audio.files import BLOCK, Refused, Wanted, _cut
 from anydit.data.outside import HANDFUL
 from anydit.tensors import MASK
 from tests.data.audio.sounds import tone, written
@@ -237,3 +238,20 @@ def test_what_cannot_be(tmp_path: Path):
     written(tmp_path / "a.wav", tone(440, 0.5))
     with pytest.raises(ValueError, match="leaves none of 1 files in the part held_out"):
         of(tmp_path).open("held_out")
+
+
+def test_a_long_sound_is_joined_once() -> None:
+    """Not again with each block that comes."""
+    wanted, block = Wanted(8000, 2**23, 1, Refused(), Refused(), Pieces(1e-4)), np.zeros((2**10, 1), np.float32)
+    start = time.process_time()
+    assert [len(clip) for clip in _cut((block for _ in range(2**13 + 1)), wanted)] == [2**23, 2**10]
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 10, 17, 100])
+def test_clips_are_what_the_blocks_hold_in_order(length: int) -> None:
+    values = np.arange(46, dtype=np.float32)[:, None]
+    wanted = Wanted(8000, length, 1, Refused(), Refused(), Pieces(1e-4))
+    clips = list(_cut(iter(np.split(values, [4, 4, 9, 30])), wanted))
+    assert np.array_equal(np.concatenate(clips), values)
+    assert {len(clip) for clip in clips[:-1]} <= {length} and 0 < len(clips[-1]) <= length

@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from anydit.data import AudioView, Facts, Flac, Ogg, Wav
+from anydit.data.audio import view as module
 from anydit.data.audio.view import MARGIN_PX, SPECTROGRAM_PX
 from tests.data.audio.sounds import tone, written
 
@@ -122,3 +123,11 @@ def test_a_sound_of_another_rate_and_channels_is_brought_to_the_datas(
     assert x.shape == (1, 4000)
     assert np.abs(x[0].numpy() - tone(440, 0.5) / 2)[200:-200].max() < 0.01
     assert capsys.readouterr().err == "x.wav is brought from 16000 Hz, 2 channels to 8000 Hz, 1.\n"
+
+
+def test_a_file_that_is_too_long_is_refused_without_an_option_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "LONGEST", 2000)
+    with pytest.raises(ValueError, match=r"of 0\.5 s, expected at most 0\.25; cut it before$"):
+        AudioView(rate=8000).read(written(tmp_path / "x.wav", tone(440, 0.5)), (1, 100))

@@ -79,6 +79,17 @@ def test_of_states_that_are_nearer_those_as_far_apart_as_the_datas_are_taken(tmp
         FieldView(variables=("v", "u"), interval=0.7).read(tmp_path / "a.nc", (4, X, Y))
 
 
+def test_no_coordinate_is_a_component(tmp_path: Path):
+    """As `x` is not of `x_wind`, nor `time` of `time_of_flight`."""
+    states(tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc", "r+") as file:
+        file.renameVariable("u", "x_wind")
+        file.renameVariable("v", "time_of_flight")
+    x, _ = FieldView(variables=("time_of_flight", "x_wind")).read(tmp_path / "a.nc", (2, X, Y))
+    with netCDF4.Dataset(tmp_path / "a.nc") as file:
+        assert np.array_equal(x, np.stack([file["time_of_flight"][-1], file["x_wind"][-1]]))
+
+
 def test_the_wells_vectors_are_channels(tmp_path: Path):
     arrays = grids.the_well(tmp_path / "a.hdf5", n=1)
     view = FieldView(variables=("velocity_x", "velocity_y", "density"))

@@ -11,6 +11,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from anydit.data import MoleculeView
+from anydit.data.molecules import view
 from anydit.data.molecules.elements import numbers_of
 from anydit.data.molecules.view import SDF
 
@@ -83,3 +84,13 @@ def test_channels_must_be_those_of_the_elements():
         MoleculeView().picture(samples("CH4"))
     with pytest.raises(ValueError, match=r"elements: got 'X'"):
         MoleculeView(elements=("X",))
+
+
+def test_of_several_molecules_no_more_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file of a million is refused after two."""
+    (path,) = VIEW.write(samples("CH4"), tmp_path)
+    seen: list[int] = []
+    monkeypatch.setattr(view, "entries", lambda *_: ((str(i), seen.append) for i in range(5) if not seen.append(i)))
+    with pytest.raises(ValueError, match="several molecules, expected one"):
+        VIEW.read(path, (6, 12))
+    assert seen == [0, 1]

@@ -46,7 +46,7 @@ def test_windows_are_rows_of_the_file_and_are_written_as_they_came(tmp_path: Pat
     path = written(tmp_path / f"x{suffix}", frame)
     data = Series(path=path, length=10, stride=3, time="when", held_out=Last(0.0))
     samples = data.open("train")
-    assert samples.facts.view == SeriesView(names=("a", "b"), step=900.0, suffix=suffix)
+    assert samples.facts.view == SeriesView(names=("a", "b"), step=900.0, suffix=suffix, time="when")
     assert len(samples) == 31
     model = DiTConfig(width=16, depth=1, heads=2, patch=(2,))
     view = resolved(Recipe(model=model, codec=Normalize(), view=SeriesView(), data=data), samples).view

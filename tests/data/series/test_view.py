@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from anydit.data import SeriesView
+from anydit.data import Series, SeriesView
 
 VIEW = SeriesView(names=("b", "a"), step=900.0, suffix=".csv")
 
@@ -61,7 +61,8 @@ def test_a_table_without_times_or_of_a_single_row(tmp_path: Path):
     [
         ({"when": None, "seconds": 60.0 * np.arange(10)}, "with 60 s from row to row by 'seconds', expected 900"),
         ({"when": None, "seconds": 900.0 * np.array([0, 1, 2, 3, 4, 5, 6, 8, 9, 10])}, "no row before row 8"),
-        ({"a": "no"}, "got 'no' in column 'a'"),
+        ({"a": "no"}, "^got 'no' in column 'a'"),
+        ({"when": None, "seconds": 900.0 * np.array([0, 1, 2, 3, 3, 4, 5, 6, 7, 8])}, "^got 2700"),
         ({"a": np.inf}, "infinity"),
     ],
 )
@@ -69,6 +70,21 @@ def test_other_tables_are_refused(tmp_path: Path, how: dict[str, Any], said: str
     written(tmp_path / "x.csv", **how)
     with pytest.raises(ValueError, match=said):
         VIEW.read(tmp_path / "x.csv", (2, 10))
+
+
+def test_numbers_are_times_in_the_column_that_the_data_have_them_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    written(tmp_path / "x.csv", when=None, t=1e6 + 900.0 * np.arange(10))
+    view = Series(path=tmp_path / "x.csv", length=3, columns=("b", "a"), time="t").open("train").facts.view
+    assert isinstance(view, SeriesView) and repr(view) == repr(VIEW)
+    x, later = view.read(tmp_path / "x.csv", (2, 10))
+    assert not capsys.readouterr().err
+    assert pd.read_csv(later.after(x).save(x, tmp_path / "y"))["t"].tolist() == (1e6 + 900 * np.arange(10, 20)).tolist()
+    written(tmp_path / "x.csv", when=None, t=1e6 + 60.0 * np.arange(10))
+    with pytest.raises(ValueError, match=r"^got .*x\.csv with 60 s from row to row by 't', expected 900"):
+        view.read(tmp_path / "x.csv", (2, 10))
+    VIEW.read(tmp_path / "x.csv", (2, 10))
+    said = capsys.readouterr().err
+    assert "x.csv has no column that is known to say when rows are: they are taken to be 900 s apart" in said
 
 
 def test_missing_columns_are_named(tmp_path: Path):

@@ -133,6 +133,15 @@ def test_frames_that_are_no_volume_are_named(tmp_path: Path) -> None:
     assert said(SamplesPerPixel=3) == "copy.dcm: slices of colours, expected grey ones"
 
 
+def test_planes_of_a_dose_may_be_a_file_each(tmp_path: Path) -> None:
+    for file in sorted(series(tmp_path).iterdir()):
+        changed(file, Modality="RTDOSE", DoseGridScaling="0.0001", DoseUnits="GY", RescaleIntercept=0)
+    scan = read_dicom(*series_in(tmp_path).values())
+    assert scan.quantity == "GY"
+    stored = np.random.default_rng(0).integers(0, 2000, (5, 7, 4))
+    assert np.allclose(np.sort(scan.values, axis=None), np.sort(stored * 1e-4, axis=None))
+
+
 @pytest.mark.parametrize("name", ["rtdose.dcm", "rtdose_rle.dcm", "rtdose_expb.dcm"])
 def test_the_planes_of_a_real_dose(name: str) -> None:
     """Little-endian, compressed and big-endian: 15 planes of 10 x 10 values, 5 mm apart."""

@@ -56,7 +56,10 @@ class Pieces:
 
 
 class Wanted(NamedTuple):
-    """What the clips are to be: `length` is the most places of one. See `Audio` for the others."""
+    """What the clips are to be: `length` is the most places of one. See `Audio` for the others.
+
+    `hint`: what helps where a file is longer and refused.
+    """
 
     rate: int
     length: int
@@ -64,6 +67,7 @@ class Wanted(NamedTuple):
     other_rate: Refused | Resample
     other_channels: Refused | Mix
     longer: Refused | Pieces
+    hint: str = "--data.longer Pieces cuts it"
 
 
 def clips(file: Path | Member, wanted: Wanted) -> Iterator[Float[np.ndarray, "n c"]]:
@@ -102,7 +106,7 @@ def _check_header(opened: Any, wanted: Wanted) -> None:
         raise Unreadable(f"of {opened.channels} channels, expected {wanted.channels}; --data.other-channels Mix helps")
     most = wanted.length / wanted.rate
     if opened.frames * wanted.rate > wanted.length * opened.samplerate and isinstance(wanted.longer, Refused):
-        raise Unreadable(f"of {seconds:.4g} s, expected at most {most:.4g}; --data.longer Pieces cuts it")
+        raise Unreadable(f"of {seconds:.4g} s, expected at most {most:.4g}; {wanted.hint}")
 
 
 def _check_end(file: Path | Member, format: str) -> None:
@@ -162,16 +166,19 @@ def _mixed(block: Float[np.ndarray, "n c"], channels: int) -> Float[np.ndarray, 
 
 def _cut(blocks: Iterator[Float[np.ndarray, "n c"]], wanted: Wanted) -> Iterator[Float[np.ndarray, "n c"]]:
     """Clips of the whole length, and what is left."""
-    left, whole = np.zeros((0, wanted.channels), np.float32), 0
+    parts, left, whole = list[np.ndarray](), 0, 0
     for block in blocks:
-        left = np.concatenate([left, block])
-        while len(left) >= wanted.length:
-            yield left[: wanted.length]
-            left, whole = left[wanted.length :], whole + 1
+        rest = block
+        while left + len(rest) >= wanted.length:
+            end = wanted.length - left
+            yield np.concatenate([*parts, rest[:end]])
+            parts, left, rest, whole = [], 0, rest[end:], whole + 1
+        parts.append(rest)
+        left += len(rest)
     least = ceil(wanted.longer.least * wanted.rate) if isinstance(wanted.longer, Pieces) and whole else 1
     # A resampler may round to one place more than there is room for.
-    if len(left) >= least and not (whole and isinstance(wanted.longer, Refused)):
-        yield left
+    if left >= least and not (whole and isinstance(wanted.longer, Refused)):
+        yield np.concatenate(parts)
 
 
 def soundfile() -> Any:

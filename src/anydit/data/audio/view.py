@@ -119,7 +119,8 @@ class AudioView(View):
         """A sound of another rate is brought to that of the data, one of other channels mixed; both are told."""
         check_named(path, self.suffixes)
         try:
-            sound = list(clips(path, Wanted(self._rate, LONGEST, shape[0], Resample(), Mix(), Refused())))
+            wanted = Wanted(self._rate, LONGEST, shape[0], Resample(), Mix(), Refused(), hint="cut it before")
+            sound = list(clips(path, wanted))
         except Unreadable as error:
             raise ValueError(f"got {path}: {error}") from None
         own = soundfile().info(path)

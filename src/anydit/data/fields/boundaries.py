@@ -63,6 +63,11 @@ class Boundary:
         """Of which axes it is, and of which kind."""
         return self.axes, self.kind.upper()
 
+    @property
+    def spot(self) -> str:
+        """Where it is and what holds there, as a text in which NaN is like NaN."""
+        return repr((self.at, self.fields, self.values))
+
     def on(self, sizes: Mapping[str, int]) -> tuple[Bool[np.ndarray, "*axes"], Float32[np.ndarray, "n *k"] | None]:
         """Where it is on a grid of so many points along each axis, and the values at these points, in their order."""
         shape = tuple(sizes[axis] for axis in self.axes)
@@ -92,7 +97,7 @@ def _read(name: str, group: Any) -> Boundary:
     mask = np.asarray(group["mask"][...]).astype(bool)
     places = np.argwhere(mask)
     values = _values(np.asarray(group["values"][...]), mask) if "values" in group else []
-    if len(places) > MOST_POINTS or values is None:
+    if not 0 < len(places) <= MOST_POINTS or values is None:
         return found
     at = np.where(2 * places < mask.shape, places, places - mask.shape)
     return replace(found, at=tuple(map(tuple, at.tolist())), values=tuple(map(tuple, values)))
@@ -114,26 +119,36 @@ def _texts(value: Any) -> tuple[str, ...]:
 def common(files: Sequence[Path], of_each: Sequence[Sequence[Boundary]], space: Sequence[str]) -> tuple[Boundary, ...]:
     """The boundaries along axes of space of all files that tell of any, and where they are, if that is one for all.
 
-    What is not kept of them is said.
-
-    Raises:
-        ValueError: files say different kinds of them.
+    What is not kept of them is said; where files tell of different kinds, none are.
     """
     told = [(file, each) for file, each in zip(files, of_each, strict=True) if each]
     of, first = told[0] if told else (files[0], ())
     kept = {boundary.name: boundary for boundary in first if set(boundary.axes) <= set(space)}
     for file, each in told:
         if {boundary.place for boundary in each} != {boundary.place for boundary in first}:
-            got, expected = (", ".join(map(str, some)) for some in (each, first))
-            raise ValueError(f"data.path: {file} has the boundaries {got}, expected {expected} as in {of}")
-        for boundary in each:
-            if boundary != kept.get(boundary.name, boundary):
-                kept[boundary.name] = replace(kept[boundary.name], at=None, values=())
+            here, there = (", ".join(map(str, some)) for some in (each, first))
+            print(f"No boundaries are kept: {file} has {here}, and {of} has {there}.", file=sys.stderr)
+            return ()
+        for name in _elsewhere(first, each) & kept.keys():
+            kept[name] = replace(kept[name], at=None, values=())
     lost = [f"{boundary}, which samples do not reach" for boundary in first if boundary.name not in kept]
-    lost += [f"where {b} is, for it varies or is at too many points" for b in kept.values() if b.at is None]
+    why = "for it varies, is at too many points or is not said"
+    lost += [f"where {boundary} is, {why}" for boundary in kept.values() if boundary.at is None]
     if lost:
         print(f"Not kept of the boundaries in {of}: {'; '.join(lost)}.", file=sys.stderr)
     return tuple(kept.values())
+
+
+def _elsewhere(first: Sequence[Boundary], other: Sequence[Boundary]) -> set[str]:
+    """Which are at other points in another file, by name; where names differ too, all of a place if any is."""
+    found = set[str]()
+    for place in {boundary.place for boundary in first}:
+        here, there = ({b.name: b.spot for b in some if b.place == place} for some in (first, other))
+        if here.keys() == there.keys():
+            found |= {name for name in here if here[name] != there[name]}
+        elif sorted(here.values()) != sorted(there.values()):
+            found |= here.keys()
+    return found
 
 
 def write_boundaries(
@@ -142,10 +157,11 @@ def write_boundaries(
     create: Callable[[str], Any],
     put: Callable[[Any, str, Shaped[np.ndarray, "..."], Sequence[str]], None],
 ) -> None:
-    """Write each as a group by `create`, with its mask and values by `put(group, name, values, axes)`."""
+    """Write each as a group by `create`, and where it is with its values by `put(group, name, values, axes)`."""
     for boundary in boundaries:
         group, (mask, values) = create(f"{GROUP}/{boundary.name}"), boundary.on(sizes)
         group.attrs.update({TYPE: boundary.kind, AXES: list(boundary.axes), FIELDS: list(boundary.fields)})
-        put(group, "mask", mask, boundary.axes)
+        if boundary.at:
+            put(group, "mask", mask, boundary.axes)
         if values is not None:
             put(group, "values", values, ())

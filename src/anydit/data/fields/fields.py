@@ -205,13 +205,13 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     ]
     numbers = [torch.from_numpy(np.stack([v for _, v in each], 1)) for each in known if each]
     fields = {"past": data.past * len(first.channels), "coarse": data.coarse and data.future * len(first.channels)}
-    about = replace(contents[0], boundaries=common(paths, [each.boundaries for each in contents], first.space))
+    kept = common(paths, [each.boundaries for each in contents], first.space)
     facts = Facts(
         data.future * len(first.channels),
         first.size,
         numbers={"numbers": tuple(name for name, _ in known[0])} if data.numbers else {},
         fields={n: c for n, c in (fields | {"given": len(given.channels) if given else 0}).items() if c},
-        view=view(paths[0], about, first, data.stride, data.periodic),
+        view=replace(view(paths[0], contents[0], first, data.stride, data.periodic), boundaries=kept or None),
     )
     together = torch.cat(numbers) if numbers else None
     return FieldSamples(data, facts, tuple(sources), together, windows, _parts(data, sources, told, windows))

@@ -181,7 +181,7 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         axes=tuple(axes),
         interval=interval if interval and interval > 0 else None,
         time_unit=unit or "",
-        format=kind(file) if contents.grid is None else "the_well",
+        format=kind(file),
         boundaries=contents.boundaries or None,
         grid=contents.grid,
     )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from anydit.data.base import Loaded
-from anydit.data.fields.contents import KNOWN_AS, TIME, Contents
+from anydit.data.fields.contents import COMPONENT, KNOWN_AS, TIME, Contents, Variable
 from anydit.data.fields.files import listed, read
 from anydit.data.fields.layout import LONGER, Layout, layout
 from anydit.data.fields.view import EVEN, Axis, FieldView
@@ -42,7 +42,10 @@ def read_states(view: FieldView, path: Path, shape: Sequence[int]) -> Loaded:
 def _layout(view: FieldView, path: Path, contents: Contents) -> Layout:
     """Of the arrays that make the view's variables, along its axes."""
     wanted = view.variables or ()
-    names = [name for name in contents.variables if any(c == name or c.startswith(f"{name}_") for c in wanted)]
+    parts = [name for name in wanted if name not in contents.variables]
+    several = [name for name, variable in contents.variables.items() if _has_components(variable)]
+    vectors = [name for name in several if any(part.startswith(f"{name}_") for part in parts)]
+    names = [name for name in contents.variables if name in (*wanted, *vectors)]
     found = layout(path, contents, names, (), "variables")
     if missing := [name for name in wanted if name not in found.channels]:
         raise ValueError(f"got {path} without {', '.join(missing)}; it has {', '.join(found.channels)}")
@@ -51,6 +54,10 @@ def _layout(view: FieldView, path: Path, contents: Contents) -> Layout:
         return replace(found, space=space, size=tuple(found.size[found.space.index(axis)] for axis in space))
     expected = ", ".join(axis.name for axis in view.axes)
     raise ValueError(f"got {path} with the axes {', '.join(found.space)}, expected {expected}")
+
+
+def _has_components(variable: Variable) -> bool:
+    return any(axis is not None and KNOWN_AS.get(axis.lower(), axis) == COMPONENT for axis in variable.axes)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,10 @@ class Source:
         if self.times is not None and interval is not None and len(self.times) > 1:
             if self.view.time_unit and unit != self.view.time_unit:
                 raise ValueError(f"got {self.path} with times in {unit!r}, expected {self.view.time_unit!r}")
-            stride = max(1, round(interval / abs(float(np.median(np.diff(self.times))))))
+            usual = abs(float(np.median(np.diff(self.times))))
+            if not usual:
+                raise ValueError(f"got {self.path} with states at equal times, expected each later than the one before")
+            stride = max(1, round(interval / usual))
         first = self.found.times - 1 - (count - 1) * stride
         states = range(first, self.found.times, stride)
         if first < 0:

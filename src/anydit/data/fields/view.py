@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import check_positive, config
-from anydit.data.base import Loaded, View, suffixed
+from anydit.data.base import Facts, Loaded, View, suffixed
 from anydit.data.fields.boundaries import ATTRIBUTE, Boundary
 from anydit.data.fields.contents import TIME, Array
 from anydit.data.fields.files import SUFFIXES, WRITTEN_AS, Format, write, write_in_well
@@ -69,9 +69,9 @@ class FieldView(View):
 
     What is None comes from the data. `variables`, `units`: of each channel of one state. `axes`: of space. `interval`:
     of time between states, in `time_unit`. `format`: of the files. `boundaries`: what holds at those of the grid, whose
-    kind is `grid` in The Well's files. `limits`: the values shown as blue and as red; None shows each variable from its
-    least to its largest value, or symmetric about 0 where it has both signs. `start`: the time of the first state, as a
-    file says that was read.
+    kind is `grid` in The Well's files: with it HDF5 is in that layout. `limits`: the values shown as blue and as red;
+    None shows each variable from its least to its largest value, or symmetric about 0 where it has both signs. `start`:
+    the time of the first state, as a file says that was read.
     """
 
     variables: tuple[str, ...] | None = None
@@ -96,6 +96,10 @@ class FieldView(View):
             check_positive("view.interval", self.interval)
         if self.limits is not None and not self.limits[0] < self.limits[1]:
             raise ValueError(f"view.limits: got {self.limits}, expected the lower one first")
+
+    @property
+    def state_channels(self) -> int | None:
+        return len(self.variables) if self.variables else None
 
     def states(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b t v *space"]:
         """Samples as states of all variables, one after the other in time.
@@ -124,8 +128,7 @@ class FieldView(View):
         return sheet([Image.fromarray(tile) for tile in _coloured(tiles)], captions, columns)
 
     def save(self, x: Float[Tensor, "c *space"], path: Path) -> Path:
-        """HDF5 files are NetCDF-4 too, so that either's tools open them."""
-        format = self.format or "hdf5"
+        """HDF5 files are NetCDF-4 too, so that either's tools open them, unless they are in The Well's layout."""
         states = self.states(x[None].float().cpu())[0].numpy()
         names = self.variables or tuple(f"variable_{i}" for i in range(states.shape[1]))
         axes = self.axes or tuple(Axis(f"axis_{i}") for i in range(states.ndim - 2))
@@ -143,8 +146,8 @@ class FieldView(View):
         dims = (*((TIME,) if several else ()), *(axis.name for axis in axes))
         of = zip(names, self.units or ("",) * len(names), np.moveaxis(states, 1, 0), strict=True)
         arrays |= {name: Array(dims, v if several else v[0], {"units": unit} if unit else {}) for name, unit, v in of}
-        path = suffixed(path, WRITTEN_AS[format])
-        if format == "the_well":
+        path = suffixed(path, WRITTEN_AS[self._written])
+        if self._written == "the_well":
             write_in_well(path, arrays, self._stated(axes), self.grid or "cartesian")
         else:
             write(path, arrays, boundaries=self.boundaries or ())
@@ -160,6 +163,18 @@ class FieldView(View):
     def after(self, x: Float[Tensor, "c *space"]) -> "FieldView":
         states = self.states(x[None]).shape[1]
         return replace(self, start=(self.start or 0.0) + (self.interval or 1.0) * states)
+
+    def like(self, facts: Facts) -> View:
+        """A format that is asked for is written as such, whatever the layout of the data."""
+        view = super().like(facts)
+        asked = self.grid is None and self.format not in (None, "the_well")
+        return replace(view, grid=None) if asked else view
+
+    @property
+    def _written(self) -> Format:
+        """What files are written as."""
+        format = self.format or "hdf5"
+        return "the_well" if format == "hdf5" and self.grid is not None else format
 
     def _kind(self, axis: Axis) -> str:
         """What holds along an axis, in words."""

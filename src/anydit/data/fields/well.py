@@ -10,6 +10,9 @@ from jaxtyping import Shaped
 from anydit.data.fields.boundaries import GROUP, Boundary, boundaries_in, write_boundaries
 from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Array, Contents, Variable, numbers_in, plain
 
+EXACT = 1e-4
+"""The part of a step by which coordinates may be moved when they are written."""
+
 RANKS = {"t0_fields": 0, "t1_fields": 1, "t2_fields": 2}
 """The groups of scalars, vectors and tensors, and how many axes of components these have."""
 
@@ -24,7 +27,11 @@ def is_well(opened: Mapping[str, Any]) -> bool:
 
 
 def read_well(file: Any) -> Contents:
-    """What is in a file: axes follow from flags at each array."""
+    """What is in a file: axes follow from flags at each array.
+
+    Raises:
+        ValueError: two arrays have the same name.
+    """
     space = [str(plain({"": name})[""]) for name in file["dimensions"].attrs["spatial_dims"]]
     found: dict[str, Variable] = {}
     for name in (TIME, *space):
@@ -34,6 +41,8 @@ def read_well(file: Any) -> Contents:
             found[name] = Variable(name, f"dimensions/{name}", axes, tuple(item.shape), plain(item.attrs))
     for group in (*RANKS, "scalars"):
         for name, item in file.get(group, {}).items():
+            if name in found:
+                raise ValueError(f"data.path: {file.filename} has two arrays called {name}, expected different names")
             flags = item.attrs
             axes = [axis for axis in (SAMPLE, TIME) if flags.get(f"{axis}_varying", False)]
             if group in RANKS:
@@ -75,12 +84,23 @@ def write_well(out: Any, arrays: Mapping[str, Array], boundaries: Sequence[Bound
         out.require_group(group).attrs["field_names"] = names
     out.create_group(GROUP)
     write_boundaries(boundaries, sizes, out.create_group, _put_boundary)
-    for boundary in out[GROUP].values():
-        boundary.attrs.update(sample_varying=False, time_varying=False)
+    for boundary in boundaries:
+        group = out[GROUP][boundary.name]
+        group.attrs.update(sample_varying=False, time_varying=False)
+        if "mask" not in group:  # which the layout demands
+            group["mask"] = boundary.on(sizes)[0]
 
 
 def _put(out: Any, name: str, array: Array, flags: Mapping[str, Any]) -> None:
-    out.create_dataset(name, data=np.asarray(array.values, np.float32)).attrs.update({**array.attributes, **flags})
+    values = np.asarray(array.values)
+    values = values if name.startswith("dimensions/") and not _short(values) else values.astype(np.float32)
+    out.create_dataset(name, data=values).attrs.update({**array.attributes, **flags})
+
+
+def _short(places: Shaped[np.ndarray, " n"]) -> bool:
+    """Whether places stay where they are in 32 bits, as the layout has them."""
+    step = np.abs(np.diff(places)).mean() if len(places) > 1 else 1.0
+    return bool((np.abs(places.astype(np.float32) - places.astype(np.float64)) <= EXACT * step).all())
 
 
 def _put_boundary(group: Any, name: str, values: Shaped[np.ndarray, "..."], axes: Sequence[str]) -> None:
@@ -88,14 +108,16 @@ def _put_boundary(group: Any, name: str, values: Shaped[np.ndarray, "..."], axes
 
 
 def _together(names: list[str], space: Sequence[str]) -> Iterator[tuple[str, int, list[str]]]:
-    """The fields by name, with the rank of each and the scalars that are its components."""
-    left = list(names)
+    """The fields by name, with the rank of each and the scalars that are its components; no two of one name."""
+    left, taken = list(names), set(names)
     while left:
         for rank in (2, 1, 0):
             ends = ["_" * bool(rank) + "".join(part) for part in product(space, repeat=rank)]
             name = left[0].removesuffix(ends[0])
             parts = [name + end for end in ends]
-            if left[0] == parts[0] and len(parts) == len(set(parts) & set(left)):
+            free = rank == 0 or name not in taken
+            if free and left[0] == parts[0] and len(parts) == len(set(parts) & set(left)):
                 yield name, rank, parts
+                taken.add(name)
                 left = [other for other in left if other not in parts]
                 break

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -98,12 +99,12 @@ class MoleculeView(View):
         """The one molecule in a file, its atoms in their order; NaN in the places that are left."""
         check_named(path, self.suffixes)
         elements = self.elements or ()
-        found = [read for _, read in entries(path.name, path)]
         try:
+            found = [read for _, read in islice(entries(path.name, path), 2)]
             if len(found) != 1:
-                raise Unreadable(f"{len(found)} molecules, expected one")
+                raise Unreadable(f"{'several molecules' if found else 'no molecule'}, expected one")
             numbers, positions, _ = checked(found[0](), numbers_of(elements), 0.0, shape[1])
-        except Unreadable as error:
+        except (Unreadable, OSError) as error:
             raise ValueError(f"got {path}: {error}") from None
         x = np.full(shape, np.nan, np.float32)
         x[:3, : len(numbers)] = positions.T

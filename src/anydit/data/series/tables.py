@@ -1,6 +1,7 @@
 """Tables of evenly spaced times in CSV and Parquet files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from anydit.config import config
+from anydit.data.outside import Unreadable
 
 SUFFIXES = (".csv", ".parquet")
 """Names of tables, in lower case."""
@@ -96,12 +98,14 @@ def _seconds(first: str) -> float | datetime:
 
 
 def read_part(
-    file: Path, columns: Sequence[str], step: float | None
+    file: Path, columns: Sequence[str], step: float | None, time: str | None = None
 ) -> tuple[Float32[np.ndarray, "n c"], Clock | None]:
-    """Values by row, NaN where a cell is empty; and when that is, where a column says so: "seconds", or one of times.
+    """Values by row, NaN where a cell is empty; and when that is, where a column says so.
+
+    That is `time` where there is one, else "seconds", or the first column of times.
 
     Raises:
-        ValueError: a column is not there, or holds no numbers, or rows are not `step` seconds apart.
+        Unreadable: a column is not there, or holds no numbers, or rows are not `step` seconds apart.
     """
     read = _read(file, 0)
     import pyarrow as pa
@@ -109,21 +113,22 @@ def read_part(
 
     names: list[str] = list(read.column_names)
     kinds = {name: read.schema.field(i).type for i, name in enumerate(names)}
-    time = next((name for name in names if name not in columns and _is_time(name, kinds[name])), None)
+    if time not in names or time in columns:
+        time = next((name for name in names if name not in columns and _is_time(name, kinds[name])), None)
     wanted = list(columns) or [name for name in names if name != time and _is_number(kinds[name])]
-    if missing := [name for name in wanted if names.count(name) != 1]:
-        raise ValueError(f"got {file}, expected one column named {missing[0]!r}; it has {', '.join(names)}")
+    if missing := [name for name in (*wanted, *([] if time is None else [time])) if names.count(name) != 1]:
+        raise Unreadable(f"got {file}, expected one column named {missing[0]!r}; it has {', '.join(names)}")
     values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
     if np.isinf(values).any():
-        raise ValueError(f"got {file} with infinity in {wanted[int(np.isinf(values).any(0).argmax())]!r}")
+        raise Unreadable(f"got {file} with infinity in {wanted[int(np.isinf(values).any(0).argmax())]!r}")
     if time is None or not len(values):
         return values, None
     column = read.column(time)
     own, jumps = _even(file, time, column) if len(values) > 1 else (step, np.zeros(0, int))
     if len(jumps):
-        raise ValueError(f"got {file} with no row before row {jumps[0] + 1}; leave cells empty where nothing is known")
+        raise Unreadable(f"got {file} with no row before row {jumps[0] + 1}; leave cells empty where nothing is known")
     if step is not None and own is not None and abs(own - step) > EVEN * step:
-        raise ValueError(f"got {file} with {own:g} s from row to row by {time!r}, expected {step:g}")
+        raise Unreadable(f"got {file} with {own:g} s from row to row by {time!r}, expected {step:g}")
     if types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     first = column[0].as_py()
@@ -137,7 +142,8 @@ def _is_time(name: str, kind: Any) -> bool:
 
 
 def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> Table:
-    read = _read(file, skip)
+    with _said_of("path"):
+        read = _read(file, skip)
     names = list(read.column_names)
     wanted = list(columns) or [n for n in names if n != time and _is_number(read.schema.field(n).type)]
     if not wanted:
@@ -146,12 +152,23 @@ def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> T
         if names.count(name) != 1:
             field = "time" if name == time else "columns"
             raise ValueError(f"data.{field}: got {name!r}, expected one column of {file.name}: {', '.join(names)}")
-    values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
+    with _said_of("columns"):
+        values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
     missing = np.logical_not(np.isfinite(values).all(axis=1, keepdims=True))[:, 0]
     edges = np.nonzero(np.diff(missing))[0] + 1
-    step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
+    with _said_of("time"):
+        step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
     return Table(values, tuple(wanted), tuple(sorted({*edges.tolist(), *jumps.tolist()})), missing, step,
                  file.suffix.lower(), file.name)  # fmt: skip
+
+
+@contextmanager
+def _said_of(field: str) -> Iterator[None]:
+    """What is wrong with a table of the data is said with the field that asks for it."""
+    try:
+        yield
+    except Unreadable as error:
+        raise ValueError(f"data.{field}: {error}") from None
 
 
 def _read(file: Path, skip: int) -> Any:
@@ -164,7 +181,7 @@ def _read(file: Path, skip: int) -> Any:
             return parquet.read_table(file)
         return csv.read_csv(file, read_options=csv.ReadOptions(skip_rows=skip))
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"data.path: {file} cannot be read: {str(error).splitlines()[0]}") from None
+        raise Unreadable(f"got {file}, which cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _is_number(kind: Any) -> bool:
@@ -179,7 +196,7 @@ def _numbers(file: Path, name: str, column: Any) -> Float32[np.ndarray, " n"]:
 
     if not _is_number(column.type) and not pa.types.is_null(column.type):
         first = next((str(value) for value in column.to_pylist() if not _is_float(value)), "")
-        raise ValueError(f"data.columns: got {first!r} in column {name!r} of {file.name}, expected numbers")
+        raise Unreadable(f"got {first!r} in column {name!r} of {file.name}, expected numbers")
     values = column.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
@@ -198,7 +215,7 @@ def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " 
     import pyarrow as pa
 
     if column.null_count:
-        raise ValueError(f"data.time: got {column.null_count} rows without a time in {file.name}, expected one in each")
+        raise Unreadable(f"got {column.null_count} rows without a time in {file.name}, expected one in each")
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if pa.types.is_timestamp(column.type):
@@ -207,19 +224,17 @@ def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " 
     elif _is_number(column.type):
         seconds = column.cast(pa.float64()).to_numpy()
     else:
-        raise ValueError(f"data.time: got {column[0]} in column {name!r} of {file.name}, expected ISO times or seconds")
+        raise Unreadable(f"got {column[0]} in column {name!r} of {file.name}, expected ISO times or seconds")
     if not np.isfinite(seconds).all():
-        raise ValueError(f"data.time: got NaN or infinity in column {name!r} of {file.name}, expected a time in each")
+        raise Unreadable(f"got NaN or infinity in column {name!r} of {file.name}, expected a time in each")
     gaps = np.diff(seconds)
     if len(gaps) < 1:
-        raise ValueError(f"data.time: got a single row in {file.name}, expected more")
+        raise Unreadable(f"got a single row in {file.name}, expected more")
     step = float(np.median(gaps))
     if step <= 0 or (gaps < step * (1 - EVEN)).any():
         i = int(np.argmin(gaps))
-        raise ValueError(
-            f"data.time: got {column[i]}, then {column[i + 1]} in {file.name}, expected steps of {step:g} s upwards"
-        )
+        raise Unreadable(f"got {column[i]}, then {column[i + 1]} in {file.name}, expected steps of {step:g} s upwards")
     jumps = np.nonzero(gaps > step * (1 + EVEN))[0] + 1
     if len(jumps) > max(1, MOST_GAPS * len(gaps)):
-        raise ValueError(f"data.time: got {len(jumps)} steps longer than {step:g} s in {file.name}, expected even ones")
+        raise Unreadable(f"got {len(jumps)} steps longer than {step:g} s in {file.name}, expected even ones")
     return step, jumps

@@ -1,5 +1,6 @@
 """Time series as people see them: one panel of curves for each channel; and as CSV or Parquet, as the data came."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from anydit.config import config
 from anydit.data.base import Loaded, View, suffixed
+from anydit.data.outside import Unreadable
 from anydit.data.reading import check_named, check_shape
 from anydit.data.series.tables import SUFFIXES, Clock, read_part
 from anydit.data.sheet import sheet
@@ -28,13 +30,16 @@ class SeriesView(View):
     Where a channel has that name, the column is "time seconds".
 
     `names`: of channels. `step`: seconds from row to row. `suffix`: .csv or .parquet. None takes them from the data.
-    `clock`: the column in place of "seconds", and when the first row is, as a file says that was read.
+    `time`: the column that says when rows are in files that are read. `clock`: the column in place of "seconds", and
+    when the first row is, as a file says that was read.
     """
 
     names: tuple[str, ...] | None = None
     step: float | None = None
     suffix: str | None = None
-    clock: Clock | None = field(default=None, repr=False)  # no part of what tells data apart
+    # No part of what tells data apart, which is as it was before there were these.
+    time: str | None = field(default=None, repr=False)
+    clock: Clock | None = field(default=None, repr=False)
 
     time_axis: ClassVar[int | None] = 0
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
@@ -68,7 +73,13 @@ class SeriesView(View):
     def read(self, path: Path, shape: Sequence[int]) -> Loaded:
         """A table with the columns of the data, in any order; NaN where a cell is empty."""
         check_named(path, self.suffixes)
-        values, clock = read_part(path, self.names or (), self.step)
+        try:
+            values, clock = read_part(path, self.names or (), self.step, self.time)
+        except Unreadable as error:
+            raise ValueError(str(error)) from None
+        if clock is None and self.step is not None:
+            said = "no column that is known to say when rows are"
+            print(f"{path.name} has {said}: they are taken to be {self.step:g} s apart.", file=sys.stderr)
         x = torch.from_numpy(np.ascontiguousarray(values.T))
         check_shape(path, x.shape, shape, self.time_axis)
         return Loaded(x, replace(self, clock=clock))

@@ -173,6 +173,8 @@ class Decoding:
                 "--data.rate, or --data.pictures-rate where only some of them are to be kept"
             )
         files = in_order([file for file in path.iterdir() if is_picture(file.name)])
+        if not files:
+            raise Unreadable("no picture in it")
         _check_alike(files)
 
         def frames() -> Iterator[Shown]:
@@ -257,8 +259,7 @@ def _check_alike(files: list[Path]) -> None:
                 size = image.size
         except Exception:
             raise Unreadable(f"{file.name}: not an image in {', '.join(FORMATS)}") from None
-        first = first or size
-        if size != first:
+        if size != (first := first or size):
             got, expected = ("x".join(map(str, each)) for each in (size, first))
             raise Unreadable(f"{file.name} has {got} pixels, {files[0].name} {expected}")
 

@@ -147,7 +147,8 @@ class Videos(View):
     def read(self, path: Path, shape: Sequence[int]) -> Loaded:
         """All frames of a video, or a folder of numbered pictures, at the rate of the data; cut as images are."""
         channels, _, high, wide = shape
-        check_named(path, self.suffixes)
+        if not path.is_dir():
+            check_named(path, self.suffixes)
         try:
             with Decoding(Target.of((high, wide), None, channels, Crop()), self.rate, self._shown).opened(path) as film:
                 frames = list(film.picked())

@@ -32,7 +32,7 @@ from anydit.data.volumes.view import SAME, Side, rows_of
 
 VALUES = "values.npy"
 
-SCHEMA = 4
+SCHEMA = 5
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
 
 WORDS = r"([_.\- /])"

@@ -70,7 +70,7 @@ def slices_of(whole: Any) -> list[Slice]:
         raise Unreadable(f"{name}: slices of colours, expected grey ones")
     groups = whole.get("PerFrameFunctionalGroupsSequence")
     if groups is None and count == 1:
-        return [Slice(whole, {})]
+        return [Slice(whole, _scaled(whole))]
     own = list(_of_dose(whole) if groups is None else _of_groups(whole, groups))
     if not own:
         expected = "expected those of Enhanced CT or MR, or of a dose"
@@ -97,12 +97,18 @@ def _of_dose(whole: Any) -> Iterator[dict[str, Any]]:
     tags = ("GridFrameOffsetVector", "ImagePositionPatient", "ImageOrientationPatient", "DoseGridScaling")
     if any(whole.get(tag) is None for tag in tags):
         return
-    offsets, first, both, scale = (np.atleast_1d(np.asarray(whole.get(tag), np.float64)) for tag in tags)
+    offsets, first, both = (np.atleast_1d(np.asarray(whole.get(tag), np.float64)) for tag in tags[:3])
     if offsets[0] != 0:
         raise Unreadable(f"{Path(whole.filename).name}: planes at heights, expected how far each is from the first")
-    normal, unit = np.cross(both[:3], both[3:]), str(whole.get("DoseUnits", ""))
+    normal = np.cross(both[:3], both[3:])
     for offset in offsets:
-        yield {"ImagePositionPatient": first + offset * normal, "RescaleSlope": float(scale[0]), "RescaleType": unit}
+        yield {"ImagePositionPatient": first + offset * normal, **_scaled(whole)}
+
+
+def _scaled(whole: Any) -> dict[str, Any]:
+    """The scale of a dose and its unit; nothing where it is none (DICOM PS3.3 C.8.8.3)."""
+    scale = whole.get("DoseGridScaling")
+    return {} if scale is None else {"RescaleSlope": float(scale), "RescaleType": str(whole.get("DoseUnits", ""))}
 
 
 def _undecoded(whole: Any, error: Exception) -> str:

@@ -124,7 +124,8 @@ class VolumeView(View):
 
         It lies where the file says. What is brought to another spacing is told.
         """
-        check_named(path, self.suffixes)
+        if not path.is_dir():
+            check_named(path, self.suffixes)
         try:
             scan = self._brought(path, _scan(path))
         except Unreadable as error:
