@@ -11,7 +11,6 @@ from rdkit import Chem
 from torch import Tensor
 
 from anydit.data import MoleculeView
-from anydit.data.molecules import view
 from anydit.data.molecules.elements import numbers_of
 from anydit.data.molecules.view import SDF
 
@@ -86,11 +85,13 @@ def test_channels_must_be_those_of_the_elements():
         MoleculeView(elements=("X",))
 
 
-def test_of_several_molecules_no_more_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A file of a million is refused after two."""
+def test_a_file_of_several_molecules_or_of_none_is_refused(tmp_path: Path):
     (path,) = VIEW.write(samples("CH4"), tmp_path)
-    seen: list[int] = []
-    monkeypatch.setattr(view, "entries", lambda *_: ((str(i), seen.append) for i in range(5) if not seen.append(i)))
-    with pytest.raises(ValueError, match="several molecules, expected one"):
-        VIEW.read(path, (6, 12))
-    assert seen == [0, 1]
+    frame = path.read_text()
+    for text, said in ((frame * 3, "several molecules"), ("", "no molecule")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"sample-00000\.xyz: {said}, expected one"):
+            VIEW.read(path, (6, 12))
+    (tmp_path / "a.xyz").mkdir()
+    with pytest.raises(ValueError, match=r"got .*a\.xyz: .*Is a directory"):
+        VIEW.read(tmp_path / "a.xyz", (6, 12))
