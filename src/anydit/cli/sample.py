@@ -86,7 +86,7 @@ def _asked(pipeline: Pipeline, known: argparse.Namespace, sampling: Sampling) ->
     config = pipeline.config
     given = {name: getattr(known, f"cond.{name}", None) for name in config.model.conditions}
     some = {name: value for name, value in given.items() if value is not None}
-    size = tuple(known.size or config.codec.data_size(config.model.size or ()))
+    size = tuple(known.size or config.data_size)
     files = tuple(
         FromFiles(pipeline, name, tuple(map(Path, some.pop(name))), size)
         for name, condition in config.model.conditions.items()

@@ -5,11 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 NPY = ".npy"
 """A file of one array, which any kind of sample can come in."""
+
+
+def npy_in(path: Path) -> Shaped[np.ndarray, "..."]:
+    """What a NumPy file holds, of any type that is no object.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from None
 
 
 def array_in(path: Path) -> Float[Tensor, "..."]:
@@ -19,10 +32,13 @@ def array_in(path: Path) -> Float[Tensor, "..."]:
         ValueError: it cannot be read, or does not hold numbers.
     """
     try:
-        with path.open("rb") as stream:
-            return torch.from_numpy(np.lib.format.read_array(stream, allow_pickle=False)).float()
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"got {path}, which cannot be read as an array of NumPy ({error})") from None
+        return torch.from_numpy(npy_in(path)).float()
+    except TypeError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"got {path}, which cannot be read as an array of NumPy ({error})")
 
 
 def check_named(path: Path, suffixes: Sequence[str]) -> None:

@@ -166,6 +166,11 @@ class Packed:
             raise ValueError(f"data.path: got {root} without {what}{why}, expected {expected}")
         return cls(tars, suffixes, kept, len(found) - len(kept))
 
+    @property
+    def states(self) -> list[Any]:
+        """By which the tar files are known to be what they were."""
+        return [state(tar) for tar in self.tars]
+
     def source(self, name: str) -> Member:
         """Where a sample's member is.
 
@@ -212,8 +217,12 @@ def is_packed(root: Path, suffixes: tuple[str, ...]) -> bool:
     """Whether a path is a tar file, or a folder with tar files and no others named with `suffixes`, in lower case."""
     if not root.is_dir():
         return root.suffix.lower() == TAR and root.is_file()
-    names = [name.lower() for _, _, files in walk(root) for name in files if not name.startswith(".")]
-    return any(name.endswith(TAR) for name in names) and not any(name.endswith(suffixes) for name in names)
+    packed = False
+    for name in (name.lower() for _, _, files in walk(root) for name in files if not name.startswith(".")):
+        if name.endswith(suffixes):
+            return False
+        packed = packed or name.endswith(TAR)
+    return packed
 
 
 def _shards(root: Path, tar: Path) -> Iterator[tuple[str, Shard]]:

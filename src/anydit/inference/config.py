@@ -86,6 +86,11 @@ class PipelineConfig:
                 "nothing of the data; expected Velocity, V or X0"
             )
 
+    @property
+    def data_size(self) -> tuple[int, ...]:
+        """Along each axis, of the data that the model was trained on."""
+        return self.codec.data_size(self.model.size or ())
+
     def how(
         self, sampling: Sampling | None, steps: int | None, guidance: float | Guidance | None, weak: bool = False
     ) -> Sampling:

@@ -94,7 +94,7 @@ def _along(pipeline: Pipeline, asked: Asked, known: FromFiles, length: int, on_s
     axis = pipeline.config.view.time_axis
     if axis is None:
         raise ValueError(f"length: got {length}, expected none: the samples have no axis of time to go on along")
-    at_once = pipeline.config.codec.data_size(pipeline.config.model.size or ())[axis]
+    at_once = pipeline.config.data_size[axis]
     if known.size[axis] != at_once:
         got = f"{known.size[axis]} places in time beside --length"
         raise ValueError(f"size: got {got}, expected {at_once}: so many were drawn at once in training")

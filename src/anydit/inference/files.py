@@ -93,8 +93,8 @@ class FromFiles:
     def _channels(self) -> int:
         """Of a sample."""
         config = self.pipeline.config
-        latent = config.model.out_channels // (1 + config.model.learned_variance)
-        return self.pipeline.decode(torch.zeros(1, latent, *config.codec.latent_size(self.size))).shape[1]
+        z = torch.zeros(1, config.model.in_channels, *config.codec.latent_size(self.size))
+        return self.pipeline.decode(z).shape[1]
 
     @property
     def _shape(self) -> tuple[int, ...]:

@@ -230,7 +230,7 @@ class Pipeline:
         """The sampler's steps for some rows of a job; nothing runs before the first is asked for."""
         how, path, device = job.how, self.config.path, self.device
         positions = torch.arange(rows.start, rows.stop, device=device)
-        shape = (self._latent_channels, *job.space)
+        shape = (self.config.model.in_channels, *job.space)
         stream = Stream(job.seed, "sample")
         times = how.grid.times(path, how.steps)
         times = times * (job.strength / times[0]) if job.strength < 1 else times
@@ -258,10 +258,6 @@ class Pipeline:
 
     def _data_size(self, space: tuple[int, ...]) -> tuple[int, ...]:
         return self.config.codec.data_size(space)
-
-    @property
-    def _latent_channels(self) -> int:
-        return self.config.model.out_channels // (1 + self.config.model.learned_variance)
 
     def _batch(self, batch: int | None, space: tuple[int, ...]) -> int:
         if batch is not None:

@@ -84,7 +84,7 @@ def rollout_along(
     """
     condition = _field(pipeline, KNOWN, "holds what is known")
     _check_seed(seed)
-    window = pipeline.config.codec.data_size(pipeline.config.model.size or ())
+    window = pipeline.config.data_size
     if condition.channels != 2 * first.shape[1] or len(window) != first.ndim - 2:
         expected = f"half of the {condition.channels} channels of {KNOWN}, and {len(window)} axes"
         raise ValueError(f"first: got shape {tuple(first.shape)}, expected {expected}")

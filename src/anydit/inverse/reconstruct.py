@@ -215,7 +215,7 @@ def _shown(measured: Measurement, conditions: Collection[str], cond: Mapping[str
 
 def _latents(pipeline: Pipeline) -> tuple[int, ...]:
     config = pipeline.config.model
-    return config.out_channels // (1 + config.learned_variance), *(config.size or ())
+    return config.in_channels, *(config.size or ())
 
 
 def _each(value: Given, n: int, samples: int) -> Given:

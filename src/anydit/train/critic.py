@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anydit.config import check_at_least, check_positive, config
-from anydit.train.optim import AdamW, moments_of, put_moments
+from anydit.train.optim import AdamW, moments_of, put_moments, switches
 from anydit.weights import load_strictly
 
 GROUPS = 8
@@ -67,7 +67,7 @@ class Critic:
             loss.backward()
             total += loss.detach()
         if self._shown:
-            setattr(self.optimizer, "found_inf", 1 - applied * total.isfinite())  # noqa: B010, skips a step
+            switches(self.optimizer, None, applied * total.isfinite())
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self._shown.clear()

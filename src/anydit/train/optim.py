@@ -124,8 +124,8 @@ def _check(lr: float, betas: tuple[float, float], eps: float, weight_decay: floa
     check_at_least("weight_decay", weight_decay, 0)
 
 
-def switches(optimizer: torch.optim.Optimizer, divisor: Float[Tensor, ""], applied: Float[Tensor, ""]) -> None:
-    """Set by what the next step divides gradients, and whether it is taken; both are read on the device."""
+def switches(optimizer: torch.optim.Optimizer, divisor: Float[Tensor, ""] | None, applied: Float[Tensor, ""]) -> None:
+    """Set by what the next step divides gradients, if at all, and whether it is taken; read on the device."""
     setattr(optimizer, "grad_scale", divisor)  # noqa: B010, what PyTorch's fused optimizers look for
     setattr(optimizer, "found_inf", 1 - applied)  # noqa: B010
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from anydit.config import check_fraction, check_positive, config
 from anydit.data.audio.cache import Clips, Sound, kept
 from anydit.data.audio.files import Mix, Pieces, Refused, Resample, Wanted, clips, soundfile
-from anydit.data.audio.listing import Found, found_in
+from anydit.data.audio.listing import InFolder, found_in
 from anydit.data.audio.view import AudioView
 from anydit.data.base import Data, Facts, Part, Samples, cache_folder, check_share
 from anydit.data.outside import rows_of, told
+from anydit.data.sources import InTars
 from anydit.tensors import MASK, Batch
 
 TEXT = "text"
@@ -73,7 +74,7 @@ class Audio(Data):
                 print(sentence, file=sys.stderr)
         return self._samples(found, decoded, part)
 
-    def _clips(self, found: Found) -> Clips:
+    def _clips(self, found: InFolder | InTars) -> Clips:
         how = (self.other_rate, self.other_channels, self.longer)
         wanted = Wanted(self.rate, self.size[0], self.channels, *how)
 
@@ -86,7 +87,7 @@ class Audio(Data):
         key = [str(self.path.expanduser().resolve()), found.states, [repr(each) for each in wanted]]
         return kept(root, key, found.names, load, self.channels, self.bad_limit)
 
-    def _samples(self, found: Found, decoded: Clips, part: Part) -> Samples:
+    def _samples(self, found: InFolder | InTars, decoded: Clips, part: Part) -> Samples:
         names: list[str] = [about["name"] for about in decoded.about]
         texts: list[str] = [about[TEXT] for about in decoded.about]
         rows: dict[Part, Int[np.ndarray, " n"]] = {

@@ -1,7 +1,5 @@
 """The sounds in a folder, or in tar files, by name, and what is known of each: where it is, its class, its text."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,61 +7,23 @@ from typing import Any
 from anydit.data.audio.files import SUFFIXES
 from anydit.data.folders import listing, passed_over, plain, state
 from anydit.data.outside import Unreadable
-from anydit.data.shards import TEXT, Member, Packed, is_packed
+from anydit.data.shards import TEXT, Packed, is_packed
+from anydit.data.sources import Found, InTars
 
 MOST_TEXT = 2**14
 """Bytes of a text beside a sound."""
 
 
 @dataclass(frozen=True)
-class Found(ABC):
-    """Sounds by name; no `classes` where they have none. `told`: whether each has a text. `said`: what is passed over.
-
-    `states`: by which they are known to be what they were.
-    """
-
-    names: Sequence[str]
-    classes: Sequence[str]
-    told: bool
-    said: Sequence[str]
-
-    @property
-    @abstractmethod
-    def states(self) -> list[Any]: ...
-
-    @abstractmethod
-    def source(self, name: str) -> Path | Member:
-        """Where a sound is.
-
-        Raises:
-            Unreadable: nowhere, for the tar file is damaged.
-        """
-
-    @abstractmethod
-    def class_of(self, name: str) -> str:
-        """The class of a sound, where there are classes.
-
-        Raises:
-            Unreadable: it has none.
-        """
-
-    @abstractmethod
-    def text(self, name: str) -> str:
-        """The text beside a sound, on one line; nothing where none has one.
-
-        Raises:
-            Unreadable: it is not there, or no text.
-        """
-
-
-@dataclass(frozen=True)
 class InFolder(Found):
-    """Files below `root`."""
+    """Files below `root`. `told`: whether each has a text, else it is empty."""
 
     root: Path
+    told: bool
 
     @property
     def states(self) -> list[Any]:
+        """By which they are known to be what they were."""
         beside = [state(self._text_of(name)) if self.told else None for name in self.names]
         return [[state(self.root / name), text] for name, text in zip(self.names, beside, strict=True)]
 
@@ -89,26 +49,6 @@ class InFolder(Found):
         return (self.root / name).with_suffix(TEXT)
 
 
-@dataclass(frozen=True)
-class InTars(Found):
-    """Samples of tar files, of which each has a member that is a sound."""
-
-    packed: Packed
-
-    @property
-    def states(self) -> list[Any]:
-        return [state(tar) for tar in self.packed.tars]
-
-    def source(self, name: str) -> Member:
-        return self.packed.source(name)
-
-    def class_of(self, name: str) -> str:
-        return self.packed.class_of(name)
-
-    def text(self, name: str) -> str:
-        return _line(self.packed.shards[name].text(TEXT), TEXT) if self.told else ""
-
-
 def _line(text: str, name: str) -> str:
     """A text on one line."""
     line = " ".join(text.split())
@@ -117,7 +57,7 @@ def _line(text: str, name: str) -> str:
     return line
 
 
-def found_in(root: Path) -> Found:
+def found_in(root: Path) -> InFolder | InTars:
     """Find the sounds: files in a subfolder for each class, or all in `root`.
 
     Or those in a tar file, or in those of a folder in which there are no other sounds.
@@ -127,11 +67,10 @@ def found_in(root: Path) -> Found:
     """
     if is_packed(root, SUFFIXES):
         packed = Packed.of(root, SUFFIXES, "sounds")
-        said = [f"Passed over {packed.others} samples without a sound."] if packed.others else []
-        return InTars([*packed.shards], packed.classes, packed.has(TEXT), said, packed)
+        return InTars.of(packed, "sound", packed.has(TEXT), _line)
     names, classes, others = listing(root, SUFFIXES, "sounds")
     beside = {name.removesuffix(TEXT) for name in others if name.endswith(TEXT)}
     told = any(name.rpartition(".")[0] in beside for name in names)
     others = [name for name in others if not (told and name.endswith(TEXT))]
     said = [passed_over(others, "sounds")] if others else []
-    return InFolder(names, [plain(name) for name in classes], told, said, root)
+    return InFolder(names, [plain(name) for name in classes], said, root, told)

@@ -25,6 +25,11 @@ KNOWN_AS = {
 """What files call these axes."""
 
 
+def meant(axis: str) -> str:
+    """What an axis is called here that a file calls so."""
+    return KNOWN_AS.get(axis.lower(), axis)
+
+
 @dataclass(frozen=True)
 class Variable:
     """An array in a file: where it is, its axes by name (None where the file names none), shape and attributes."""

@@ -164,13 +164,18 @@ def _axis(dim: Any) -> str | None:
 
 def _zarr(group: Any) -> Contents:
     found: dict[str, Variable] = {}
-    for at, item in sorted(group.members(max_depth=None)):  # a folder lists them in whatever order
+    members = dict(sorted(group.members(max_depth=None)))  # a folder lists them in whatever order
+    for at, item in members.items():
         if hasattr(item, "shape"):
             about = plain(item.attrs)
             names = getattr(item.metadata, "dimension_names", None) or about.get("_ARRAY_DIMENSIONS")
             axes = tuple(names) if names is not None else (None,) * len(item.shape)
             found[at] = Variable(at, at, axes, tuple(item.shape), about)
-    told = dict(group[GROUP].groups()) if GROUP in dict(group.groups()) else {}
+    told = {
+        at.removeprefix(f"{GROUP}/"): item
+        for at, item in members.items()
+        if at.rpartition("/")[0] == GROUP and not hasattr(item, "shape")
+    }
     return _told(found, plain(group.attrs), told)
 
 

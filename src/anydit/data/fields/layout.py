@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from anydit.data.fields.contents import COMPONENT, KNOWN_AS, SAMPLE, TIME, Contents, Variable
+from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Contents, Variable, meant
 from anydit.data.fields.files import kind, read
 from anydit.data.fields.view import EVEN, Axis, FieldView
 
@@ -182,7 +182,6 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         interval=interval if interval and interval > 0 else None,
         time_unit=unit or "",
         format=kind(file),
-        boundaries=contents.boundaries or None,
         grid=contents.grid,
     )
 
@@ -214,7 +213,7 @@ def gaps(
 
 def _times(contents: Contents, found: Layout) -> Variable | None:
     """When states are: of all trajectories or of each."""
-    named = (v for name, v in contents.variables.items() if _meant(name) == TIME)
+    named = (v for name, v in contents.variables.items() if meant(name) == TIME)
     return next((v for v in named if v.shape in ((found.times,), (found.trajectories, found.times))), None)
 
 
@@ -230,7 +229,7 @@ def number(file: Path, contents: Contents, name: str, trajectories: int) -> tupl
         known = _some([*contents.numbers, *(n for n, v in contents.variables.items() if len(v.shape) <= 1)])
         raise ValueError(f"data.numbers: got {name!r}, which {file} has not; expected of {known}")
     about = contents.variables[name]
-    if prod(about.shape) not in (1, trajectories) or TIME in map(_meant, filter(None, about.axes)):
+    if prod(about.shape) not in (1, trajectories) or TIME in map(meant, filter(None, about.axes)):
         raise ValueError(
             f"data.numbers: got {name!r} of shape {about.shape} in {file}, expected one number for each of "
             f"{trajectories} trajectories"
@@ -245,7 +244,7 @@ def _named(file: Path, variable: Variable, axes: Sequence[str]) -> Variable:
     """The array with its axes' names as they are meant here."""
     names: tuple[Any, ...] = tuple(axes)
     if len(names) > len(variable.shape):  # a scalar beside vectors
-        names = tuple(name for name in names if _meant(name) != COMPONENT)
+        names = tuple(name for name in names if meant(name) != COMPONENT)
     if len(names) != len(variable.shape) and all(variable.axes):
         names = variable.axes
     if len(names) != len(variable.shape):
@@ -253,14 +252,10 @@ def _named(file: Path, variable: Variable, axes: Sequence[str]) -> Variable:
             f"data.axes: got {' '.join(axes) or 'none'}, and {file} does not name the axes of {variable.name} "
             f"{variable.shape}; expected a name for each, such as {SAMPLE} {TIME} x y"
         )
-    meant = tuple(map(_meant, names))
-    if doubled := {axis for axis in meant if axis != COMPONENT and meant.count(axis) > 1}:
-        raise ValueError(f"data.axes: got {' '.join(meant)} for {variable.name}, expected {doubled.pop()} once")
-    return replace(variable, axes=meant)
-
-
-def _meant(axis: str) -> str:
-    return KNOWN_AS.get(axis.lower(), axis)
+    called = tuple(map(meant, names))
+    if doubled := {axis for axis in called if axis != COMPONENT and called.count(axis) > 1}:
+        raise ValueError(f"data.axes: got {' '.join(called)} for {variable.name}, expected {doubled.pop()} once")
+    return replace(variable, axes=called)
 
 
 def _space(variable: Variable) -> tuple[str, ...]:

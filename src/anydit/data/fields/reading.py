@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from anydit.data.base import Loaded
-from anydit.data.fields.contents import COMPONENT, KNOWN_AS, TIME, Contents, Variable
+from anydit.data.fields.contents import COMPONENT, TIME, Contents, Variable, meant
 from anydit.data.fields.files import listed, read
 from anydit.data.fields.layout import LONGER, Layout, layout
 from anydit.data.fields.view import EVEN, Axis, FieldView
@@ -57,7 +57,7 @@ def _layout(view: FieldView, path: Path, contents: Contents) -> Layout:
 
 
 def _has_components(variable: Variable) -> bool:
-    return any(axis is not None and KNOWN_AS.get(axis.lower(), axis) == COMPONENT for axis in variable.axes)
+    return any(axis is not None and meant(axis) == COMPONENT for axis in variable.axes)
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class Source:
     @cached_property
     def times(self) -> Float[np.ndarray, " t"] | None:
         """When the states are, and in which unit, where the file says it."""
-        here = (v for name, v in self.contents.variables.items() if KNOWN_AS.get(name.lower(), name) == TIME)
+        here = (v for name, v in self.contents.variables.items() if meant(name) == TIME)
         at = next((v for v in here if np.prod(v.shape) == self.found.times), None)
         return None if at is None else read(self.path, at, dtype=np.float64).reshape(-1)
 
     @cached_property
     def time_unit(self) -> str:
         """Of the times, with the day that they count from if there is one."""
-        names = (name for name in self.contents.variables if KNOWN_AS.get(name.lower(), name) == TIME)
+        names = (name for name in self.contents.variables if meant(name) == TIME)
         return next((self.contents.variables[name].unit for name in names), "")
 
     def check_axis(self, axis: Axis) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from anydit.config import config
 from anydit.data.base import Part, Samples
-from anydit.data.folders import state
 from anydit.data.images.cache import Sources
 from anydit.data.images.decode import SUFFIXES
 from anydit.data.images.folder import ImageData
@@ -25,8 +24,10 @@ class ImageShards(ImageData):
 
     def open(self, part: Part) -> Samples:
         found = Packed.of(self.path.expanduser(), SUFFIXES, "images")
-        values = {suffix: found.texts(suffix) for suffix in (CLASS, TEXT) if found.has(suffix)}
+        values = {CLASS: found.told} if found.has(CLASS) else {}
+        values |= {TEXT: found.texts(TEXT)} if found.has(TEXT) else {}
         names, classes = list(found.shards), found.classes
+        index = {name: i for i, name in enumerate(classes)}
 
         def load(i: int) -> bytes:
             for suffix, of_each in values.items():
@@ -35,7 +36,7 @@ class ImageShards(ImageData):
             with found.source(names[i]).open() as file:
                 return file.read()
 
-        labels = [classes.index(values[CLASS].get(name, classes[0])) for name in names] if classes else None
-        decoded = self._decoded(Sources(names, labels, load, [state(tar) for tar in found.tars]))
+        labels = [index[values[CLASS].get(name, classes[0])] for name in names] if classes else None
+        decoded = self._decoded(Sources(names, labels, load, found.states))
         texts = {"text": [values[TEXT][name] for name in decoded.names]} if TEXT in values else {}
         return self._samples(decoded, classes, part, rows_of(decoded.names, self.held_out, part), texts)

@@ -19,8 +19,8 @@ from anydit.data.images.cache import progress_bar, write_header
 from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.data.outside import OPEN, Skipped, Unreadable
 from anydit.data.shards import Member
+from anydit.data.sources import Found
 from anydit.data.video.decode import Decoding, is_picture
-from anydit.data.video.listing import Found
 
 FRAMES = "frames.npy"
 

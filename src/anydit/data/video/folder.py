@@ -19,10 +19,11 @@ from anydit.data.images.aspects import Buckets
 from anydit.data.images.decode import ROUNDING, Crop, Fit, Target, told_off
 from anydit.data.known import KNOWN
 from anydit.data.outside import Skipped, Unreadable, check_skipped, rows_of, told
+from anydit.data.sources import Found
 from anydit.data.video.clips import First, Given, Stills, frames_in
 from anydit.data.video.decode import ALIKE, Decoding
 from anydit.data.video.files import Prepared, mapped, prepare
-from anydit.data.video.listing import Found, found_in
+from anydit.data.video.listing import found_in
 from anydit.data.video.view import Videos
 from anydit.tensors import Batch
 
@@ -179,7 +180,7 @@ class VideoFolder(Data):
                 if one.frames < shortest:
                     raise Unreadable(f"too short: {one.frames / rate:.3g} s, expected at least data.{field} {least:g}")
                 of = found.class_of(one.name) if found.classes else ""
-                known.append((of, found.caption(one.name) if self.captions else ""))
+                known.append((of, found.text(one.name) if self.captions else ""))
                 kept.append(one)
             except Unreadable as error:
                 skipped.append((one.name, str(error)))

@@ -1,51 +1,17 @@
 """The videos in a folder, or in tar files, by name, and what is known of each: where it is, its class, its caption."""
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anydit.data.folders import plain, refuse_parts
 from anydit.data.outside import SHOWN, Unreadable
-from anydit.data.shards import TEXT, Member, Packed, is_packed
+from anydit.data.shards import TEXT, Packed, is_packed
+from anydit.data.sources import Found, InTars
 from anydit.data.video.decode import ANIMATION, DEMUXERS, is_picture, is_video
 
 MOST_CAPTION = 10_000
 """Bytes of a caption, at most."""
-
-
-@dataclass(frozen=True)
-class Found(ABC):
-    """Videos by name; no `classes` where they have none. `said`: sentences on what is passed over."""
-
-    names: Sequence[str]
-    classes: Sequence[str]
-    said: Sequence[str]
-
-    @abstractmethod
-    def source(self, name: str) -> Path | Member:
-        """Where a video is.
-
-        Raises:
-            Unreadable: nowhere, for the tar file is damaged.
-        """
-
-    @abstractmethod
-    def class_of(self, name: str) -> str:
-        """The class of a video, where there are classes.
-
-        Raises:
-            Unreadable: it has none.
-        """
-
-    @abstractmethod
-    def caption(self, name: str) -> str:
-        """The text beside a video, on one line.
-
-        Raises:
-            Unreadable: there is none, or it is no text.
-        """
 
 
 @dataclass(frozen=True)
@@ -60,7 +26,7 @@ class InFolder(Found):
     def class_of(self, name: str) -> str:
         return name.partition("/")[0]
 
-    def caption(self, name: str) -> str:
+    def text(self, name: str) -> str:
         file = self.root / (name if (self.root / name).is_dir() else Path(name).with_suffix("").as_posix())
         file = file.with_name(file.name + TEXT)
         try:
@@ -71,22 +37,6 @@ class InFolder(Found):
         except UnicodeDecodeError:
             raise Unreadable(f"{file.name} is no text in UTF-8") from None
         return _line(text, file.name)
-
-
-@dataclass(frozen=True)
-class InTars(Found):
-    """Samples of tar files, of which each has a member that is a video."""
-
-    packed: Packed
-
-    def source(self, name: str) -> Member:
-        return self.packed.source(name)
-
-    def class_of(self, name: str) -> str:
-        return self.packed.class_of(name)
-
-    def caption(self, name: str) -> str:
-        return _line(self.packed.shards[name].text(TEXT), TEXT)
 
 
 def _line(text: str, name: str) -> str:
@@ -150,6 +100,4 @@ def _walked(root: Path) -> tuple[list[str], int, list[str]]:
 
 
 def _in_tars(root: Path) -> InTars:
-    packed = Packed.of(root, [*DEMUXERS, ANIMATION], "videos")
-    said = [f"Passed over {packed.others} samples without a video."] if packed.others else []
-    return InTars([*packed.shards], packed.classes, said, packed)
+    return InTars.of(Packed.of(root, [*DEMUXERS, ANIMATION], "videos"), "video", told=True, line=_line)

@@ -52,6 +52,11 @@ def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, ...]:
     return tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
 
 
+def mm_of(affine: Float[np.ndarray, "4 4"], unit: str) -> tuple[float, ...]:
+    """From voxel to voxel along each axis in mm, of places in `unit`; what names none is in mm, by custom."""
+    return tuple(each / PER_MM.get(unit, 1.0) for each in spacing_of(affine))
+
+
 def axes_of(affine: Float[np.ndarray, "4 4"]) -> str:
     """Where each axis runs to, of L(eft) R(ight), P(osterior) A(nterior), I(nferior) S(uperior): "RAS"."""
     return "".join(_nibabel().aff2axcodes(affine))

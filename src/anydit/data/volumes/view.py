@@ -22,11 +22,11 @@ from anydit.data.sheet import sheet
 from anydit.data.volumes.medical import (
     DICOM,
     NIFTI,
-    PER_MM,
     Scan,
     as_nifti,
     axes_of,
     is_dicom,
+    mm_of,
     read_dicom,
     read_nifti,
     respaced,
@@ -99,6 +99,11 @@ class VolumeView(View):
         """The affine, or voxels of size 1 where the data said nothing."""
         return np.array([*(self.affine or NOWHERE), (0.0, 0.0, 0.0, 1.0)])
 
+    @property
+    def mm(self) -> tuple[float, ...]:
+        """From voxel to voxel along each axis."""
+        return mm_of(self.matrix, self.length)
+
     def picture(
         self, x: Float[Tensor, "b c i j k"], captions: Sequence[str] = (), columns: int | None = None
     ) -> Image.Image:
@@ -152,8 +157,7 @@ class VolumeView(View):
         if self.affine is None:
             return scan
         scan = turned(scan, axes_of(self.matrix)) if self.code else scan
-        own, wanted = (tuple(s / PER_MM.get(unit or "", 1.0) for s in spacing_of(affine))
-                       for affine, unit in ((scan.affine, scan.unit), (self.matrix, self.unit)))  # fmt: skip
+        own, wanted = mm_of(scan.affine, scan.unit), self.mm
         if np.allclose(own, wanted, rtol=SAME):
             return scan
         before, after = (" x ".join(f"{s:.3g}" for s in each) for each in (own, wanted))

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.data.outside import Unreadable
+from anydit.data.reading import npy_in
 from anydit.data.volumes.medical import DICOM, NIFTI, Scan, read_dicom, read_nifti, series_in
 from anydit.inverse.scan.hdf5 import read_hdf5
 from anydit.inverse.scan.kspace import KSpace, kspace
@@ -74,10 +75,9 @@ def array(path: Path, field: str) -> Shaped[np.ndarray, "..."]:
         ValueError: it holds none.
     """
     try:
-        with path.open("rb") as stream:
-            values = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{field}: got {path}, which cannot be read as an array of NumPy ({error})") from None
+        values = npy_in(path)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
     if values.dtype.kind not in "biufc":
         raise ValueError(f"{field}: got values of {values.dtype} in {path}, expected numbers")
     return values

@@ -12,11 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anydit.data import SliceView, View, VolumeView
-from anydit.data.volumes.medical import PER_MM, Scan, as_nifti, axes_of, respaced, spacing_of, turned
+from anydit.data.volumes.medical import Scan, as_nifti, axes_of, mm_of, respaced, spacing_of, turned
 from anydit.data.volumes.slices import centered, plane_of
-
-SAME = 0.01
-"""The part by which spacings may differ that count as the same."""
+from anydit.data.volumes.view import SAME
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,7 @@ class Grid:
         across = view.across if isinstance(view, SliceView) else 2 if len(size) == 2 else None
         if not isinstance(view, VolumeView) or view.affine is None:
             return cls(size, across, None, None)
-        mm = tuple(each / PER_MM.get(view.length, 1.0) for each in spacing_of(view.matrix))
-        return cls(size, across, axes_of(view.matrix) if view.code else None, mm)
+        return cls(size, across, axes_of(view.matrix) if view.code else None, view.mm)
 
     def own_across(self, scan: Scan) -> int | None:
         """The scan's own axis that slices follow each other along."""
@@ -74,7 +71,7 @@ class Grid:
         own, spacing = self._turned(scan)
         lines = list[str]()
         if spacing is not None:
-            before, after = (" x ".join(f"{s:.3g}" for s in each) for each in (_mm(own), spacing))
+            before, after = (" x ".join(f"{s:.3g}" for s in each) for each in (mm_of(own.affine, own.unit), spacing))
             lines.append(f"brought from {before} to {after} mm and back")
         there = self._placed(scan).values.shape[2:]
         plane = there if self.across is None else plane_of(there, self.across)
@@ -90,7 +87,7 @@ class Grid:
         scan = scan if self.axes is None else turned(scan, self.axes)
         if self.spacing is None:
             return scan, None
-        own = _mm(scan)
+        own = mm_of(scan.affine, scan.unit)
         wanted = tuple(
             o if axis == self.across else s for axis, (o, s) in enumerate(zip(own, self.spacing, strict=True))
         )
@@ -160,10 +157,6 @@ def write_dicom(scan: Scan, like: Sequence[Path], folder: Path, about: str) -> l
 def _slices(values: Float[np.ndarray, "volumes c i j k"], across: int) -> Float[np.ndarray, "n c h w"]:
     moved = np.moveaxis(values, across + 2, 1)
     return moved.reshape(-1, *moved.shape[2:])
-
-
-def _mm(scan: Scan) -> tuple[float, ...]:
-    return tuple(each / PER_MM.get(scan.unit, 1.0) for each in spacing_of(scan.affine))
 
 
 def _sampled(

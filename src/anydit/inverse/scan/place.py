@@ -9,7 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from anydit.data.volumes.medical import axes_of, spacing_of
-from anydit.inverse.scan.grid import SAME, Grid
+from anydit.data.volumes.view import SAME
+from anydit.inverse.scan.grid import Grid
 
 T = TypeVar("T")
 
