@@ -12,6 +12,8 @@ from anydit.codecs import Normalize
 from anydit.data import Axis, FieldView
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
+from anydit.inverse.scan.own import write_own
+from anydit.inverse.scan.written import end_of
 from anydit.model.dit import DiT, DiTConfig
 from tests.cli.test_reconstruct import QUICK
 
@@ -66,6 +68,35 @@ def test_into_a_folder_and_beside_the_run(flow: Path, tmp_path: Path):
     assert main(["reconstruct", str(flow), str(scan), "--sigma", "0.001", *QUICK]) == 0
     one, other = VIEW.read(tmp_path / "out" / "mean-00000.h5", SHAPE), VIEW.read(flow / "reconstruction.h5", SHAPE)
     assert torch.equal(one.x, other.x)
+
+
+def test_again_into_the_same_zarr(flow: Path, tmp_path: Path):
+    """It is a result, though a folder, and what was there is replaced."""
+    scan = VIEW.save(torch.where(known(), state(), torch.nan), tmp_path / "sensors")
+    first = reconstructed(flow, scan, tmp_path / "out.zarr")
+    again = reconstructed(flow, scan, tmp_path / "out.zarr", "--seed", "1")
+    assert not torch.equal(first, again) and not list((tmp_path / "out.zarr").glob("comparison.png"))
+
+
+def test_the_scale_is_taken_back_in_a_folder_too(flow: Path, tmp_path: Path):
+    scan = VIEW.save(torch.where(known(), state() / 2, torch.nan), tmp_path / "sensors")
+    one = reconstructed(flow, scan, tmp_path / "one.h5", "--scale", "2")
+    torch.testing.assert_close(one[known()], state()[known()] / 2, atol=0.01, rtol=0)
+    told = ["--sigma", "0.001", *QUICK, "--scale", "2", "--out", str(tmp_path / "out")]
+    assert main(["reconstruct", str(flow), str(scan), *told]) == 0
+    assert torch.equal(VIEW.read(tmp_path / "out" / "mean-00000.h5", SHAPE).x, one)
+
+
+def test_nothing_is_written_over_what_came_in(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Not in a folder whose results would be named like it, nor in The Well's layout, which ends otherwise."""
+    (tmp_path / "out").mkdir()
+    given = replace(VIEW, format="zarr").save(torch.where(known(), state(), torch.nan), tmp_path / "out" / "mean-00000")
+    assert main(["reconstruct", str(flow), str(given), "--sigma", "0.1", *QUICK, "--out", str(given.parent)]) == 2
+    assert "would be written over" in " ".join("".join(capsys.readouterr()).split())
+    well = replace(VIEW, grid="cartesian")
+    assert end_of(well, well.save(state(), tmp_path / "in")) == ".hdf5"
+    written = write_own(well, state()[None], tmp_path / "in.h5")
+    assert written == [tmp_path / "in.h5"] and (tmp_path / "in.hdf5").is_file()
 
 
 def test_a_mask_says_the_same_as_nan(flow: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """k-space comes to a model's samples with every value at its place, and back: turned, and at their spacing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 from anydit.data import SliceView
 from anydit.inverse.classical import plainly
 from anydit.inverse.operators import MRI
+from anydit.inverse.scan.acquired import of_kspace
 from anydit.inverse.scan.grid import Grid
-from anydit.inverse.scan.kspace import KSpace, images, respaced, spectra
+from anydit.inverse.scan.kspace import KSpace, images, maps_respaced, respaced, spectra
 from anydit.inverse.scan.place import Fit, Place, Turn
 from anydit.inverse.scan.source import Source, opened
 from tests.cli.test_reconstruct import AXES
-from tests.inverse.scan.test_kspace import of_size
+from tests.inverse.scan.test_kspace import acquired, of_size, ring
 from tests.inverse.scan.test_raw import PHASES, READ, found, header, line, write_raw
 
 AXIAL = SliceView(low=0, high=200, affine=AXES, code=1, unit="mm")
@@ -85,6 +87,25 @@ def test_another_spacing_shows_the_same_at_the_same_places(size: tuple[int, int]
             torch.testing.assert_close(fine[0, 0, i, j], dense[0, 0, a, b], atol=1e-5, rtol=1e-5)
             shared += 1
     assert shared == fine[0, 0].numel()
+
+
+@pytest.mark.parametrize(("size", "after"), [((24, 30), (12, 15)), ((12, 15), (24, 30))])
+def test_maps_of_coils_come_to_another_spacing_too(size: tuple[int, int], after: tuple[int, int]):
+    """What is smooth has the same values at the same places, but at the edges."""
+
+    def ramp(shape: tuple[int, int]) -> torch.Tensor:
+        i, j = ((torch.arange(n) - n // 2) / n for n in shape)
+        return torch.complex(i[:, None] + 2 * j, 3 * i[:, None] - j)[None, None]
+
+    torch.testing.assert_close(maps_respaced(ramp(size), after)[..., 1:-1, 1:-1], ramp(after)[..., 1:-1, 1:-1])
+
+
+def test_maps_of_the_file_s_own_size_serve_a_model_of_another_spacing():
+    pipe = of_size(16, 16)
+    pipe.config = pipe.config.__class__(**{**vars(pipe.config), "view": AXIAL})
+    k = replace(acquired(), place=Place.spaced((1.0, 1.5, 5.0)))
+    task = of_kspace(pipe, k, MRI(), 0.02, 100.0, ring(4, (32, 32))[None])
+    assert any("brought from 1 x 1.5 mm" in note for note in task.notes)
 
 
 def _voxels(one: tuple[Place, torch.Tensor]) -> int:

@@ -153,6 +153,18 @@ def test_partitions_are_a_third_axis(tmp_path: Path):
     assert got.y.shape == (1, 1, 4, 4, 6) and got.place and got.place.spacing == pytest.approx((12.0, 6.0, 4.5))
 
 
+@pytest.mark.parametrize(("apart", "code"), [(0.0, 1), (40.0, 0)])
+def test_volumes_have_a_place_where_it_is_one(apart: float, code: int, tmp_path: Path):
+    some = list[ismrmrd.Acquisition]()
+    for volume, j, k in np.ndindex(2, 4, 6):
+        some.append(line(np.ones((1, 8), np.complex64), j, volume, position=(10.0, 20.0, 30.0 + apart * volume)))
+        some[-1].idx.kspace_encode_step_2 = k
+        for name, to in (("read_dir", (1, 0, 0)), ("phase_dir", (0, 1, 0)), ("slice_dir", (0, 0, 1))):
+            setattr(some[-1], name, to)
+    place = found(write_raw(tmp_path / "a.h5", some, header((8, 4, 6))), axes=3).place
+    assert place is not None and place.code == code and place.spacing == pytest.approx((12.0, 6.0, 4.5))
+
+
 def turned(y: torch.Tensor) -> list[ismrmrd.Acquisition]:
     some = lines(y)
     some[3] = ismrmrd.Acquisition.from_array(some[3].data, np.zeros((READ, 2), np.float32))

@@ -45,8 +45,8 @@ def of_kspace(
     fit = Fit.of(Grid.of(pipeline.config.view, shape[1:]), k.place, tuple(k.mask.shape))
     own, level = (shape[0], *fit.turn.own(shape[1:])), None if sigma is not None else ks.noise_of(k)
     level = level and level * (prod(fit.size) / k.mask.numel()) ** 0.5
-    k = ks.respaced(k, fit.size)
     _check_maps(maps, k)
+    k, maps = ks.respaced(k, fit.size), None if maps is None else ks.maps_respaced(maps, fit.size)
     place = k.place and k.place.narrowed(k.mask.shape, own[1:])
     k, truth, note = _used(ks.narrowed(k, own[1:]), operator, own[1:])
     alone = maps is None and shape[0] == 2 and k.y.shape[1] == 1

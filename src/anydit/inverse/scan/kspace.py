@@ -6,6 +6,7 @@ from math import prod
 
 import deepinv
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
@@ -155,6 +156,19 @@ def respaced(k: KSpace, size: Sequence[int]) -> KSpace:
     place = k.place and k.place.respaced(there, after)
     mask = middle(k.mask[None, None], after)[0, 0]
     return KSpace(share * middle(k.y, after), mask, None, place, None if k.noise is None else share * k.noise)
+
+
+def maps_respaced(maps: Complex[Tensor, "m coils *space"], size: Sequence[int]) -> Complex[Tensor, "m coils *size"]:
+    """Maps of coils at the voxels that `respaced` makes; linear between those that there were, as coils are smooth."""
+    there, after = tuple(maps.shape[2:]), tuple(size)
+    if there == after:
+        return maps
+    lines = [((torch.arange(n) - n // 2) * (m / n) + m // 2) * 2 / max(m - 1, 1) - 1
+             for n, m in zip(after, there, strict=True)]  # fmt: skip
+    grid = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], dim=-1).expand(len(maps), *after, len(after))
+    real, imag = (F.grid_sample(part.contiguous(), grid, padding_mode="border", align_corners=True)
+                  for part in (maps.real, maps.imag))  # fmt: skip
+    return torch.complex(real, imag)
 
 
 def undersampled(k: KSpace, operator: MRI) -> KSpace:

@@ -44,7 +44,8 @@ def write_own(view: View, x: Float[Tensor, "n c *space"], path: Path) -> list[Pa
     """A file of fields for each sample, in the format that the name says; several are numbered."""
     assert isinstance(view, FieldView)
     format, end = next((format, end) for format, end in WRITTEN_AS.items() if path.name.lower().endswith(end))
-    view, stem = replace(view, format=format), path.name[: -len(end)]
+    grid = view.grid if format == "the_well" else None  # with it HDF5 would be in The Well's layout, and named so
+    view, stem = replace(view, format=format, grid=grid), path.name[: -len(end)]
     return [view.save(x[0], path.with_name(stem))] if len(x) == 1 else view.write(x, path.parent, stem)
 
 

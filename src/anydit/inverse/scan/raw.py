@@ -188,15 +188,16 @@ def _which(line: Any) -> tuple[int, ...]:
 def _place(lines: Sequence[Any], encoding: Encoding, axes: int) -> Place:
     """Where images lie, as the lines' directions and the places of images' middles say, to the left, back and top.
 
-    Of slices that do not lie above each other at even distances, as of several echoes, the spacing alone is told.
+    Of slices that do not lie above each other at even distances, as of several echoes, or of volumes in several places,
+    the spacing alone is told.
     """
     each = [*_images(lines).values()]
     turned = {tuple(np.round([*one.read_dir, *one.phase_dir, *one.slice_dir], 4)) for one in each}
     directions = np.array(turned.pop()).reshape(3, 3).T
     middles = np.array([one.position for one in each], np.float64)
-    steps = np.diff(middles, axis=0) if axes == 2 else np.zeros((0, 3))
-    across = directions[:, 2] * (steps[0] @ directions[:, 2] if len(steps) else encoding.spacing[2])
-    uneven = np.abs(steps - across).max(initial=0) > EVEN or np.abs(across).max() <= EVEN
+    steps, slices = np.diff(middles, axis=0), axes == 2  # several volumes are one only where they are in one place
+    across = directions[:, 2] * (steps[0] @ directions[:, 2] if slices and len(steps) else encoding.spacing[2])
+    uneven = np.abs(steps - (across if slices else 0)).max(initial=0) > EVEN or np.abs(across).max() <= EVEN
     if turned or uneven or not np.allclose(directions.T @ directions, np.eye(3), atol=EVEN):
         return Place.spaced(encoding.spacing)
     affine = np.eye(4)

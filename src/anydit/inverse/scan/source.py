@@ -84,7 +84,7 @@ def opened(
     x = (low + (high - low) * given.x) / (source.scale or 1.0)
     task = of_samples(pipeline, x if source.slices is None else x[_rows(source, len(x))], operator, source.sigma,
                       source.scale)  # fmt: skip
-    return task, Origin(scale=task.scale, native=True)
+    return task, Origin(native=True)  # the scale has no part in a picture's values
 
 
 def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) -> Task:

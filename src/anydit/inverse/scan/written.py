@@ -87,7 +87,10 @@ def check_out(out: Path, axes: int, inputs: Sequence[Path] = (), view: View | No
 
 def end_of(view: View, scan: Path | None) -> str:
     """What the name of results ends in where nothing is said: that of a file of fields as it came."""
-    return NUMPY if scan is None or not is_own(view, scan) else WRITTEN_AS[kind(scan)]
+    if scan is None or not is_own(view, scan):
+        return NUMPY
+    well = isinstance(view, FieldView) and view.grid is not None and kind(scan) == "hdf5"
+    return WRITTEN_AS["the_well" if well else kind(scan)]
 
 
 def write(solution: Solution, view: View, origin: Origin, picture: Image, out: Path) -> list[Path]:
@@ -106,7 +109,7 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
     placed = origin.series is not None or origin.place is not None
     end = out.name[len(stem) :] if not folder else NIFTI[1] if placed else NUMPY
     if within and origin.native:
-        files = view.write(solution.mean, out, "mean")
+        files = view.write(origin.values(solution.mean), out, "mean")
         end = files[0].suffix if isinstance(view, FieldView) else end
     elif folder and origin.dicom:
         assert origin.series is not None
@@ -120,7 +123,7 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
 
 
 def _is_folder(out: Path) -> bool:
-    return out.is_dir() or not out.suffix
+    return not out.name.lower().endswith(WRITTEN_AS["zarr"]) and (out.is_dir() or not out.suffix)
 
 
 def _stem(out: Path) -> str:
@@ -133,7 +136,8 @@ def _over(out: Path, given: Path) -> bool:
     folder, stem, parent = _is_folder(out), _stem(out), out.parent
     if folder and (given.is_dir() or given.suffix.lower() in DICOM):
         series, into = (given, out.resolve().parents) if given.is_dir() else (given.parent, ())
-        return any(place.exists() and place.samefile(series) for place in (out, *into))
+        if any(place.exists() and place.samefile(series) for place in (out, *into)):
+            return True
     written = [out, *(parent / f"{stem}{end}" for end in (PICTURE, *(f"-deviation{kind}" for kind in KINDS)))]
     if folder:
         names = ("mean.*", "mean-[0-9]*", "deviation.*", "comparison.*")
