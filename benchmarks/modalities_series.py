@@ -3,7 +3,6 @@
 python benchmarks/modalities_series.py [--gpu] [--runs FOLDER]
 """
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from anydit.evaluate.distances import crps
 from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.own import own
 from anydit.evaluate.own.series import unknown_crps
+from anydit.evaluate.pictures import rendered
 from anydit.evaluate.sets import opened, spread
 from anydit.recipes.series import weather, weather_forecast, weather_forecast_gpu, weather_gaps
 from anydit.tensors import Batch
@@ -46,7 +46,7 @@ def drawn_beside_real(x: Float[Tensor, "n c t"], real: Float[Tensor, "n c t"], n
                 row[column].plot(window[channel], color=f"C{n}", linewidth=1)
             both = torch.cat([x[:SHOWN, channel], real[:SHOWN, channel]])
             row[column].set_ylim(float(both.min()), float(both.max()))
-    return _image(figure)
+    return rendered(figure)
 
 
 def forecasts(
@@ -65,7 +65,7 @@ def forecasts(
             row[column].plot(truth[which, channel], color="black", linewidth=1, label="held out")
             row[column].axvline(past, color="gray", linewidth=0.5)
     axes[0][-1].legend(fontsize=7, loc="upper right")
-    return _image(figure)
+    return rendered(figure)
 
 
 def _panels(rows: int, columns: int, names: tuple[str, ...]) -> tuple[Any, Any]:
@@ -79,12 +79,6 @@ def _panels(rows: int, columns: int, names: tuple[str, ...]) -> tuple[Any, Any]:
     for panel in axes[-1]:
         panel.set_xlabel("hours")
     return figure, axes
-
-
-def _image(figure: Any) -> Image.Image:
-    file = BytesIO()
-    figure.savefig(file, dpi=80, format="png")
-    return Image.open(file).convert("RGB")
 
 
 def _names(done: Trained) -> tuple[str, ...]:

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
+import results
 import torch
 from matplotlib.figure import Figure
 from modality import trained
 from reconstruct import PRIOR, PROBLEMS, SIGMA, held_out, posed
-from results import PAGES, Kept, options, publish, table
+from results import Kept, options, publish, table
 from torch import Tensor
 
+from anydit.evaluate.pictures import rendered
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.corrections import DAPS, AnyCorrection, MomentMatching
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
@@ -95,9 +97,7 @@ def picture(rows: Sequence[Sequence[object]]) -> str:
         axes.grid(visible=True, linewidth=0.3)
     panels[0].set_ylabel("truth within it, %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    PAGES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PAGES / "reconstruct_calibration.png", dpi=110)
-    return "![calibration curves](reconstruct_calibration.png)"
+    return results.picture("reconstruct_calibration", rendered(figure), "calibration curves")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from anydit.data import Slices
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.corrections import DAPS, AnyCorrection, MomentMatching
 from anydit.inverse.scan.solve import Way, solve
-from anydit.inverse.scan.task import Task, of_samples
+from anydit.inverse.scan.task import Job, Task, of_samples
 from anydit.recipes.slices import brain_slices
 
 COUNT, SAMPLES = 6, 4
@@ -48,7 +48,7 @@ class Volume:
         """Of slices that are drawn from the same noise, or each from its own."""
         measured = of_samples(self.pipeline, self.truth, PROBLEMS[name], SIGMA, None)
         (job,) = measured.jobs
-        apart = [type(job)(y, job.physics, x) for y, x in zip(job.y.split(1), self.truth.split(1), strict=True)]
+        apart = [Job(y, job.physics, x) for y, x in zip(job.y.split(1), self.truth.split(1), strict=True)]
         task = Task(apart, SIGMA, slices=same)
         began = time.perf_counter()
         mean = solve(self.pipeline, task, Way(how, self.pipeline.config.sampling, SAMPLES), {}, lambda *_: None).mean
