@@ -169,13 +169,14 @@ def test_each_pixel_of_a_series_is_where_the_standard_says(tmp_path: Path, turn:
         assert scan.values[0, 0][there] == 2 * stored[row, column, k] - 1024
 
 
-@pytest.mark.parametrize("left", [0, 140, 400, -7])
-def test_no_damaged_slice_is_left_out_silently(tmp_path: Path, left: int):
-    """Not even the last one, without which the others are evenly apart."""
+@pytest.mark.parametrize("left", [0, 140, 400, "UID", -7])
+def test_no_damaged_slice_is_left_out_silently(tmp_path: Path, left: int | str):
+    """Not even the last one, without which the others are evenly apart, and not where its series' UID is cut."""
     folder = dicom(tmp_path / "a", np.zeros((4, 4, 6)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
     heights = {file.name: pydicom.dcmread(file).ImagePositionPatient[2] for file in sorted(folder.iterdir())}
     last = folder / max(heights, key=lambda name: heights[name])
-    last.write_bytes(last.read_bytes()[:left])
+    whole, series = last.read_bytes(), pydicom.dcmread(last).SeriesInstanceUID.encode()
+    last.write_bytes(whole[: whole.index(series) + 2 if isinstance(left, str) else left])
     (folder / "README").write_text("of the scanner")
     (files,) = series_in(tmp_path).values()
     assert len(files) == 6

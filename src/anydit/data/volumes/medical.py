@@ -133,20 +133,16 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
     What is named like DICOM, or begins like it, but tells of no series is in all of its folder: whose slice it was
     nobody knows. What neither is named nor begins so is no DICOM file, and passed over.
     """
-    pydicom = _pydicom()
     found, lost = dict[tuple[Path, str], list[Path]](), list[Path]()
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         if not _may_be_dicom(file):
             continue
-        head = cast("Any", {})
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            uid = _series_uid(file)
         except Exception:  # a damaged file makes pydicom raise nearly anything
             if not is_dicom(file):
                 continue
-        uid = str(head.get("SeriesInstanceUID", ""))
+            uid = ""
         (found.setdefault((file.parent, uid), []) if uid else lost).append(file)
     for file in lost:
         for key in [key for key in found if key[0] == file.parent] or [(file.parent, "")]:
@@ -156,6 +152,15 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
         (parent if alone.count(parent) == 1 else parent / uid).relative_to(folder).as_posix(): files
         for (parent, uid), files in found.items()
     }
+
+
+def _series_uid(file: Path) -> str:
+    """Empty where the file ends before it, or amid: a part of a UID would be a series of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        raw = head.get_item("SeriesInstanceUID") if "SeriesInstanceUID" in head else None
+        return str(head.SeriesInstanceUID) if raw and len(raw.value or b"") == raw.length else ""
 
 
 def turned(scan: Scan, axes: str) -> Scan:
