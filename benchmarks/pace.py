@@ -41,9 +41,9 @@ ROUNDS = 8
 BELOW = """\
 Milliseconds of a training step. The numbers of threads are measured in turn, and then, in the fastest number, compiled
 and not compiled: only what was measured in turn compares, because machines are not equally fast all the time. Tried in
-is how long the latter takes, compiling included, less where an earlier row left code that serves. Gain: the speed of
-the fastest beside all threads, not compiled, as the product of both comparisons: all threads are what PyTorch takes
-unasked. Minutes: of all steps of the recipe at the fastest, without samples, checkpoints and reading."""
+is how long the latter takes, compiling included. Gain: the speed of the fastest beside all threads, not compiled, as
+the product of both comparisons: all threads are what PyTorch takes unasked. Minutes: of all steps of the recipe at the
+fastest, without samples, checkpoints and reading."""
 
 BELOW_BESIDE = """\
 A thread that reads batches ahead, as one does in training, is one without helpers: PyTorch's threads would else be more
@@ -116,6 +116,7 @@ def row(name: str, counts: list[int]) -> list[object]:
         plain = by_threads(lambda: once(batch, 0), counts)
         best = min(plain, key=lambda count: plain[count])
         torch.set_num_threads(best)
+        torch.compiler.reset()  # code of an earlier row may serve
         began = perf_counter()
         beside, compiled = by_compiling(once.model, lambda: once(batch, 0), CPU)
         trying = perf_counter() - began

@@ -28,12 +28,14 @@ def test_a_compiled_model_keeps_its_names():
 
 ONE_GRAPH = """
 import torch
-from anydit.inference.compile import fuse_blocks
+from anydit.inference.compile import compile_blocks, fuse_blocks
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.text import Cross, Joint, Text
 from anydit.model.tokens import Rope
 from anydit.tensors import Tokens
 
+torch._dynamo.config.recompile_limit = 1  # of PyTorch, over all networks
+compile_blocks(DiT(DiTConfig(16, 1, 2, (2,), channels=1, size=(4,))))
 text = Tokens(torch.randn(3, 5, 7), torch.ones(3, 5, dtype=torch.bool), torch.randn(3, 4))
 x, t = torch.randn(3, 3, 4, 6), torch.rand(3)
 for entry, kernels in ((Cross(), False), (Joint(dual=1), True)):

@@ -3,6 +3,7 @@
 And kernels in Triton, in place of what PyTorch does in several passes over the tokens.
 """
 
+import importlib
 import os
 import shutil
 
@@ -11,6 +12,10 @@ from torch import nn
 
 from anydit.model.blocks import Between, Block
 from anydit.model.dit import DiT
+
+
+MOST_VARIANTS = 128
+"""How often a line of code may be compiled. PyTorch counts over all networks of a process: the 9th would be refused."""
 
 
 def compile_blocks(model: DiT) -> None:
@@ -22,6 +27,8 @@ def compile_blocks(model: DiT) -> None:
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ValueError("compile: found no C++ compiler (g++ or clang++); install one, or set compile to False")
+    limits = importlib.import_module("torch._dynamo").config
+    limits.recompile_limit = max(limits.recompile_limit, MOST_VARIANTS)
     for module in (*model.blocks, model.output):
         _compile(module)
 
