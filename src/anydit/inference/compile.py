@@ -13,7 +13,6 @@ from torch import nn
 from anydit.model.blocks import Between, Block
 from anydit.model.dit import DiT
 
-
 MOST_VARIANTS = 128
 """How often a line of code may be compiled. PyTorch counts over all networks of a process: the 9th would be refused."""
 
