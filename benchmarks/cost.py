@@ -21,7 +21,7 @@ from anydit.inference.device import find_device
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
 from anydit.model.presets import preset
-from anydit.train.memory import Step, needed, stand_in
+from anydit.train.memory import needed, stand_in
 from anydit.train.profile import product_ceiling
 from anydit.train.recipe import Recipe, TrainConfig
 from anydit.train.step import TrainStep
@@ -67,13 +67,13 @@ def measured(case: Case, device: torch.device) -> Found:
     model = DiT(recipe.model).to(device)
     codec = Normalize((0.0,), (1.0,)).build()
     step = TrainStep(model, codec, recipe.objective, recipe.train, torch.arange(case.batch))
-    data, times = stand_in(recipe.model, case.batch, device), list[float]()
+    data, times = stand_in(recipe.model, case.batch, device, recipe.step.text_tokens), list[float]()
     for n in range(3):
         began = perf_counter()
         float(step(data, n).loss)
         times.append(perf_counter() - began)
-    of_one = cost(recipe.model)
-    bytes_needed = needed(Step(recipe.model, recipe.objective, recipe.train), device)
+    of_one = cost(recipe.model, text_tokens=recipe.step.text_tokens)
+    bytes_needed = needed(recipe.step, device)
     return Found(of_one.training * case.batch, of_one.attention / of_one.forward, min(times[1:]), bytes_needed)
 
 

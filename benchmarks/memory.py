@@ -19,7 +19,7 @@ from anydit.data import Digits
 from anydit.diffusion.predictions import V
 from anydit.inference.device import find_device
 from anydit.model.dit import DiT, DiTConfig
-from anydit.train.memory import Step, needed, stand_in
+from anydit.train.memory import needed, stand_in
 from anydit.train.recipe import Recipe, TrainConfig
 from anydit.train.step import TrainStep
 
@@ -64,7 +64,7 @@ def _step(recipe: Recipe, device: torch.device) -> None:
     model, train = DiT(recipe.model).to(device), recipe.train
     step = TrainStep(model, Normalize((0.0,), (1.0,)).build(), recipe.objective, train, torch.arange(train.batch))
     recompute(model, train.recompute)
-    data = stand_in(recipe.model, train.batch, device)
+    data = stand_in(recipe.model, train.batch, device, recipe.step.text_tokens)
     for n in range(2):
         step(data, n)
 
@@ -90,7 +90,7 @@ def row(size: tuple[float, ...], device: torch.device) -> list[object]:
     ran = [subprocess.run(words, capture_output=True, text=True, check=True, env=environment) for environment in told]
     width, depth, edge, batch, again = size
     asked = recipe(int(width), int(depth), int(edge), int(batch), again)
-    predicted = needed(Step(asked.model, asked.objective, asked.train), device)
+    predicted = needed(asked.step, device)
     measured = [number for done in ran for number in (int(done.stdout) / 2**20, int(done.stdout) / predicted)]
     return [width, depth, int(edge // 2) ** 2, batch, again, predicted / 2**20, *measured]
 

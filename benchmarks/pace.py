@@ -105,7 +105,7 @@ def opened(name: str) -> tuple[Recipe, Step]:
     if not isinstance(recipe, Recipe):
         raise TypeError(f"{name}: got {type(recipe).__name__}, expected a Recipe")
     recipe = recipe.resolved(recipe.data.open("train"), lambda _: None, CPU)
-    return recipe, Step(recipe.model, recipe.objective, recipe.train)
+    return recipe, recipe.step
 
 
 def row(name: str, counts: list[int]) -> list[object]:

@@ -58,7 +58,7 @@ def test_equals_pytorchs_counter(options: dict[str, Any]) -> None:
     ):  # it does not see the CPU's own kernel
         model(torch.zeros(1, config.in_channels, *config.size), torch.zeros(1), cond)
     counts = {name: sum(of.values()) for name, of in counter.get_flop_counts().items()}
-    got = cost(config, text_tokens=9)
+    got = cost(config, text_tokens=dict.fromkeys(config.conditions, 9))
     assert got.forward == counter.get_total_flops()
     assert got.embedding == counts["DiT.embed"]
     assert got.output == counts["DiT.output"]

@@ -8,9 +8,11 @@ import jaxtyping
 import pytest
 import torch
 
+from anydit.codecs import TextEncoder
 from anydit.codecs.base import CPU
 from anydit.model.dit import DiTConfig
 from anydit.model.flops import cost
+from anydit.model.text import Cross, Text
 from anydit.train import memory
 from anydit.train.base import Site
 from anydit.train.loop import train
@@ -50,6 +52,15 @@ def test_it_falls_with_what_saves_memory():
         assert needed(step(**saving), CPU) < 0.6 * whole, saving
     assert needed(step(mesh=Mesh(1, tensor=2)), CPU) < 0.75 * whole  # what is between the products is not shared
     assert needed(step(batch=128), CPU) == pytest.approx(2 * whole, rel=0.1)
+
+
+def test_a_text_has_as_many_tokens_as_its_encoder_may_make():
+    model = replace(step().model, conditions={"text": Text(16, 8, Cross())})
+    short, long = (
+        replace(tiny(), model=model, encoders={"text": TextEncoder("minilm", tokens)}).step for tokens in (10, 300)
+    )
+    values = 4 * short.train.batch * 290 * model.width * model.depth * 2  # each block's keys and values of a text
+    assert needed(long, CPU) - needed(short, CPU) > values
 
 
 def test_gradients_of_earlier_pieces_and_of_buckets_are_counted():

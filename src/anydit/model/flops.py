@@ -3,6 +3,7 @@
 Norms, activations and sums are left out, as in every published figure; published "GFLOPs" of DiTs are multiply-adds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -51,10 +52,10 @@ class Cost:
         return 3 * self.forward
 
 
-def cost(config: DiTConfig, size: Grid | None = None, text_tokens: int = TEXT_TOKENS) -> Cost:
+def cost(config: DiTConfig, size: Grid | None = None, text_tokens: Mapping[str, int] | None = None) -> Cost:
     """Count for samples of shape `size`, by default the one that the config is trained on; all conditions are given.
 
-    `text_tokens`: how many tokens each text has, padding included.
+    `text_tokens`: how many tokens texts have, padding included, by the condition's name.
 
     Raises:
         ValueError: the patch does not divide `size`, or the config leaves something to the data.
@@ -66,17 +67,21 @@ def cost(config: DiTConfig, size: Grid | None = None, text_tokens: int = TEXT_TO
     n = prod(grid)
     conditions = config.conditions.values()
     texts = [c for c in conditions if isinstance(c, Text)]
-    m = text_tokens * sum(c.as_tokens for c in texts)
+    lengths = {name: (text_tokens or {}).get(name, TEXT_TOKENS) for name in model.conditioner.texts}
+    m = sum(lengths[name] for name, c in config.conditions.items() if isinstance(c, Text) and c.as_tokens)
     vectors = [config.time.frequencies, *(c.pooled or 0 for c in texts if c.as_vector)]
     vectors += [len(c.mean or ()) * (1 + 2 * NumbersVector.BANDS) for c in conditions if isinstance(c, Numbers)]
     modulation = sum(p.numel() for name, p in model.modulation.named_parameters() if name == "linear.weight")
-    projections = sum(p.numel() for p in model.conditioner.texts.parameters() if p.ndim == 2)
+    projections = sum(
+        lengths[name] * sum(p.numel() for p in text.parameters() if p.ndim == 2)
+        for name, text in model.conditioner.texts.items()
+    )
     blocks, attention = _blocks(config, grid, m)
     return Cost(
         tokens=n,
         parameters=sum(p.numel() for p in model.parameters()),
         embedding=2 * n * patch * (config.in_channels + model.conditioner.channels) * width,
-        conditioning=2 * (width * sum(k + width for k in vectors) + modulation + text_tokens * projections),
+        conditioning=2 * (width * sum(k + width for k in vectors) + modulation + projections),
         blocks=blocks,
         attention=attention,
         output=2 * n * width * patch * config.out_channels,

@@ -7,7 +7,7 @@ moves matrices, when the activations are gone.
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -49,12 +49,14 @@ MARGIN = 0.9
 class Step:
     """A training step whose memory is asked for: of which network and loss, and how it is trained.
 
-    A mesh that is not filled in is taken to have one copy of the model.
+    `text_tokens`: the most that a text has, by the condition's name, as the recipe's encoders make of it. A mesh that
+    is not filled in is taken to have one copy of the model.
     """
 
     model: DiTConfig
     objective: Objective
     train: TrainConfig
+    text_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def parts(self) -> int:
@@ -143,8 +145,11 @@ def _pieces(step: Step, most: int, free: int, device: torch.device) -> int | Non
     return None
 
 
-def stand_in(model: DiTConfig, n: int, device: torch.device) -> Batch:
-    """A batch of noise in place of latents, and conditions in place of those of the data."""
+def stand_in(model: DiTConfig, n: int, device: torch.device, text_tokens: Mapping[str, int]) -> Batch:
+    """A batch of noise in place of latents, and conditions in place of those of the data.
+
+    `text_tokens`: how many a text has, by the condition's name.
+    """
     shape = (n, model.in_channels, *(model.size or ()))
     cond = dict[str, Tensor | Tokens]()
     for name, condition in model.conditions.items():
@@ -155,8 +160,9 @@ def stand_in(model: DiTConfig, n: int, device: torch.device) -> Batch:
         elif isinstance(condition, Numbers):
             cond[name] = torch.zeros(n, len(condition.mean or ()), device=device)
         else:
-            values = torch.zeros(n, TEXT_TOKENS, condition.width or 1, device=device)
-            exists = torch.ones(n, TEXT_TOKENS, dtype=torch.bool, device=device)
+            tokens = text_tokens.get(name, TEXT_TOKENS)
+            values = torch.zeros(n, tokens, condition.width or 1, device=device)
+            exists = torch.ones(n, tokens, dtype=torch.bool, device=device)
             cond[name] = Tokens(values, exists, torch.zeros(n, condition.pooled or 1, device=device))
     return Batch(torch.randn(shape, device=device), cond, torch.arange(n))
 
@@ -223,7 +229,7 @@ def _traced(step: Step, batch: int, device: torch.device) -> _Bytes:
                 living.see(parameter)
             here = living.now
             _place_gradients(step, model)
-            data = stand_in(step.model, batch, device)
+            data = stand_in(step.model, batch, device, step.text_tokens)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
             with autocast(device, step.train.bf16):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()

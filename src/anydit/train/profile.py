@@ -12,7 +12,7 @@ from anydit.inference.device import free_bytes
 from anydit.model.dit import DiT
 from anydit.model.flops import Cost, cost
 from anydit.tensors import Batch, select
-from anydit.train.memory import MARGIN, Step, largest_batch, largest_grid, needed, stand_in
+from anydit.train.memory import MARGIN, largest_batch, largest_grid, needed, stand_in
 from anydit.train.recipe import Recipe
 from anydit.train.step import TrainStep
 from anydit.train.trial import seconds, trial
@@ -65,14 +65,14 @@ class Point:
 def profile(recipe: Recipe, device: torch.device) -> Profile:
     """Count and measure one batch of a resolved recipe; its weights are random and its data are noise."""
     config = recipe.train
-    step, batch = trial(Step(recipe.model, recipe.objective, config), device)
+    step, batch = trial(recipe.step, device)
     model = step.model
     kept = _kept_bytes(step, batch)
     if config.compile:
         compile_blocks(model)
     dtype = product_dtype(device, config.bf16)
     return Profile(
-        cost=cost(recipe.model),
+        cost=cost(recipe.model, text_tokens=recipe.step.text_tokens),
         batch=config.batch,
         device=_name(device),
         dtype=str(dtype).removeprefix("torch."),
@@ -86,7 +86,7 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
 
 def room(recipe: Recipe, device: torch.device) -> Room:
     """The memory that a step of a resolved recipe needs, and the largest ones that fit into what is free."""
-    step, free = Step(recipe.model, recipe.objective, recipe.train), free_bytes(device)
+    step, free = recipe.step, free_bytes(device)
     need = needed(step, device)
     if free is None:
         return Room(need, None, None, None)
@@ -103,8 +103,8 @@ def over_sizes(recipe: Recipe, sizes: Sequence[tuple[int, ...]], device: torch.d
     model = DiT(recipe.model).to(device)
     points = list[Point]()
     for size in sizes:
-        counted = cost(recipe.model, size)
-        batch = stand_in(replace(recipe.model, size=size), 1, device)
+        counted = cost(recipe.model, size, recipe.step.text_tokens)
+        batch = stand_in(replace(recipe.model, size=size), 1, device, recipe.step.text_tokens)
         points.append(Point(size, counted, seconds(lambda b=batch: _forward(recipe, model, b), device)))
     return points
 

@@ -61,6 +61,12 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return Objective(self.path, self.prediction, self.train.weight, bound)
 
     @property
+    def step(self) -> Step:
+        """A training step, for what is counted and tried of it; texts have as many tokens as their encoders allow."""
+        tokens = {name: encoder.max_tokens for name, encoder in self.encoders.items()}
+        return Step(self.model, self.objective, self.train, tokens)
+
+    @property
     def loop(self) -> TrainConfig:
         return self.train
 
@@ -83,6 +89,5 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(self if before is None else refilled(self, before), samples, note, device)
 
     def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
-        step = Step(self.model, self.objective, replace(self.train, mesh=site.processes.mesh))
-        refuse_too_large(step, site.device)
-        return DiffusionWork(self, self.objective, paced(replace(step, train=self.train), site), samples, site, start)
+        refuse_too_large(replace(self.step, train=replace(self.train, mesh=site.processes.mesh)), site.device)
+        return DiffusionWork(self, self.objective, paced(self.step, site), samples, site, start)
