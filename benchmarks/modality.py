@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 
 import torch
@@ -97,8 +98,9 @@ def page(
 
 
 def minutes(out: Path) -> float:
-    """How long all steps of the run in a folder took."""
-    return sum(entry["seconds"] for entry in read(out / LOG_FILE)) / 60
+    """How long all steps of the run in a folder take, each at the median: where it was stopped does not count."""
+    entries = list(read(out / LOG_FILE))
+    return len(entries) * median(entry["seconds"] for entry in entries) / 60
 
 
 def machine(threads: set[int]) -> str:
@@ -111,8 +113,8 @@ def machine(threads: set[int]) -> str:
     speed = product_ceiling(torch.device("cpu"), torch.float32) / 1e9
     fast = f"a product of matrices ran at {speed:.0f} GFLOP/s in {_in_words({torch.get_num_threads()})} beside them"
     return (
-        f"The minutes are of {_in_words(threads)} on a machine {which} bfloat16; as this was written, {busy}, "
-        f"and {fast}."
+        f"The minutes are of all steps at the median of them, in {_in_words(threads)} on a machine {which} bfloat16; "
+        f"as this was written, {busy}, and {fast}."
     )
 
 
