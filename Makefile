@@ -20,7 +20,7 @@ parallel := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint types check cover examples test-faults test-slow format docs bench clean
+.PHONY: help demo install test lint types check cover imports examples test-faults test-slow format docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: $(VENV)/demo.stamp ## install, train on handwritten digits, report: 5 to 1
 install: $(VENV)/dev.stamp ## make .venv with all that development needs (6 GB)
 
 test: $(VENV)/dev.stamp ## everything that CI checks
-	$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint types docs examples
+	$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint types docs examples imports
 	$(MAKE) check
 
 lint: $(VENV)/dev.stamp ## style, format and layers
@@ -47,6 +47,9 @@ check: $(VENV)/dev.stamp ## the tests, with the branches that they cover of what
 
 cover: $(VENV)/dev.stamp ## the tests, with the branches that they cover of everything, which takes half as long again
 	$(bin)/python -m pytest $(parallel) --cov=anydit --cov-report=term
+
+imports: $(VENV)/dev.stamp ## import all tests, so that their processes find compiled what they import
+	@found=$$($(bin)/python -m pytest --collect-only -q -q 2>&1) || { echo "$$found"; exit 1; }
 
 examples: $(VENV)/dev.stamp ## run each of examples/
 	set -e; for file in $(examples); do echo "$$file"; $(bin)/python "$$file"; done

@@ -11,6 +11,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +74,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
 
 
-def pytest_collection_finish() -> None:
-    """Keep what was imported out of collecting garbage, which takes a second each time that it is looked through."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Import all tests, and keep what that makes out of collecting garbage, which takes a second each time.
+
+    Only the first process traces what importing runs: all of them import the same.
+    """
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    gc.disable()
+    try:
+        with nullcontext() if first else untraced(session.config):
+            return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run what is `UNTRACED` without a tracer, its fixtures too."""
     within = item.path.relative_to(Path(__file__).parent).as_posix()
-    coverage: Any = getattr(item.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
-    if not coverage or True not in item.config.getoption("cov_source", ()) or not within.startswith(UNTRACED):
+    named = True not in item.config.getoption("cov_source", ())
+    with nullcontext() if named or not within.startswith(UNTRACED) else untraced(item.config):
         return (yield)
+
+
+@contextmanager
+def untraced(config: pytest.Config) -> Iterator[None]:
+    """Within it no tracer runs for --cov, if one does else."""
+    coverage: Any = getattr(config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    if coverage is None:
+        yield
+        return
     coverage.pause()
     try:
-        return (yield)
+        yield
     finally:
         coverage.resume()
 
