@@ -1,6 +1,7 @@
 """States to go on from, out of files that are none of the data's own: which are taken, and what is refused."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def test_of_states_that_are_nearer_those_as_far_apart_as_the_datas_are_taken(tmp
         wider.read(tmp_path / "a.nc", (10, X, Y))
     with pytest.raises(ValueError, match=r"with 0\.5 h from state to state, expected 0\.7"):
         FieldView(variables=("v", "u"), interval=0.7).read(tmp_path / "a.nc", (4, X, Y))
+
+
+@pytest.mark.parametrize(("unit", "taken"), [("hours since 2020-01-01", True), ("", True), ("days", False)])
+def test_one_state_too_is_in_the_unit_of_time_of_the_data(tmp_path: Path, unit: str, taken: bool):
+    path = replace(VIEW, time_unit=unit, start=3.0).save(torch.zeros(2, Y, X), tmp_path / "one")
+    if taken:
+        _, view = read(VIEW, path, 1)
+        assert (view.start, view.time_unit) == (3.0, unit or "h")
+    else:
+        with pytest.raises(ValueError, match="with times in 'days', expected 'h'"):
+            read(VIEW, path, 1)
 
 
 def test_no_coordinate_is_a_component(tmp_path: Path):

@@ -111,6 +111,9 @@ def test_samples_that_are_not_of_this_view_are_refused(tmp_path: Path) -> None:
 def test_the_view_is_saved() -> None:
     view = FieldView(variables=("u",), axes=(Axis("y", at=(0.0, 1.0, 3.0), periodic=True),), interval=0.5)
     assert from_json(View, to_json(view)) == view
+    told = to_json(view)
+    assert isinstance(told, dict) and told.pop("calendar", 0) is None
+    assert from_json(View, told) == view, "as saved before there were calendars"
 
 
 def test_files_without_places(tmp_path: Path) -> None:

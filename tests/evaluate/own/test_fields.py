@@ -110,10 +110,39 @@ def test_a_flow_is_told_from_one_that_sinks_into_sources():
 def test_what_is_a_vector():
     axes = (Axis("lat"), Axis("lon"))
     view = FieldView(variables=("p", "wind_lon", "u", "wind_lat", "v"), axes=axes)
-    assert vectors(view) == [(3, 1), (2, 4)]
+    assert vectors(view) == [(3, 1), (4, 2)]
     assert vectors(FieldView(variables=("u", "v"), axes=(Axis("x"),))) == []
     assert vectors(FieldView(variables=("u", "v"))) == []
-    assert vectors(FieldView(variables=("w", "v", "u"), axes=(*axes, Axis("z")))) == [(2, 1, 0)]
+    assert vectors(FieldView(variables=("w", "v", "u"), axes=(*axes, Axis("z")))) == [(1, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("axes", "parts"),
+    [
+        (("x", "y"), "uv"),
+        (("Latitude", "longitude"), "vu"),
+        (("level", "lat", "lon"), "wvu"),
+        (("rows", "columns"), "uv"),
+        (("rows", "x"), "vu"),
+        (("x", "z"), "uw"),
+        (("lon", "x"), "uv"),
+        (("rows", "lat", "lon"), "wvu"),
+    ],
+)
+def test_components_are_along_the_axes_that_are_called_so(axes: tuple[str, ...], parts: str):
+    view = FieldView(variables=("u", "v", "w"), axes=tuple(map(Axis, axes)))
+    assert vectors(view) == [tuple(map("uvw".index, parts))]
+
+
+def test_on_x_and_z_v_is_along_z_where_there_is_no_w():
+    assert vectors(FieldView(variables=("u", "v"), axes=(Axis("z"), Axis("x")))) == [(1, 0)]
+
+
+def test_a_flow_without_divergence_has_none_whatever_the_order_of_its_axes():
+    flow, view = flows(2), FieldView(variables=("u", "v"), axes=SQUARE)
+    for states, axes in ((flow, SQUARE), (flow.transpose(2, 3), SQUARE[::-1])):
+        (parts,) = vectors(replace(view, axes=axes))
+        assert _of_vector([states[:, list(parts)]] * 3, axes)["divergence"].samples < 1e-5
 
 
 @pytest.fixture

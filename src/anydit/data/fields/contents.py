@@ -19,7 +19,7 @@ KNOWN_AS = {
     **dict.fromkeys(
         ("sample", "trajectory", "trajectories", "batch", "member", "ensemble", "realization", "n"), SAMPLE
     ),
-    **dict.fromkeys(("time", "t", "step", "time_step"), TIME),
+    **dict.fromkeys(("time", "t", "step", "time_step", "valid_time"), TIME),
     **dict.fromkeys(("component", "components", "channel", "channels", "c"), COMPONENT),
 }
 """What files call these axes."""
@@ -45,6 +45,29 @@ class Variable:
         """The unit that the file tells, or nothing."""
         return str(self.attributes.get("units", ""))
 
+    @property
+    def calendar(self) -> str | None:
+        """In which calendar its times are, where the file tells."""
+        told = self.attributes.get("calendar")
+        return told if isinstance(told, str) and told else None
+
+    @property
+    def own_name(self) -> str:
+        """Its name within its group."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def groups(self) -> list[str]:
+        """The group that it is in, and those around it up to the file itself, each as the start of names in it."""
+        parts = self.name.split("/")[:-1]
+        return ["".join(f"{part}/" for part in parts[:n]) for n in range(len(parts), -1, -1)]
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether its attributes say so, by the conventions of NetCDF."""
+        about = self.attributes
+        return about.get("standard_name") == "time" or about.get("axis") == "T" or " since " in self.unit
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -62,6 +85,21 @@ class Contents:
     def periodic(self) -> frozenset[str]:
         """The axes after whose last point comes the first."""
         return frozenset(axis for boundary in self.boundaries if boundary.periodic for axis in boundary.axes)
+
+    def coordinate(self, variable: Variable, axis: str | None) -> Variable | None:
+        """The array called as an axis of another, in the group of that or the nearest around it."""
+        called = (self.variables.get(f"{group}{axis}") for group in variable.groups)
+        return next((found for found in called if found is not None), None) if axis else None
+
+    def called(self, variable: Variable) -> tuple[str | None, ...]:
+        """What the axes of an array are called here: by their names, and where none says time by their coordinates."""
+        names = [axis and meant(axis) for axis in variable.axes]
+        others = [i for i, axis in enumerate(variable.axes) if names[i] == axis and TIME not in names]
+        for i in others:
+            coordinate = self.coordinate(variable, variable.axes[i])
+            if coordinate is not None and coordinate.tells_time:
+                return (*names[:i], TIME, *names[i + 1 :])
+        return tuple(names)
 
 
 class Array(NamedTuple):

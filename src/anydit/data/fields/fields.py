@@ -18,13 +18,12 @@ from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.fields.boundaries import common
 from anydit.data.fields.contents import Contents
 from anydit.data.fields.files import SUFFIXES, listed
-from anydit.data.fields.layout import Layout, check_alike, gaps, layout, number, view
+from anydit.data.fields.layout import Layout, check_alike, layout, number, view
+from anydit.data.fields.times import gaps
 from anydit.data.outside import SHOWN
 from anydit.tensors import Batch
 
-PARTS: dict[str, Part] = {
-    "train": "train", "valid": "held_out", "val": "held_out", "validation": "held_out"
-}  # fmt: skip
+PARTS: dict[str, Part] = {"train": "train", "valid": "held_out", "val": "held_out", "validation": "held_out"}
 """Folders that say which part the files in them are of."""
 
 KEPT_BYTES = 2**30
@@ -192,7 +191,7 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     if data.coarse > 1 and any(n % data.coarse for n in first.size):
         raise ValueError(f"data.coarse: got {data.coarse}, expected a divisor of each of {first.size} points")
     pairs = list(zip(files, layouts, strict=True))
-    found = zip(pairs, gaps(paths, contents, [at for at, _ in layouts], data.span), strict=True)
+    found = zip(pairs, gaps(paths, [at for at, _ in layouts], data.span), strict=True)
     sources = [Source(file, i, *both, each) for ((file, _), both), of in found for i, each in enumerate(of)]
     size = 4 * sum(source.states for source in sources) * len(first.channels) * prod(first.size)
     if size <= KEPT_BYTES:
@@ -223,7 +222,7 @@ def _layouts(data: Fields, files: Sequence[Path], contents: Sequence[Contents]) 
     for file, content in zip(files, contents, strict=True):
         at, given = replace(layout(file, content, data.variables, data.axes, "variables"), nan=data.nan), None
         if found:
-            check_alike(at, file, content, found[0][0], files[0], contents[0])
+            check_alike(at, file, found[0][0], files[0])
         if data.given:
             given = layout(file, content, data.given, data.axes, "given")
             if not set(given.space) <= set(at.space):

@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 
 from anydit.data.fields.boundaries import ATTRIBUTE, AXES, GROUP, TYPE, Boundary, boundaries_in, write_boundaries
 from anydit.data.fields.contents import Array, Contents, Variable, numbers_in, plain
+from anydit.data.fields.values import NUMBERS, filled_in_zarr, unpacked
 from anydit.data.fields.well import is_well, read_well, write_well
 
 Format = Literal["hdf5", "netcdf", "zarr", "the_well"]
@@ -37,23 +38,18 @@ def read(
     """A part of an array, in its unit: packed values unpacked, NaN for what the file says is missing.
 
     Raises:
-        ValueError: the file is damaged there.
+        ValueError: the file is damaged there, or the numbers are complex.
     """
     try:
         raw = np.asarray(_array(file, variable.at, *_state(file))[index])
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"data.path: {variable.name} cannot be read from {file}: {error}") from None
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = np.array(raw, dtype)
-    about = variable.attributes
-    scale, offset = (float(about.get(name, plain)) for name, plain in (("scale_factor", 1.0), ("add_offset", 0.0)))
-    if (scale, offset) != (1.0, 0.0):
-        values = np.asarray(np.asarray(raw, np.float64) * scale + offset, dtype)
-    told = [about[name] for name in ("_FillValue", "missing_value") if name in about]
-    # Where an array names no other, NetCDF has a number of its own for what was never written.
-    for value in told or [15 * 2.0**119] * (raw.dtype.kind == "f"):
-        values[np.isin(raw, np.asarray(value).astype(raw.dtype))] = np.nan
-    return values
+    if raw.dtype.kind == "c":
+        raise ValueError(
+            f"data.path: {variable.name} in {file} is complex, expected real numbers; write its real and "
+            "imaginary parts as arrays of their own, or name others with --data.variables"
+        )
+    return unpacked(raw, variable.attributes, dtype)
 
 
 def listed(file: Path) -> Contents:
@@ -134,6 +130,7 @@ def _classic(opened: _Classic) -> Contents:
     found = {
         name: Variable(name, name, tuple(v.dimensions), tuple(v.shape), plain(v._attributes))
         for name, v in opened.file.variables.items()
+        if _of_numbers(v.data)
     }
     return _told(found, plain(opened.file._attributes), {})
 
@@ -149,12 +146,21 @@ def _hdf5(file: Any) -> Contents:
             axes = tuple(_axis(dim) for dim in item.dims) if item.shape else ()
             if not any(axes) and about.get("CLASS") == "DIMENSION_SCALE":
                 axes = (at.rpartition("/")[2],)
-            if item.shape is not None and not str(about.get("NAME", "")).startswith(NO_COORDINATE):
+            stands_for_length = str(about.get("NAME", "")).startswith(NO_COORDINATE)
+            if item.shape is not None and _of_numbers(item) and not stands_for_length:
                 found[at] = Variable(at, at, axes, tuple(item.shape), about)
         elif hasattr(item, "keys") and at.count("/") < DEEPEST:
             waiting = [(f"{at}/{name}".lstrip("/"), item[name]) for name in item if name in item] + waiting
     told = file[GROUP] if GROUP in file and hasattr(file[GROUP], "keys") else {}
     return _told(found, plain(file.attrs), told)
+
+
+def _of_numbers(array: Any) -> bool:
+    """Whether an array holds numbers; text and the like is passed over, so that an axis it names is without places."""
+    try:
+        return array.dtype.kind in NUMBERS
+    except TypeError:  # of HDF5's own kinds some that NumPy has not
+        return False
 
 
 def _axis(dim: Any) -> str | None:
@@ -166,8 +172,9 @@ def _zarr(group: Any) -> Contents:
     found: dict[str, Variable] = {}
     members = dict(sorted(group.members(max_depth=None)))  # a folder lists them in whatever order
     for at, item in members.items():
-        if hasattr(item, "shape"):
+        if hasattr(item, "shape") and _of_numbers(item):
             about = plain(item.attrs)
+            about |= filled_in_zarr(item, about)
             names = getattr(item.metadata, "dimension_names", None) or about.get("_ARRAY_DIMENSIONS")
             axes = tuple(names) if names is not None else (None,) * len(item.shape)
             found[at] = Variable(at, at, axes, tuple(item.shape), about)

@@ -1,14 +1,14 @@
 """Which arrays of a file make a state, and reading states of any such file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Contents, Variable, meant
 from anydit.data.fields.files import kind, read
@@ -16,23 +16,19 @@ from anydit.data.fields.view import EVEN, Axis, FieldView
 
 NOT_SPACE = (SAMPLE, TIME, COMPONENT)
 
-UNEVEN = 0.5
-"""The part by which a step of time may differ from the usual one: months do, and where more is left out it is more."""
-
-LONGER = 0.1
-"""The part by which the usual step may differ between trajectories."""
-
 
 @dataclass(frozen=True)
 class Layout:
     """The arrays that make the channels of a state, with every axis named, and the axes of space in order.
 
-    `nan`: what stands for NaN; None leaves it.
+    `at`: what says where points lie along an axis of space, and when states are, by the names of these axes, where a
+    file says it. `nan`: what stands for NaN; None leaves it.
     """
 
     variables: tuple[Variable, ...]
     space: tuple[str, ...]
     size: tuple[int, ...]
+    at: Mapping[str, Variable] = field(default_factory=dict[str, Variable])
     nan: float | None = None
 
     @property
@@ -99,11 +95,12 @@ def layout(file: Path, contents: Contents, names: Sequence[str], axes: Sequence[
     everything = contents.variables
     if missing := [name for name in names if name not in everything]:
         raise ValueError(f"data.{field}: got {missing[0]!r}, which {file} has not; expected of {_some(everything)}")
-    chosen = [_named(file, everything[name], axes) for name in names]
+    chosen = [_named(file, contents, everything[name], axes) for name in names]
     if not names:
-        coordinates = {axis for v in everything.values() for axis in v.axes}
+        told = (contents.coordinate(v, axis) for v in everything.values() for axis in v.axes)
+        coordinates = {coordinate.name for coordinate in told if coordinate is not None}
         arrays = [v for name, v in everything.items() if name not in coordinates and len(v.shape) > 0]
-        named = [_named(file, v, axes) for v in arrays if any(v.axes) or not axes or len(v.shape) > 1]
+        named = [_named(file, contents, v, axes) for v in arrays if any(v.axes) or not axes or len(v.shape) > 1]
         chosen = [v for v in named if _space(v)]
         chosen = [v for v in chosen if TIME in v.axes] or chosen
     if not chosen:
@@ -123,10 +120,27 @@ def layout(file: Path, contents: Contents, names: Sequence[str], axes: Sequence[
                     "same grid; name those that belong together"
                 )
     space = _space(first)
-    return Layout(tuple(chosen), space, tuple(sizes[axis] for axis in space))
+    found = Layout(tuple(chosen), space, tuple(sizes[axis] for axis in space))
+    return replace(found, at=_at(contents, found))
 
 
-def check_alike(at: Layout, file: Path, content: Contents, first: Layout, of: Path, theirs: Contents) -> None:
+def _at(contents: Contents, found: Layout) -> dict[str, Variable]:
+    """What says where points lie and when states are: arrays called as the axes are in the file, else as here."""
+    own = [(contents.variables[v.name], v.axes) for v in found.variables]
+    told = [(axis, contents.coordinate(v, named)) for v, axes in own for axis, named in zip(axes, v.axes, strict=True)]
+    told += [(axis, contents.coordinate(v, axis)) for v, axes in own for axis in axes]
+    near = {group for v, _ in own for group in v.groups}
+    told += [(TIME, v) for v in contents.variables.values() if meant(v.own_name) == TIME and v.groups[0] in near]
+    shapes: dict[str, list[tuple[int, ...]]] = {a: [(n,)] for a, n in zip(found.space, found.size, strict=True)}
+    shapes[TIME] = [(found.times,), (found.trajectories, found.times), *([()] if found.times == 1 else [])]
+    places = dict[str, Variable]()
+    for axis, coordinate in told:
+        if axis is not None and coordinate is not None and coordinate.shape in shapes.get(axis, ()):
+            places.setdefault(axis, coordinate)
+    return places
+
+
+def check_alike(at: Layout, file: Path, first: Layout, of: Path) -> None:
     """Refuse a file of other channels, units, points or places of these than the first one `of` all has.
 
     Places are compared along axes of space of which both files say them.
@@ -138,8 +152,8 @@ def check_alike(at: Layout, file: Path, content: Contents, first: Layout, of: Pa
         if unit != expected:
             raise ValueError(f"data.path: {file} has {name} in {unit!r}, expected {expected!r} as in {of}")
     for axis, points in zip(at.space, at.size, strict=True):
-        here, there = (c.variables.get(axis) for c in (content, theirs))
-        if here is None or there is None or not here.shape == there.shape == (points,):
+        here, there = (each.at.get(axis) for each in (at, first))
+        if here is None or there is None:
             continue
         if here.unit != there.unit:
             raise ValueError(f"data.path: {file} has {axis} in {here.unit!r}, expected {there.unit!r} as in {of}")
@@ -164,14 +178,13 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         if boundary.axes and set(boundary.axes) <= set(periodic) and not boundary.periodic:
             raise ValueError(f"data.periodic: got {' '.join(periodic)}, expected no axis of {boundary} in {file}")
     axes = list[Axis]()
-    for name, points in zip(found.space, found.size, strict=True):
-        closed, at = name in contents.periodic or name in periodic, contents.variables.get(name)
-        if at is None or at.shape != (points,):
+    for name in found.space:
+        closed, at = name in contents.periodic or name in periodic, found.at.get(name)
+        if at is None:
             axes.append(Axis(name, periodic=closed))
         else:
             axes.append(Axis.of(name, read(file, at, dtype=np.float64), at.unit, closed))
-    interval, unit = None, None
-    times = _times(contents, found)
+    interval, unit, times = None, None, found.at.get(TIME)
     if times is not None and found.times > stride:
         at = read(file, times, dtype=np.float64).reshape(-1, found.times)[0]
         interval, unit = float(np.median(at[stride:] - at[:-stride])), times.unit.partition(" since ")[0]
@@ -181,40 +194,10 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         axes=tuple(axes),
         interval=interval if interval and interval > 0 else None,
         time_unit=unit or "",
+        calendar=times.calendar if times is not None else None,
         format=kind(file),
         grid=contents.grid,
     )
-
-
-def gaps(
-    files: Sequence[Path], contents: Sequence[Contents], layouts: Sequence[Layout], span: int
-) -> list[Int[np.ndarray, "trajectories t"]]:
-    """Of each file how often, up to each state, states are missing or times go back; never where it has no times.
-
-    `span`: states that a sample reaches over; of one, times do not matter.
-
-    Raises:
-        ValueError: from state to state it takes longer in one trajectory than in another.
-    """
-    found, usual = list[np.ndarray](), None
-    for file, content, at in zip(files, contents, layouts, strict=True):
-        count, times = np.zeros((at.trajectories, at.times), np.int64), _times(content, at)
-        if times is not None and at.times > 1 and span > 1:
-            steps = np.diff(read(file, times, dtype=np.float64).reshape(-1, at.times))
-            own = np.median(steps, axis=1, keepdims=True)
-            step, of = usual = usual or (own[0, 0], file)
-            if (off := np.abs(own - step) > LONGER * abs(step)).any():
-                got = f"{own[off][0]:g} {times.unit.partition(' since ')[0]}".strip()
-                raise ValueError(f"data.path: {file} has {got} from state to state, expected {step:g} as in {of}")
-            count[:, 1:] = np.cumsum(~(np.abs(steps - own) <= UNEVEN * np.abs(own)), axis=1)
-        found.append(count)
-    return found
-
-
-def _times(contents: Contents, found: Layout) -> Variable | None:
-    """When states are: of all trajectories or of each."""
-    named = (v for name, v in contents.variables.items() if meant(name) == TIME)
-    return next((v for v in named if v.shape in ((found.times,), (found.trajectories, found.times))), None)
 
 
 def number(file: Path, contents: Contents, name: str, trajectories: int) -> tuple[str, Float[np.ndarray, " n"]]:
@@ -229,7 +212,7 @@ def number(file: Path, contents: Contents, name: str, trajectories: int) -> tupl
         known = _some([*contents.numbers, *(n for n, v in contents.variables.items() if len(v.shape) <= 1)])
         raise ValueError(f"data.numbers: got {name!r}, which {file} has not; expected of {known}")
     about = contents.variables[name]
-    if prod(about.shape) not in (1, trajectories) or TIME in map(meant, filter(None, about.axes)):
+    if prod(about.shape) not in (1, trajectories) or TIME in contents.called(about):
         raise ValueError(
             f"data.numbers: got {name!r} of shape {about.shape} in {file}, expected one number for each of "
             f"{trajectories} trajectories"
@@ -240,13 +223,13 @@ def number(file: Path, contents: Contents, name: str, trajectories: int) -> tupl
     return f"{name} in {about.unit}" if about.unit else name, values
 
 
-def _named(file: Path, variable: Variable, axes: Sequence[str]) -> Variable:
+def _named(file: Path, contents: Contents, variable: Variable, axes: Sequence[str]) -> Variable:
     """The array with its axes' names as they are meant here."""
     names: tuple[Any, ...] = tuple(axes)
     if len(names) > len(variable.shape):  # a scalar beside vectors
         names = tuple(name for name in names if meant(name) != COMPONENT)
     if len(names) != len(variable.shape) and all(variable.axes):
-        names = variable.axes
+        names = contents.called(variable)
     if len(names) != len(variable.shape):
         raise ValueError(
             f"data.axes: got {' '.join(axes) or 'none'}, and {file} does not name the axes of {variable.name} "

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from anydit.data.base import Loaded
 from anydit.data.fields.contents import COMPONENT, TIME, Contents, Variable, meant
 from anydit.data.fields.files import listed, read
-from anydit.data.fields.layout import LONGER, Layout, layout
+from anydit.data.fields.layout import Layout, layout
+from anydit.data.fields.times import LONGER, duration, same
 from anydit.data.fields.view import EVEN, Axis, FieldView
 from anydit.data.reading import check_shape
 
@@ -24,7 +25,7 @@ def read_states(view: FieldView, path: Path, shape: Sequence[int]) -> Loaded:
         ValueError: they are not there, or not of the view's fields, units, points and interval.
     """
     contents = listed(path)
-    source = Source(view, path, contents, _layout(view, path, contents))
+    source = Source(view, path, _layout(view, path, contents))
     each, found = len(source.channels), source.found
     if shape[0] % each:
         raise ValueError(f"got {path} with {each} channels in a state, expected a divisor of {shape[0]}")
@@ -66,7 +67,6 @@ class Source:
 
     view: FieldView
     path: Path
-    contents: Contents
     found: Layout
 
     @cached_property
@@ -80,23 +80,25 @@ class Source:
                 raise ValueError(f"got {self.path} with {got}, expected {unit!r}")
         return order
 
-    @cached_property
-    def times(self) -> Float[np.ndarray, " t"] | None:
-        """When the states are, and in which unit, where the file says it."""
-        here = (v for name, v in self.contents.variables.items() if meant(name) == TIME)
-        at = next((v for v in here if np.prod(v.shape) == self.found.times), None)
-        return None if at is None else read(self.path, at, dtype=np.float64).reshape(-1)
+    @property
+    def time(self) -> Variable | None:
+        """What says when the states are, and in which unit, where the file does."""
+        return self.found.at.get(TIME)
 
     @cached_property
+    def times(self) -> Float[np.ndarray, " t"] | None:
+        """When the states are, where the file says it."""
+        return None if self.time is None else read(self.path, self.time, dtype=np.float64).reshape(-1)
+
+    @property
     def time_unit(self) -> str:
         """Of the times, with the day that they count from if there is one."""
-        names = (name for name in self.contents.variables if meant(name) == TIME)
-        return next((self.contents.variables[name].unit for name in names), "")
+        return "" if self.time is None else self.time.unit
 
     def check_axis(self, axis: Axis) -> None:
         """Refuse points at other places, where the file says where they are."""
-        at, points = self.contents.variables.get(axis.name), self.found.size[self.found.space.index(axis.name)]
-        if at is None or at.shape != (points,):
+        at, points = self.found.at.get(axis.name), self.found.size[self.found.space.index(axis.name)]
+        if at is None:
             return
         if at.unit != axis.unit:
             raise ValueError(f"got {self.path} with {axis.name} in {at.unit!r}, expected {axis.unit!r}")
@@ -108,11 +110,11 @@ class Source:
 
     def last(self, count: int) -> range:
         """The last states of the file, as far apart as those of the data."""
-        interval, unit = self.view.interval, self.time_unit.partition(" since ")[0]
+        interval, unit, expected = self.view.interval, duration(self.time_unit), duration(self.view.time_unit or "")
+        if unit and expected and not same(unit, expected):
+            raise ValueError(f"got {self.path} with times in {unit!r}, expected {expected!r}")
         stride = 1
         if self.times is not None and interval is not None and len(self.times) > 1:
-            if self.view.time_unit and unit != self.view.time_unit:
-                raise ValueError(f"got {self.path} with times in {unit!r}, expected {self.view.time_unit!r}")
             usual = abs(float(np.median(np.diff(self.times))))
             if not usual:
                 raise ValueError(f"got {self.path} with states at equal times, expected each later than the one before")
@@ -130,6 +132,8 @@ class Source:
         return states
 
     def view_from(self, state: int) -> FieldView:
-        """The view of samples that begin with a state of the file."""
-        start = 0.0 if self.times is None else float(self.times[state])
-        return replace(self.view, start=start, time_unit=self.time_unit or self.view.time_unit)
+        """The view of samples that begin with a state of the file, whose times it goes on."""
+        if self.time is None or self.times is None:
+            return replace(self.view, start=0.0)
+        told = {"time_unit": self.time_unit, "calendar": self.time.calendar} if self.time_unit else {}
+        return replace(self.view, start=float(self.times[state]), **told)

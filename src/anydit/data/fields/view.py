@@ -71,7 +71,7 @@ class FieldView(View):
     of time between states, in `time_unit`. `format`: of the files. `boundaries`: what holds at those of the grid, whose
     kind is `grid` in The Well's files: with it HDF5 is in that layout. `limits`: the values shown as blue and as red;
     None shows each variable from its least to its largest value, or symmetric about 0 where it has both signs. `start`:
-    the time of the first state, as a file says that was read.
+    the time of the first state, as a file says that was read. `calendar`: of the times, by the name that files have.
     """
 
     variables: tuple[str, ...] | None = None
@@ -85,6 +85,7 @@ class FieldView(View):
     boundaries: tuple[Boundary, ...] | None = field(default=None, repr=False)
     grid: str | None = field(default=None, repr=False)
     start: float | None = field(default=None, repr=False)
+    calendar: str | None = field(default=None, repr=False)
 
     suffixes: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
 
@@ -142,7 +143,9 @@ class FieldView(View):
         several = len(states) > 1 or self.start is not None
         if several:
             times = (self.start or 0.0) + (self.interval or 1.0) * np.arange(len(states))
-            arrays[TIME] = Array((TIME,), times, {"units": self.time_unit} if self.time_unit else {})
+            about = {"units": self.time_unit} if self.time_unit else {}
+            about |= {"calendar": self.calendar} if self.calendar else {}
+            arrays[TIME] = Array((TIME,), times, about)
         dims = (*((TIME,) if several else ()), *(axis.name for axis in axes))
         of = zip(names, self.units or ("",) * len(names), np.moveaxis(states, 1, 0), strict=True)
         arrays |= {name: Array(dims, v if several else v[0], {"units": unit} if unit else {}) for name, unit, v in of}

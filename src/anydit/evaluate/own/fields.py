@@ -21,6 +21,13 @@ from anydit.evaluate.sets import Sets, spread
 REFERENCE = 2000
 """Training samples that are looked at, at most."""
 
+ALONG = {
+    **dict.fromkeys(("x", "lon", "longitude"), "u"),
+    **dict.fromkeys(("y", "lat", "latitude"), "v"),
+    **dict.fromkeys(("z", "lev", "level", "height", "altitude", "depth"), "w"),
+}
+"""Which of u, v and w is along an axis, by the axis's name."""
+
 
 class Spectrum(NamedTuple):
     """Energy by wavenumber, in waves along the longest axis, from 1 on; `half` of them lie up to half of Nyquist's."""
@@ -50,13 +57,27 @@ def axes_of(view: FieldView, count: int) -> tuple[Axis, ...]:
 
 
 def vectors(view: FieldView) -> list[tuple[int, ...]]:
-    """The places among the variables of those that are a vector's components: u, v (w) or NAME_x, NAME_y (NAME_z)."""
+    """The places among the variables of those that are a vector's components: u, v (w) or NAME_x, NAME_y (NAME_z).
+
+    They are in the order of the axes that they are along.
+    """
     names, axes = list(view.variables or ()), [axis.name for axis in view.axes or ()]
     first = {name.removesuffix(f"_{axes[0]}") for name in names if name.endswith(f"_{axes[0]}")} if axes else set[str]()
-    wanted = [[f"{name}_{axis}" for axis in axes] for name in sorted(first)] + [list("uvw")[: len(axes)]] * (
-        len(axes) > 1
-    )
+    wanted = [[f"{name}_{axis}" for axis in axes] for name in sorted(first)]
+    wanted += [parts for parts in _along(axes) if set(parts) <= set(names)][:1]
     return [tuple(map(names.index, parts)) for parts in wanted if set(parts) <= set(names)]
+
+
+def _along(axes: Sequence[str]) -> list[list[str]]:
+    """Which of u, v (w) are along two or three axes, the likelier first: all by name, or the first by name or order."""
+    if len(axes) not in (2, 3):
+        return []
+    named = [ALONG.get(axis.lower(), "") for axis in axes]
+    letters = "uvw"[: len(axes)]
+    kept = [name if name and name in letters and named.count(name) == 1 else "" for name in named]
+    left = iter([letter for letter in letters if letter not in kept])
+    in_order = [name or next(left) for name in kept]
+    return [named, in_order] if len(set(named)) == len(axes) else [in_order]
 
 
 def spectrum(x: Float[Tensor, "n v *space"], axes: tuple[Axis, ...], scale: Float[Tensor, " v"]) -> Spectrum:
