@@ -22,7 +22,7 @@ import torch
 from results import publish, table
 
 from anydit.recipes import RECIPES, find
-from anydit.train.memory import Step
+from anydit.train.memory import Planned
 from anydit.train.pace import Pace, by_compiling, by_threads, halves, own_threads
 from anydit.train.recipe import Recipe
 from anydit.train.trial import seconds, trial
@@ -99,7 +99,7 @@ def idle(threads: int | None) -> Iterator[None]:
         thread.join()
 
 
-def opened(name: str) -> tuple[Recipe, Step]:
+def opened(name: str) -> tuple[Recipe, Planned]:
     """A recipe resolved with its data, and its step."""
     recipe = find(name)()
     if not isinstance(recipe, Recipe):

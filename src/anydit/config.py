@@ -134,7 +134,7 @@ def explain(error: ValidationError) -> str:
             other.setdefault(where, []).extend(context["expected"])
             got[where] = context["got"]
         elif fault["type"] in {"value_error", "missing"}:
-            plain[f"{at}{fault['msg'].removeprefix('Value error, ')}"] = where
+            plain[_at(where, fault["msg"].removeprefix("Value error, "))] = where
         else:
             plain[f"{at}{fault['msg']} (got {fault['input']!r})"] = where
     # In a union every class but the one named refuses the name; that says nothing where the named class has a fault.
@@ -144,6 +144,13 @@ def explain(error: ValidationError) -> str:
             names = ", ".join(dict.fromkeys(expected))
             lines.append(f"{where + '.' if where else ''}{TYPE}: got {got[where]!r}, expected one of {names}")
     return "; ".join(lines)
+
+
+def _at(where: str, said: str) -> str:
+    """What a config says of one of its fields, with the way to it before: once, where it says that itself."""
+    if not where or said.startswith(f"{where}."):
+        return said
+    return f"{where}.{said}" if re.match(r"\w+: got ", said) else f"{where}: {said}"
 
 
 def overridden(default: T, args: Sequence[str], program: str, description: str = "") -> T:
@@ -200,7 +207,10 @@ def _sentence(box: str) -> str:
     text = text.replace(" Argument helptext:", "; expected").replace(" Perhaps you meant:", "; perhaps you meant")
     for title in ("Value error ", "Unrecognized options ", "Parsing error ", "Missing argument "):
         text = text.removeprefix(title)
-    return text.removeprefix("Error parsing ").strip().replace("Unrecognized options: ", "unrecognized options: ")
+    if text.startswith("Error parsing "):
+        where, _, said = text.removeprefix("Error parsing ").strip().partition(": ")
+        text = said if where[:1].isupper() else _at(where, said)  # of the whole config tyro says the class
+    return text.strip().replace("Unrecognized options: ", "unrecognized options: ")
 
 
 def _choose(default: T, args: Sequence[str]) -> tuple[T, list[str]]:

@@ -20,7 +20,7 @@ from anydit.inverse.classical import least_variation
 from anydit.inverse.scan.kspace import spectra
 from anydit.model.dit import DiT, DiTConfig
 from anydit.train.loop import train
-from tests.data.volumes.scans import AFFINE, dicom, nifti
+from tests.data.volumes.scans import AFFINE, dicom, enhanced, nifti
 from tests.inverse.scan.test_files import image, write_fastmri
 from tests.inverse.scan.test_kspace import acquired
 from tests.inverse.scan.test_raw import header, lines, scanned, write_raw
@@ -209,6 +209,20 @@ def test_dicom_in_and_out(slices: Path, tmp_path: Path):
     assert np.allclose(nibabel.load(tmp_path / "out.nii").affine, before.affine)
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_frames_of_one_dicom_file_go_into_a_folder_as_nifti(
+    frames: int, slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Of them no series can be made: their tags are within the one file."""
+    stored = (body((10, 12, frames + 2)) / 2 + 512).round()[..., 1:-1]
+    series = dicom(tmp_path / "in", stored, (1, 0, 0), (0, 1, 0), (0, 0, 2))
+    file, out = enhanced(tmp_path / "e.dcm", series), tmp_path / "to" / "out"
+    words = ["--physics", "deblurring", "--width", "0.4", *QUICK, "--scale", "1", "--out", str(out)]
+    assert main(["reconstruct", str(slices), str(file), *words]) == 0
+    assert np.allclose(nibabel.load(out / "mean.nii.gz").affine, read_dicom([file]).affine)
+    assert "a folder gets NIfTI, and no series" in " ".join(capsys.readouterr().out.split())
+
+
 def test_fastmri_s_k_space(slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     k = acquired(coils=3, acceleration=1.0, noise=0.002)
     file, out = write_fastmri(tmp_path / "file.h5", k.y.numpy()), tmp_path / "recon.nii.gz"
@@ -344,6 +358,7 @@ def test_a_sinogram(slices: Path, tmp_path: Path):
         (["--physics", "ct", "--views", "0"], "views: got 0"),
         (["--physics", "mri", "--how", "Magic"], "expected one of"),
         (["--physics", "mri", "--samples", "0"], "samples: got 0"),
+        (["--physics", "mri", "-n", "-1"], "n: got -1, expected at least 1"),
         (["--physics", "mri", "--scale", "0"], "scale: got 0.0"),
         (["--physics", "mri", "--slices", "1", "2", "3"], "slices: got 3 numbers"),
         (["--physics", "mri", "--cond", "lable=3"], "cond: got 'lable=3', expected NAME=VALUE with a name of: label"),

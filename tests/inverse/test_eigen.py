@@ -18,6 +18,13 @@ def test_a_step_is_exact_whatever_its_length(operator: Operator):
     assert bool((off.flatten(1).norm(dim=1) < 1e-5 * size).all())
 
 
+@pytest.mark.parametrize("coils", [1, 3])
+def test_what_is_not_measured_stays_however_small_the_noise(coils: int):
+    physics, z = MRI(acceleration=4, center=0.1, coils=coils).build((1, 16, 16), 1e-4), torch.rand(1, 1, 16, 16)
+    moved = physics.prox_l2(z, physics.A(z), torch.tensor(1e7)) - z
+    assert moved.abs().max() < 0.02  # of `z + gamma A* y` rounding times gamma would be left, of the size of z
+
+
 def test_larger_images_take_conjugate_gradients_and_come_to_the_same(monkeypatch: pytest.MonkeyPatch):
     physics, (x, z) = CT(views=9).build((1, 12, 10), 0.01), torch.rand(2, 2, 1, 12, 10)
     y, gamma = physics.A(x), torch.tensor([1.0, 30.0])[:, None, None, None]

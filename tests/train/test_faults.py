@@ -101,8 +101,10 @@ def test_killed_in_a_step(whole: Path, tmp_path: Path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     found = newest(tmp_path / "checkpoints")
     assert found is not None and found.step == 4
+    (tmp_path / ".model.safetensors.123.tmp").write_bytes(b"of a process that was killed while it wrote")
     said: list[str] = []
     train(tiny(), tmp_path, "cpu", said.append)
+    assert not list(tmp_path.glob(".*.tmp"))
     assert said[0] == f"Going on from step 4 of 12 in {tmp_path}."
     assert not any("may differ" in line for line in said), "the same threads, and the same PyTorch"
     ends_as(tmp_path, whole)

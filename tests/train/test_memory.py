@@ -16,7 +16,7 @@ from anydit.model.text import Cross, Text
 from anydit.train import memory
 from anydit.train.base import Site
 from anydit.train.loop import train
-from anydit.train.memory import Step, largest_batch, largest_grid, needed, refuse_too_large
+from anydit.train.memory import Planned, largest_batch, largest_grid, needed, refuse_too_large
 from anydit.train.mesh import Mesh
 from anydit.train.optim import Muon
 from anydit.train.parallel import Processes
@@ -32,10 +32,10 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def step(**train) -> Step:
+def step(**train) -> Planned:
     """Digits, in a network whose activations are most of its memory."""
     model = DiTConfig(width=64, depth=3, heads=2, patch=(2, 2), channels=1, size=(16, 16))
-    return Step(model, tiny().objective, replace(tiny_with(batch=64).train, **train))
+    return Planned(model, tiny().objective, replace(tiny_with(batch=64).train, **train))
 
 
 def test_it_is_what_is_really_kept():
@@ -79,7 +79,7 @@ def test_gradients_of_earlier_pieces_and_of_buckets_are_counted():
 
 @pytest.mark.parametrize("mesh", [Mesh(1, 4), Mesh(1, 1, 4), Mesh(1, 2, 2), Mesh(2, 2, 1)], ids=str)
 def test_each_process_has_its_rows_of_all_there_is_of_the_weights(mesh: Mesh):
-    wide = Step(DiTConfig(width=256, depth=4, heads=4, patch=(2, 2), channels=1, size=(8, 8)), tiny().objective,
+    wide = Planned(DiTConfig(width=256, depth=4, heads=4, patch=(2, 2), channels=1, size=(8, 8)), tiny().objective,
                 replace(tiny_with(batch=8).train, mesh=mesh))  # fmt: skip
     weights = 4 * cost(wide.model).parameters
     gathered = needed(wide, CPU) - weights - 5 * weights // (mesh.shard * mesh.context)
@@ -128,9 +128,9 @@ def test_training_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """The mesh counts that the processes have filled in, not the recipe's, which leaves their number open."""
-    recipe, counted = tiny_with(batch=64), list[Step]()
+    recipe, counted = tiny_with(batch=64), list[Planned]()
 
-    def count(asked: Step, _: torch.device) -> None:
+    def count(asked: Planned, _: torch.device) -> None:
         counted.append(asked)
         raise RuntimeError("counted")
 

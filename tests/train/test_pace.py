@@ -14,7 +14,7 @@ from anydit.train import checkpoint, pace, trial
 from anydit.train.base import Site
 from anydit.train.config import TrainConfig
 from anydit.train.loop import train
-from anydit.train.memory import Step
+from anydit.train.memory import Planned
 from anydit.train.pace import FOLDER, own_threads, paced
 from anydit.train.parallel import Processes
 from tests.train.tiny import silent, tiny
@@ -59,13 +59,13 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         yield clock
 
 
-def step(**options: Any) -> Step:
+def step(**options: Any) -> Planned:
     recipe = tiny()
     model = replace(recipe.model, channels=1, size=(8, 8), conditions={})
-    return Step(model, recipe.objective, TrainConfig(**{"steps": 4000, "batch": 4, **options}))
+    return Planned(model, recipe.objective, TrainConfig(**{"steps": 4000, "batch": 4, **options}))
 
 
-def found(step: Step, note: Callable[[str], None] = silent) -> tuple[int | None, bool | None]:
+def found(step: Planned, note: Callable[[str], None] = silent) -> tuple[int | None, bool | None]:
     """The threads and whether compiled, by a process that has four threads."""
     torch.set_num_threads(4)
     chosen = paced(step, Site(Path(), CPU, note))

@@ -209,7 +209,7 @@ def test_a_folder_in_use_is_refused_by_all(tmp_path: Path):
 def test_more_processes_than_samples_in_a_batch_are_refused(tmp_path: Path):
     codes, printed = run_together(tmp_path, 3)
     assert codes[0] == 2 and all(code != 0 for code in codes)
-    assert "train.batch: got 8, expected a multiple of the 3 processes" in printed[0]
+    assert "train.batch: got 8, expected a multiple of its 3 parts" in printed[0]
 
 
 @pytest.mark.fault("T18")

@@ -35,7 +35,16 @@ def test_unknown_recipes_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("field_name", "value"),
-    [("steps", 0), ("batch", -1), ("accumulate", 3), ("ema_decay", 1.0), ("clip", 0.0), ("keep", 0), ("workers", -1)],
+    [
+        ("steps", 0),
+        ("batch", -1),
+        ("accumulate", 3),
+        ("ema_decay", 1.0),
+        ("clip", 0.0),
+        ("keep", 0),
+        ("workers", -1),
+        ("seed", 2**64),
+    ],
 )
 def test_bad_training_options_are_refused(field_name: str, value):
     with pytest.raises(ValueError, match=rf"train\.{field_name}: got {value}"):

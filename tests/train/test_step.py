@@ -146,6 +146,18 @@ def test_a_text_goes_along_when_a_batch_is_cut_into_parts():
     torch.testing.assert_close(outcomes[0].grad_norm, outcomes[1].grad_norm)
 
 
+@pytest.mark.parametrize(("dropout", "idle"), [(0.0, True), (0.5, False)])
+def test_processes_are_told_of_nulls_that_no_step_uses(dropout: float, idle: bool):
+    """What has no dropout of its own is not dropped with all others either: its null never gets a gradient."""
+    recipe, x = tiny_with(batch=64, drop_all=0.5), torch.randn(64, 1, 8, 8)
+    conditions = {"label": Label(3), "low": Field(1, (0.0,), (1.0,), dropout=dropout)}
+    model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions=conditions))
+    codec, ids = Normalize((0.0,), (1.0,)).build(), torch.arange(64)
+    step = TrainStep(model, codec, Objective(Linear(), Velocity()), recipe.train, ids)
+    dropped = step.draws.dropped(0, ids)
+    assert ("low" in dropped) is not idle and dropped["label"].any() and step._idle is idle
+
+
 @torch.no_grad()
 def test_nulls_of_training_are_those_of_sampling():
     """Each combination of conditions that guidance asks for was trained, and means the same there, to the network."""

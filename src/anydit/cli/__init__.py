@@ -3,13 +3,14 @@
 A command's file has the command's name, `run(argv: list[str]) -> int`, and a docstring whose first line is its help.
 """
 
+import argparse
 import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: what went wrong while working; what was refused before any work; Ctrl-C."""
@@ -19,6 +20,16 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 DIVERGED = {"NotFinite": 3, "Spiked": 4}
 """Exit codes of training that does not go on, by the error."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes options by their whole names; what it cannot take is refused in one sentence, as by all else."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message.removeprefix("argument "))
 
 
 class Command(NamedTuple):

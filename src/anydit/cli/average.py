@@ -6,6 +6,7 @@ anydit average runs/profiled --length 0.1 --to longer
 import argparse
 from pathlib import Path
 
+from anydit.cli import Parser
 from anydit.inference.pipeline import load
 from anydit.train.posthoc import averaged
 from anydit.weights import load_strictly
@@ -13,9 +14,7 @@ from anydit.weights import load_strictly
 
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        "anydit average", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("anydit average", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder, trained with --train.profiles Profiles")
     parser.add_argument("--length", type=float, required=True, help="of the average, as a share of the training: 0.1")
     parser.add_argument("--step", type=int, help="up to which it goes (the last one that was written down)")

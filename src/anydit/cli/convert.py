@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from anydit.cli import Parser
 from anydit.interop import convert, flow
 
 
@@ -60,7 +61,7 @@ FORMS = {
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
     forms = "\n".join(f"  {name:17}{form.about}" for name, form in FORMS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "anydit convert",
         description=f"{__doc__}\nforms:\n{forms}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from anydit.cli import Parser
 from anydit.codecs import load as load_codec
 from anydit.config import TYPE, from_json, overridden
 from anydit.data import Data
@@ -94,9 +95,7 @@ The rest of the saved sampling can be said anew too: --sampler Heun, --sampler D
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "anydit evaluate", usage="%(prog)s RUN [options]", add_help=False, allow_abbrev=False
-    )
+    parser = Parser("anydit evaluate", usage="%(prog)s RUN [options]", add_help=False)
     parser.add_argument("run", type=Path, help="a run's folder, or an exported folder together with --recipe")
     parser.add_argument("--samples", type=int, metavar="N", help="how many in all (as the held-out, but 2000 or more)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the sampler")

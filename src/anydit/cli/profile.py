@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from anydit.cli import Parser
 from anydit.config import TYPE, Json, from_json, overridden, to_json
 from anydit.inference.device import find_device
 from anydit.recipes import find
@@ -24,8 +25,11 @@ from anydit.weights import RUN_FILE, read_config
 
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        "anydit profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        "anydit profile",
+        description=__doc__,
+        epilog="Any field of the recipe can be said anew, as for anydit train: --model.depth 8",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", metavar="RECIPE_OR_RUN", help="a recipe's name, FILE.py:FUNCTION, or a run's folder")
     parser.add_argument("--batch", type=int, help="samples in a step (the recipe's)")

@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from anydit.cli import Parser
 from anydit.cli._fields import asks_for_help, page, without_help
-from anydit.config import config, overridden
+from anydit.config import check_at_least, config, overridden
 from anydit.data import FieldView
 from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
@@ -137,6 +138,7 @@ def _held_out(folder: Path, n: int) -> torch.Tensor:
     """Some of the run's own samples that it was not trained on."""
     if not (folder / RUN_FILE).is_file():
         raise ValueError(f"scan: got none, and {folder} is no run, which has data of its own; expected a file")
+    check_at_least("n", n, 1)
     samples = data_of(folder).open("held_out")
     ids = torch.linspace(0, len(samples) - 1, min(n, len(samples))).round().long()
     return samples.read(ids).x
@@ -152,9 +154,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "anydit reconstruct", usage="%(prog)s RUN [SCAN] --physics NAME [options]", add_help=False, allow_abbrev=False
-    )
+    parser = Parser("anydit reconstruct", usage="%(prog)s RUN [SCAN] --physics NAME [options]", add_help=False)
     add = parser.add_argument
     add("run", type=Path, help="a run's folder, or an exported one")
     add(

@@ -20,6 +20,7 @@ from typing import Any, cast
 from rich.progress import Progress
 from torch import Tensor
 
+from anydit.cli import Parser
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
 from anydit.data import Images, View
@@ -92,9 +93,11 @@ def _asked(pipeline: Pipeline, known: argparse.Namespace, sampling: Sampling) ->
         for name, condition in config.model.conditions.items()
         if isinstance(condition, Field) and name in some
     )
+    texts = _texts_in_files(known, config.model.conditions)
     cond: dict[str, Given] = {name: _rows(config.model.conditions[name], value) for name, value in some.items()}
-    n = _told(known, config.model.conditions, cond)
-    n = n if n is not None else max((len(each.loaded) for each in files), default=16)
+    cond |= texts
+    counts = [len(next(iter(texts.values())))] if texts else [len(each.loaded) for each in files]
+    n: int = max(counts, default=16) if known.n is None else known.n
     asked = Asked(n, cond, files, sampling, known.seed, tuple(known.size) if known.size else None, states=known.states)
     places = [config.view.places(each) for each in known.length or ()]
     if not places or config.lengths is not None:
@@ -112,18 +115,13 @@ def _rows(condition: Condition, values: list[Any]) -> list[Any]:
     return [values[i : i + count] for i in range(0, len(values), count)]
 
 
-def _told(known: argparse.Namespace, conditions: dict[str, Condition], cond: dict[str, Given]) -> int | None:
-    """Put the texts in files into `cond`; returns how many samples to draw, one of each text if not said."""
-    n: int | None = known.n
-    for name in conditions:
-        file: Path | None = getattr(known, f"file.{name}", None)
-        if file is None:
-            continue
-        if name in cond:
+def _texts_in_files(known: argparse.Namespace, conditions: dict[str, Condition]) -> dict[str, list[str]]:
+    """The texts in files, by the condition's name."""
+    files = {name: file for name in conditions if (file := getattr(known, f"file.{name}", None)) is not None}
+    for name, file in files.items():
+        if getattr(known, f"cond.{name}") is not None:
             raise ValueError(f"{name}-file: got {file} beside --{name}, expected one of them")
-        texts = _lines(name, file)
-        cond[name], n = texts, len(texts) if n is None else n
-    return n
+    return {name: _lines(name, file) for name, file in files.items()}
 
 
 def _lines(name: str, file: Path) -> list[str]:
@@ -150,9 +148,7 @@ Everything of the saved sampling can be said anew: --steps 50, --sampler Heun, -
 
 
 def _parser(conditions: dict[str, Condition], view: View) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "anydit sample RUN", usage="%(prog)s [options]", add_help=False, allow_abbrev=False
-    )
+    parser = Parser("anydit sample RUN", usage="%(prog)s [options]", add_help=False)
     parser.add_argument("-n", type=int, help="how many samples (16, or one of each text or file)")
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")
     parser.add_argument("--guidance", type=float, help="strength of classifier-free guidance; 1 is none")

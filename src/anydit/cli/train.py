@@ -6,11 +6,11 @@ anydit train images --data.path ~/photos --data.size 32 32 --init models/dit-xl
 torchrun --nproc-per-node 2 -m anydit train digits
 """
 
-import argparse
 import os
 from inspect import getdoc
 from pathlib import Path
 
+from anydit.cli import INTERRUPTED, Parser
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import overridden
 from anydit.inference.config import PipelineConfig
@@ -19,9 +19,6 @@ from anydit.recipes import find
 from anydit.train.guards import Interrupted
 from anydit.train.loop import train
 from anydit.train.start import Start, begun, read_origin
-
-EXIT_INTERRUPTED = 130
-
 
 HELP = """\
   RECIPE          one of `anydit recipes`, or FILE.py:FUNCTION; RECIPE --help lists its fields
@@ -35,7 +32,7 @@ LEGEND = "The fields, what each takes, and in brackets what it holds. Another cl
 
 def run(argv: list[str]) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser("anydit train", add_help=False, allow_abbrev=False)
+    parser = Parser("anydit train", add_help=False)
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device")
@@ -61,7 +58,7 @@ def run(argv: list[str]) -> int:
     except Interrupted as stopped:
         if first:
             print(f"Stopped and saved after step {stopped.step}. Run the same command again to go on.")
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
     if first:
         print(f"Look at {out}/{recipe.picture}, then: anydit evaluate {out}")
     return 0

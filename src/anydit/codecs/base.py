@@ -40,7 +40,7 @@ class Codec(nn.Module, ABC):
         Raises:
             ValueError: encoding is not one to one, or does not change all volumes alike.
         """
-        raise ValueError(f"codec: got {type(self).__name__}, whose latents tell no density of data; expected Normalize")
+        raise ValueError(f"codec: got {type(self).__name__}, which tells no density; expected one such as Normalize")
 
     def typical(self, shape: tuple[int, ...]) -> Typical | None:
         """Mean and deviation of the data that the codec is for, as samples `(c, *space)`; None: it does not tell."""

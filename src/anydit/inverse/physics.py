@@ -53,8 +53,9 @@ class OfReal(Eigen):
         if not isinstance(self.mri, deepinv.physics.MRI):
             return super().prox_l2(z, y, gamma)
         z, gamma = proximal(self, z, y, gamma)
-        both = torch.fft.fftn(gamma * self.A_adjoint(y) + z, dim=self.axes)
-        return torch.fft.ifftn(both / (1 + gamma * self.share), dim=self.axes).real
+        share = torch.where(self.share > 0, gamma / (1 + gamma * self.share), 0)  # of what is not measured: rounding
+        move = torch.fft.fftn(self.A_adjoint(y - self.A(z)), dim=self.axes) * share
+        return z + torch.fft.ifftn(move, dim=self.axes).real
 
 
 class Projections(Eigen, deepinv.physics.Tomography):

@@ -125,6 +125,10 @@ class DiTConfig:
             raise ValueError("size: got None, expected numbers: resolve the config with its data first")
         return grid_of(self.size, self.patch)
 
+    def trained_grid(self, position: SinCos | Rope) -> Grid | None:
+        """The grid to whose extent coordinates are brought; None leaves them as they are."""
+        return (position.extent or self.grid) if position.interpolate else None
+
     @property
     def complete(self) -> bool:
         """Whether nothing is left to the data."""
@@ -166,8 +170,8 @@ class DiT(nn.Module):
         self._constants = Constants()
         width, values, norms = config.width, prod(config.patch), (config.norm, config.mlp_norm or config.norm)
         for position in parts(config.position):
-            if isinstance(position, (SinCos, Rope)) and position.interpolate:
-                assert position.extent or config.grid
+            if isinstance(position, (SinCos, Rope)):
+                config.trained_grid(position)  # a size that is open is refused here, not in the first forward pass
         real = torch.get_default_device().type != "meta"
         with torch.device("meta"):  # or each layer would draw weights of its own, only to have them replaced below
             self.conditioner = Conditioner(config.time, config.conditions, width)
@@ -229,7 +233,7 @@ class DiT(nn.Module):
         config = self.config
         turns = isinstance(position, Rope)
         make, share = (rotation_table, config.width // config.heads) if turns else (sincos_table, config.width)
-        trained = (position.extent or config.grid) if position.interpolate else None
+        trained = config.trained_grid(position)
         places: Callable[[], Tensor] = lambda: make(coordinates(grid, trained), share, position.max_period)  # noqa: E731
         return self._constants.get((turns, grid), device, places)
 

@@ -68,7 +68,7 @@ def cost(config: DiTConfig, size: Grid | None = None, text_tokens: Mapping[str, 
     conditions = config.conditions.values()
     texts = [c for c in conditions if isinstance(c, Text)]
     lengths = {name: (text_tokens or {}).get(name, TEXT_TOKENS) for name in model.conditioner.texts}
-    m = sum(lengths[name] for name, c in config.conditions.items() if isinstance(c, Text) and c.as_tokens)
+    m = sum(lengths.values())
     vectors = [config.time.frequencies, *(c.pooled or 0 for c in texts if c.as_vector)]
     vectors += [len(c.mean or ()) * (1 + 2 * NumbersVector.BANDS) for c in conditions if isinstance(c, Numbers)]
     modulation = sum(p.numel() for name, p in model.modulation.named_parameters() if name == "linear.weight")

@@ -46,9 +46,9 @@ class PerBlockModulation(nn.Module):
 
 
 class SharedModulation(nn.Module):
-    """One product for all blocks; a table for each block and for the output is added.
+    """One product for all blocks, to which a table for each is added; for the output, a table and the condition itself.
 
-    A block that takes fewer rows than another takes the first ones.
+    So is the output layer's in PixArt-alpha. A block that takes fewer rows than another takes the first ones.
     """
 
     def __init__(self, width: int, rows: Sequence[int]) -> None:

@@ -89,7 +89,7 @@ class RMSNormNetwork(nn.RMSNorm):
 
 
 class GELUNetwork(nn.Module):
-    """out(gelu(in(x)))."""
+    """down(gelu(up(x)))."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class GELUNetwork(nn.Module):
 
 
 class SwiGLUNetwork(nn.Module):
-    """out(silu(gate(x)) * in(x)), gate and in as one product."""
+    """down(silu(gate(x)) * up(x)), gate and up as one product."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

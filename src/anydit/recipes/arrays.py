@@ -28,6 +28,11 @@ def arrays() -> Recipe:
         view=ArrayView(),
         data=Arrays(path=Path("data.npy")),
         train=TrainConfig(
-            steps=10_000, batch=64, optimizer=AdamW(lr=5e-4), schedule=LinearDecay(warmup=200), ema_decay=0.9995
+            steps=10_000,
+            batch=64,
+            optimizer=AdamW(lr=5e-4),
+            schedule=LinearDecay(warmup=200),
+            ema_decay=0.9995,
+            bf16=True,
         ),
     )

@@ -29,7 +29,7 @@ def audio() -> Recipe:
         codec=LogMel(mels=80),
         view=AudioView(), data=Audio(seconds=2.0),
         train=TrainConfig(steps=20_000, batch=32, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=3e-4),
-                          schedule=LinearDecay(warmup=200), ema_decay=0.9995),
+                          schedule=LinearDecay(warmup=200), ema_decay=0.9995, bf16=True),
     )  # fmt: skip
 
 

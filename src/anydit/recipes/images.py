@@ -49,6 +49,7 @@ def _recipe(data: Data) -> Recipe:
             optimizer=AdamW(lr=3e-4),
             schedule=LinearDecay(warmup=200),
             ema_decay=0.9995,
+            bf16=True,
             sample_every=500,
             save_every=500,
         ),

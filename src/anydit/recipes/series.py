@@ -27,7 +27,7 @@ def series() -> Recipe:
         view=SeriesView(),
         data=Series(path=Path("series.csv")),
         train=TrainConfig(steps=10_000, batch=64, times=LogitNormal(), optimizer=AdamW(lr=5e-4),
-                          schedule=LinearDecay(warmup=200), ema_decay=0.9995),
+                          schedule=LinearDecay(warmup=200), ema_decay=0.9995, bf16=True),
     )  # fmt: skip
 
 

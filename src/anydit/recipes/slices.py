@@ -32,7 +32,7 @@ def slices() -> Recipe:
         view=SliceView(),
         data=Slices(volumes=Volumes(path=Path("volumes")), size=(256, 256)),
         train=TrainConfig(steps=20_000, batch=16, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=3e-4),
-                          schedule=LinearDecay(warmup=200), ema_decay=0.9995),
+                          schedule=LinearDecay(warmup=200), ema_decay=0.9995, bf16=True),
     )  # fmt: skip
 
 

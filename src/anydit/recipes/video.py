@@ -29,7 +29,7 @@ def video() -> Recipe:
                         position=Rope(), attention=Axial(((1, 2), (0,)))),
         codec=Normalize.to_unit(0, 1), view=Videos(), data=VideoFolder(),
         train=TrainConfig(steps=20_000, batch=16, times=LogitNormal(), optimizer=AdamW(lr=3e-4),
-                          schedule=LinearDecay(warmup=200), ema_decay=0.9995),
+                          schedule=LinearDecay(warmup=200), ema_decay=0.9995, bf16=True),
     )  # fmt: skip
 
 

@@ -23,5 +23,5 @@ def volumes() -> Recipe:
         view=VolumeView(),
         data=Volumes(path=Path("volumes"), crop=(32, 32, 32)),
         train=TrainConfig(steps=20_000, batch=16, weight=As(), optimizer=AdamW(lr=3e-4),
-                          schedule=LinearDecay(warmup=200), ema_decay=0.9995, times=LogitNormal()),
+                          schedule=LinearDecay(warmup=200), ema_decay=0.9995, times=LogitNormal(), bf16=True),
     )  # fmt: skip

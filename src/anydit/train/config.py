@@ -21,11 +21,15 @@ from anydit.train.width import Width
 class LoopConfig:
     """How to train. One step is one update of the weights from `batch` samples.
 
-    `steps`: in all. `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient.
-    `ema_decay`: of the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where a
-    processor has it. `max_skipped`: how many steps in a row may be not finite. `spikes`: what to do about gradients out
-    of all proportion (None: apply them). `keep`: how many checkpoints to keep. `mesh`: how several processes share the
-    training. `timeout`: seconds that one of them waits for another.
+    `steps`: in all. `batch`: samples in a step, of all processes together. `seed`: of first weights, the order of data
+    and all that is drawn. `optimizer`, `schedule`: how weights move, and how the learning rate goes over the steps.
+    `accumulate`: parts that a batch is cut into to save memory. `clip`: largest norm of the gradient. `ema_decay`: of
+    the averaged weights, which are those that count in the end. `bf16`: products in bfloat16, where a processor has
+    it. `workers`: processes that read data; 0 reads in a thread. `log_every`, `sample_every`, `save_every`: steps from
+    one writing of the log, sheet of samples, or checkpoint to the next. `keep`: how many checkpoints to keep.
+    `max_skipped`: how many steps in a row may be not finite. `spikes`: what to do about gradients out of all proportion
+    (None: apply them). `mesh`: how several processes share the training. `timeout`: seconds that a process waits for
+    another. `tensorboard`: write the log for TensorBoard, too.
     """
 
     steps: int = 10_000
@@ -57,6 +61,8 @@ class LoopConfig:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay: got {self.ema_decay}, expected at least 0 and below 1")
         check_positive("train.timeout", self.timeout)
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"train.seed: got {self.seed}, expected a number of 64 bits")
         if not self.clip > 0:
             raise ValueError(f"train.clip: got {self.clip}, expected a number above 0 (inf for no clipping)")
 
@@ -86,7 +92,8 @@ class LoopConfig:
 class TrainConfig(LoopConfig):
     """How to train a diffusion model. One step is one update of the weights from `batch` samples.
 
-    `times`: which t to train at, `stratified` over the batch. `bound`: for a learned variance. `drop_all`: how often
+    `times`: which t to train at. `stratified`: one from each of as many equal parts as a batch has samples. `weight`:
+    how much an error counts at each t. `bound`: for a learned variance. `drop_all`: how often
     all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
     torch.compile (None: if it is found to pay). `kernels`: in place of PyTorch's operations, on a GPU. `threads`: of a
     CPU (None: as many as are found to be fastest, at most those that PyTorch has). `recompute`: in which share of the

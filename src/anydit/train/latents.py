@@ -24,7 +24,7 @@ from anydit.config import Json, config, to_json, write_json
 from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
 from anydit.data.buckets import each_size
-from anydit.data.kept import sweep, used
+from anydit.data.kept import INDEX, sweep, used
 from anydit.data.mirrored import Mirrored
 from anydit.tensors import MASK, Batch, Tokens
 from anydit.weights import checksum
@@ -32,7 +32,7 @@ from anydit.weights import checksum
 SCHEMA = 1
 """Of the files of a cache, and of how latents are made: another number makes every cache anew."""
 
-LATENTS, KNOWN, TEXTS, INDEX = "latents.npy", "known-{}.npy", "texts-{}.npy", "index.json"
+LATENTS, TOLD, TEXTS = "latents.npy", "known-{}.npy", "texts-{}.npy"
 READ_AT_ONCE = 256
 """Samples that are in memory together while they are encoded."""
 
@@ -168,7 +168,7 @@ class Cached:
             file.flush()
             os.fsync(file.fileno())
         for i, values in enumerate(known.values()):
-            np.save(folder / KNOWN.format(i), torch.cat(values).numpy())
+            np.save(folder / TOLD.format(i), torch.cat(values).numpy())
         for i, lines in enumerate(texts.values()):
             np.save(folder / TEXTS.format(i), np.array(lines, np.str_))
         index: Json = {"schema": SCHEMA, "shape": shape, "known": [*known], "texts": [*texts]}
@@ -196,7 +196,7 @@ def _read(folder: Path, samples: Samples) -> ArraySamples | None:
     try:
         index = cast("Json", json.loads((folder / INDEX).read_text(encoding="utf-8")))
         latents: np.ndarray = np.load(folder / LATENTS, mmap_mode="r", allow_pickle=False)
-        values = [np.load(folder / KNOWN.format(i), allow_pickle=False) for i in range(len(index["known"]))]
+        values = [np.load(folder / TOLD.format(i), allow_pickle=False) for i in range(len(index["known"]))]
         lines = [np.load(folder / TEXTS.format(i), allow_pickle=False) for i in range(len(index["texts"]))]
     except (OSError, ValueError, KeyError, TypeError):
         return None

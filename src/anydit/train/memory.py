@@ -46,7 +46,7 @@ MARGIN = 0.9
 
 
 @dataclass(frozen=True)
-class Step:
+class Planned:
     """A training step whose memory is asked for: of which network and loss, and how it is trained.
 
     `text_tokens`: the most that a text has, by the condition's name, as the recipe's encoders make of it. A mesh that
@@ -68,7 +68,7 @@ class Step:
         """Whether there are several copies of the model, whose gradients are summed."""
         return (self.train.mesh.replicate or 1) > 1
 
-    def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Step":
+    def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Planned":
         """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""
         model = self.model
         if grid is not None:
@@ -76,7 +76,7 @@ class Step:
         return replace(self, model=model, train=replace(self.train, batch=batch, accumulate=1))
 
 
-def needed(step: Step, device: torch.device) -> int:
+def needed(step: Planned, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
     train, mesh = step.train, step.train.mesh
     counted = _traced(step, max(1, train.batch // train.accumulate // step.parts), device)
@@ -91,13 +91,13 @@ def needed(step: Step, device: torch.device) -> int:
     return own + counted.peak // mesh.context + counted.gathered + whole
 
 
-def largest_batch(step: Step, free: int, device: torch.device) -> int:
+def largest_batch(step: Planned, free: int, device: torch.device) -> int:
     """The most samples of which a step fits into so many bytes, as many for each process; 0 where not even one does."""
     guess = _rough_tokens(step, free) // prod(step.model.grid)
     return step.parts * _largest(lambda n: needed(step.with_(n * step.parts), device), guess, free)
 
 
-def largest_grid(step: Step, free: int, device: torch.device) -> tuple[int, ...] | None:
+def largest_grid(step: Planned, free: int, device: torch.device) -> tuple[int, ...] | None:
     """The most patches along each axis, in the config's proportions, of which one sample fits into so many bytes."""
     own = step.model.grid
 
@@ -108,7 +108,7 @@ def largest_grid(step: Step, free: int, device: torch.device) -> tuple[int, ...]
     return scaled(tokens) if tokens else None
 
 
-def refuse_too_large(step: Step, device: torch.device) -> None:
+def refuse_too_large(step: Planned, device: torch.device) -> None:
     """Refuse a recipe whose step does not fit into the memory that is free.
 
     Raises:
@@ -133,7 +133,7 @@ def refuse_too_large(step: Step, device: torch.device) -> None:
     raise ValueError(f"train.batch: got {train.batch}, whose step needs {sizes}; expected one that fits: {told}")
 
 
-def _pieces(step: Step, most: int, free: int, device: torch.device) -> int | None:
+def _pieces(step: Planned, most: int, free: int, device: torch.device) -> int | None:
     """Into how many pieces each process can cut its part of the batch, so that a step fits; None where into none.
 
     `most`: samples that fit in one piece, of which fewer fit where gradients of earlier pieces are kept.
@@ -214,7 +214,7 @@ class _Bytes:
     peak: int
 
 
-def _traced(step: Step, batch: int, device: torch.device) -> _Bytes:
+def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
     with torch.device("meta"):
         model = DiT(step.model)
     weights = sum(p.nbytes for p in model.parameters())
@@ -241,7 +241,7 @@ def _traced(step: Step, batch: int, device: torch.device) -> _Bytes:
     return _Bytes(weights, moments * weights // here, here - sum(blocks) + 4 * max(blocks), living.peak - here)
 
 
-def _place_gradients(step: Step, model: DiT) -> None:
+def _place_gradients(step: Planned, model: DiT) -> None:
     """Let gradients be there before the backward pass, or leave as they are found, where they do that in training."""
     for parameter in model.parameters():
         if step.train.mesh.splits:  # each process then keeps its rows, which are counted apart
@@ -276,17 +276,17 @@ def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
     return best
 
 
-def _rough(step: Step) -> int:
+def _rough(step: Planned) -> int:
     """Bytes of a step, about."""
     tokens = step.train.batch // step.train.accumulate * prod(step.model.grid)
     return _rough_weights(step) + tokens * step.model.depth * step.model.width * ROUGH_BYTES
 
 
-def _rough_tokens(step: Step, free: int) -> int:
+def _rough_tokens(step: Planned, free: int) -> int:
     """About how many tokens' activations fit beside the weights, in blocks of such a depth and width."""
     return max(0, free - _rough_weights(step)) // (step.model.depth * step.model.width * ROUGH_BYTES)
 
 
-def _rough_weights(step: Step) -> int:
+def _rough_weights(step: Planned) -> int:
     """Bytes of the weights and of what is as large."""
     return ROUGH_COPIES * 4 * cost(step.model).parameters

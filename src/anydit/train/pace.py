@@ -24,7 +24,7 @@ from anydit.model.dit import DiT
 from anydit.train.base import Note, Site
 from anydit.train.checkpoint import told
 from anydit.train.config import TrainConfig
-from anydit.train.memory import Step
+from anydit.train.memory import Planned
 from anydit.train.run import CHECKPOINTS
 from anydit.train.trial import in_turn, once, trial
 from anydit.weights import write_atomically
@@ -107,7 +107,7 @@ def own_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def paced(step: Step, site: Site) -> TrainConfig:
+def paced(step: Planned, site: Site) -> TrainConfig:
     """How `step` is trained in this place: its config with `threads` and `compile` filled in, and so many threads set.
 
     A run that goes on does so as it began, as far as there are so many threads, so that its losses are the same to the
@@ -123,7 +123,7 @@ def paced(step: Step, site: Site) -> TrainConfig:
     return replace(train, threads=threads, compile=compiled if train.compile is None else train.compile)
 
 
-def _left_open(step: Step, site: Site) -> tuple[int, bool]:
+def _left_open(step: Planned, site: Site) -> tuple[int, bool]:
     """The threads, and whether blocks are compiled, for a recipe that leaves these open."""
     train, most = step.train, torch.get_num_threads()
     if train.threads is None and most > (may := cores()):
@@ -146,7 +146,7 @@ def _is_long(train: TrainConfig, pace: Pace) -> bool:
 class _Trials:
     """What is found by trying `step` with at most so many threads, or was before on this machine."""
 
-    step: Step
+    step: Planned
     device: torch.device
     note: Note
     most: int

@@ -18,7 +18,7 @@ from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.context import check_context
 from anydit.train.diffusion import DiffusionWork
-from anydit.train.memory import Step, refuse_too_large
+from anydit.train.memory import Planned, refuse_too_large
 from anydit.train.pace import paced
 from anydit.train.resolve import refilled, resolved
 from anydit.train.start import Beginning, Start
@@ -61,10 +61,10 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return Objective(self.path, self.prediction, self.train.weight, bound)
 
     @property
-    def step(self) -> Step:
+    def step(self) -> Planned:
         """A training step, for what is counted and tried of it; texts have as many tokens as their encoders allow."""
         tokens = {name: encoder.max_tokens for name, encoder in self.encoders.items()}
-        return Step(self.model, self.objective, self.train, tokens)
+        return Planned(self.model, self.objective, self.train, tokens)
 
     @property
     def loop(self) -> TrainConfig:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass
 class Run(Generic[T]):
-    """A run under way: what is being trained, and what is written about it. `data`: what tells them apart.
+    """A run under way: what is being trained, and what is written about it. `data`: what tells its data again.
 
     `passed`: batches that were passed over because of spikes; `returned`: the step to which the run last went back.
     """
@@ -73,6 +73,8 @@ class Run(Generic[T]):
         root = self.site.out / CHECKPOINTS
         if self.site.processes.first:
             checkpoint.sweep(root)
+            for left in self.site.out.glob(".*.tmp"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
         frozen = self.work.frozen()
         if (self.site.out / RUN_FILE).is_file():
             # The id that it began with, if there were ids then, although steps and intervals may have changed.

@@ -266,7 +266,7 @@ class TrainStep(Step[DiT]):
 
     @property
     def _idle(self) -> bool:
-        return not self.config.drop_all and any(not c.dropout for c in self.draws.conditions.values())  # their nulls
+        return any(not c.dropout for c in self.draws.conditions.values())  # their nulls
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         return super().state() | ({} if self.averages is None else {PROFILES: self.averages.state()})

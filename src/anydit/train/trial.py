@@ -11,7 +11,7 @@ from anydit.codecs import Normalize
 from anydit.model.dit import DiT
 from anydit.tensors import Batch
 from anydit.train.lora import adapt
-from anydit.train.memory import Step, stand_in
+from anydit.train.memory import Planned, stand_in
 from anydit.train.recompute import recompute
 from anydit.train.step import TrainStep
 
@@ -20,7 +20,7 @@ K = TypeVar("K")
 REPEATS, ROUNDS = 5, 7
 
 
-def trial(step: Step, device: torch.device) -> tuple[TrainStep, Batch]:
+def trial(step: Planned, device: torch.device) -> tuple[TrainStep, Batch]:
     """A training step that is not compiled, and a batch of noise for it, always the same."""
     train, model = step.train, DiT(step.model)
     if train.adapter is not None:

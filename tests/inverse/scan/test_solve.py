@@ -9,7 +9,8 @@ import torch
 from anydit.inference.config import Sampling
 from anydit.inverse.classical import least_variation
 from anydit.inverse.corrections import Proximal
-from anydit.inverse.operators import Inpainting
+from anydit.inverse.eigen import Eigen
+from anydit.inverse.operators import MRI, Inpainting
 from anydit.inverse.reconstruct import reconstruct
 from anydit.inverse.scan.comparison import covered
 from anydit.inverse.scan.solve import Solution, Way, solve
@@ -59,6 +60,15 @@ def test_nothing_is_said_of_the_truth_where_too_few_samples_tell_or_nobody_knows
     (job,) = task.jobs
     unknown = Task([Job(job.y, job.physics), job], 0.02)
     assert solved(unknown, 3).within == {} and covered(solved(unknown, 3)) is None
+
+
+def test_what_was_found_of_the_physics_is_kept_for_no_longer_than_it_serves():
+    task = of_samples(pipeline(), images(2), MRI(acceleration=2, center=0.25, coils=2), 0.02, None)
+    (job,) = task.jobs
+    asked = list[torch.Tensor]()
+    job.physics._eigen = lambda *of: asked.append(Eigen._eigen(job.physics, *of)) or asked[-1]
+    solved(task, 2)
+    assert len(asked) == 1 and job.physics.modes is None
 
 
 def test_slices_of_a_volume_are_drawn_from_the_same_noise():

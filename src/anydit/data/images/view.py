@@ -28,6 +28,7 @@ class Images(View):
     low: float = 0.0
     high: float = 1.0
 
+    clips: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from anydit.codecs.quality import psnr, ssim
 from anydit.inference.conditions import Given
@@ -14,6 +14,7 @@ from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.classical import least_variation, plainly
 from anydit.inverse.corrections import AnyCorrection
+from anydit.inverse.eigen import Eigen
 from anydit.inverse.measurement import Measurement
 from anydit.inverse.reconstruct import Reconstruction, fewest, gradients_at_once, reconstruct
 from anydit.inverse.scan.task import Job, Task
@@ -109,6 +110,8 @@ def solve(
         if job.truth is not None:
             for share, each in within.items():
                 each.append(one.coverage(job.truth[rows], share).flatten(1).mean(1))
+        if rows.stop >= len(job.y):
+            _forget(job)
         progress(done, total)
     truth = _truth(task)
     return Solution(
@@ -121,6 +124,14 @@ def solve(
         calls,
         time.monotonic() - start,
     )  # fmt: skip
+
+
+def _forget(job: Job) -> None:
+    """Free what was found of its physics: it can be larger than all slices together."""
+    modules = job.physics.modules() if isinstance(job.physics, nn.Module) else ()
+    for module in modules:
+        if isinstance(module, Eigen):
+            module.forget()
 
 
 def _together(some: Sequence[Reconstruction]) -> Reconstruction:
