@@ -61,7 +61,7 @@ def brain_codec() -> CodecRecipe:
 
 
 def brain_latent() -> Recipe:
-    """Crops of 32x32x32 at 2 mm in the latents of `brain-codec`, trained before; 10 minutes of two CPU cores.
+    """Crops of 32x32x32 at 2 mm in the latents of `brain-codec`, trained before; 12 minutes of one CPU core.
 
     All crops are encoded before the first step, because a step would else wait longer for the autoencoder than train.
 

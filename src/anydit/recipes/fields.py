@@ -30,7 +30,7 @@ def fields() -> Recipe:
 
 
 def flow() -> Recipe:
-    """Velocities of a turbulent flow on 32x32 points at a Reynolds number; 15 minutes of one CPU core.
+    """Velocities of a turbulent flow on 32x32 points at a Reynolds number; 11 minutes of two CPU cores.
 
     anydit train flow; anydit sample runs/flow --numbers 150
     """
@@ -38,7 +38,7 @@ def flow() -> Recipe:
 
 
 def flow_fine() -> Recipe:
-    """Super-resolution: the flow on 32x32 points, given its means over blocks of 4x4; 15 minutes of one CPU core.
+    """Super-resolution: the flow on 32x32 points, given its means over blocks of 4x4; 11 minutes of two CPU cores.
 
     anydit train flow-fine
     """
