@@ -110,7 +110,7 @@ def test_a_config_is_frozen_and_checked_when_built() -> None:
         ({"stepz": 3}, r"^stepz: Unexpected keyword argument \(got 3\)$"),
         ({"shape": {"type": "Square", "sid": 3}}, r"^shape\.sid: Unexpected"),
         ({"shape": {"type": "Round", "radius": "wide"}}, r"^shape\.radius: .*number.* \(got 'wide'\)$"),
-        ({"shape": {"type": "Round", "radius": -2}}, r"^shape: radius: got -2\.0, expected above 0$"),
+        ({"shape": {"type": "Round", "radius": -2}}, r"^shape\.radius: got -2\.0, expected above 0$"),
         ({"shape": {"type": "Triangle"}}, r"^shape\.type: got 'Triangle', expected one of Round, Square$"),
         ({"named": {"b": {"type": "Triangle"}}}, r"^named\.b\.type: got 'Triangle', expected one of Round, Square$"),
         ({"source": {"type": "Files"}}, r"^source\.type: got 'Files', expected one of Extended, OpenSource$"),
