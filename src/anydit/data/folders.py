@@ -13,6 +13,10 @@ PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "t
 """Names of folders that are parts of a data set, not classes."""
 
 
+Walk = Iterator[tuple[Path, list[str], list[str]]]
+"""Folders, each with the names of the folders in it, of which those that are taken out are not walked, and of files."""
+
+
 class Listing(NamedTuple):
     """The files of a kind in a folder, by names relative to it; no `classes` where it is flat."""
 
@@ -55,12 +59,36 @@ def listing(root: Path, suffixes: tuple[str, ...], what: str) -> Listing:
     return Listing(found, classes, [file for file in files if not named(file)])
 
 
-def _below(root: Path, folder: Path) -> Iterator[str]:
-    """The files at any depth in `folder`, relative to `root`, that are not hidden."""
+def walked(root: Path) -> Walk:
+    """A folder and those at any depth in it, in order; what is hidden, and what a hidden folder holds, is not there.
+
+    Links are followed, but not to folders within a folder of `root`. Where there is no folder nothing is walked over.
+    """
+    if not root.is_dir():
+        return
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    yield root, folders, [entry.name for entry in entries if not entry.is_dir()]
+    for name in folders:
+        yield from _within(root / name)
+
+
+def files_in(root: Path) -> list[Path]:
+    """All files that are `walked` over, in order."""
+    return sorted(at / name for at, _, files in walked(root) for name in files)
+
+
+def _within(folder: Path) -> Walk:
     for at, folders, files in walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = Path(at).relative_to(root).as_posix()
-        yield from (f"{prefix}/{name}" for name in files if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(at), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _below(root: Path, folder: Path) -> Iterator[str]:
+    """The files at any depth in `folder`, relative to `root`."""
+    for at, _, files in _within(folder):
+        prefix = at.relative_to(root).as_posix()
+        yield from (f"{prefix}/{name}" for name in files)
 
 
 def passed_over(others: Sequence[str], what: str) -> str:

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BufferedReader, RawIOBase
-from os import walk
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from anydit.data.folders import state
+from anydit.data.folders import files_in, state, walked
 from anydit.data.outside import Unreadable, listed
 
 TAR, CLASS, TEXT = ".tar", ".cls", ".txt"
@@ -157,7 +156,7 @@ class Packed:
         Raises:
             ValueError: there are none.
         """
-        tars = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix.lower() == TAR)
+        tars = [root] if root.is_file() else [path for path in files_in(root) if path.suffix.lower() == TAR]
         found = {name: shard for tar in tars for name, shard in _shards(root, tar)}
         kept = {name: shard for name, shard in found.items() if shard.broken or shard.suffix(suffixes)}
         if all(shard.broken for shard in kept.values()):
@@ -218,7 +217,7 @@ def is_packed(root: Path, suffixes: tuple[str, ...]) -> bool:
     if not root.is_dir():
         return root.suffix.lower() == TAR and root.is_file()
     packed = False
-    for name in (name.lower() for _, _, files in walk(root) for name in files if not name.startswith(".")):
+    for name in (name.lower() for _, _, files in walked(root) for name in files):
         if name.endswith(suffixes):
             return False
         packed = packed or name.endswith(TAR)

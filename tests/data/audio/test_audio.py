@@ -101,6 +101,22 @@ def test_what_is_not_asked_for_is_not_done(tmp_path: Path):
     assert why["long.wav"] == "of 0.6 s, expected at most 0.5; --data.longer Pieces cuts it"
 
 
+def test_one_place_too_many_is_told_in_places(tmp_path: Path):
+    written(tmp_path / "a.wav", np.zeros(16_001), 16_000)
+    said = refused(of(tmp_path, rate=16_000, seconds=1.0))
+    assert "a.wav: of 16001 places, expected at most 16000; --data.longer Pieces cuts it" in said
+
+
+def test_a_riff_without_the_byte_that_makes_it_even_is_whole(tmp_path: Path):
+    """Of 8-bit sounds some writers leave it out; a byte of the sound itself is not left out."""
+    for count in (1001, 1002):
+        file = written(tmp_path / f"{count}.wav", tone(440, 0.5)[:count], subtype="PCM_U8")
+        file.write_bytes(file.read_bytes()[:-1])
+    samples = opened(of(tmp_path, bad_limit=0.1))
+    assert samples.clips.lengths.tolist() == [1001]
+    assert dict(samples.clips.skipped) == {"1002.wav": "of 1045 bytes, expected 1046, as its header says: cut off"}
+
+
 def test_resampled_where_asked(tmp_path: Path):
     for name, rate in (("a", 16_000), ("b", 44_100), ("c", 4000)):
         written(tmp_path / f"{name}.wav", tone(440, 0.5, rate), rate, subtype="FLOAT")

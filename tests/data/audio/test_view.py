@@ -74,6 +74,28 @@ def test_the_rate_comes_from_the_data(tmp_path: Path):
         AudioView().write(torch.zeros(1, 1, 100), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("format", "most", "beyond", "said"),
+    [
+        (Ogg(), 200_000, 200_001, "got Ogg of 200001 Hz, expected at most 200000; --view.format Wav takes any"),
+        (Flac(), 655_350, 655_360, "got Flac of 655360 Hz, expected at most 65535, or a multiple of 10 up to 655350"),
+        (Flac(), 65_535, 65_536, "got Flac of 65536 Hz"),
+    ],
+)
+def test_rates_that_a_format_does_not_take_are_refused_before_anything_is_trained(
+    tmp_path: Path, format: Flac | Ogg, most: int, beyond: int, said: str
+):
+    (path,) = (
+        AudioView(format=format)
+        .like(Facts(1, (100,), view=AudioView(rate=most)))
+        .write(torch.zeros(1, 1, 100), tmp_path)
+    )
+    assert soundfile.info(path).samplerate == most
+    if beyond:
+        with pytest.raises(ValueError, match=said):
+            AudioView(format=format).like(Facts(1, (100,), view=AudioView(rate=beyond)))
+
+
 def test_lengths_are_told_in_seconds():
     view = AudioView(rate=8000)
     assert [view.places(text) for text in ("0.5s", "0.5 s", "500ms", "1e-1s", "4000")] == [4000, 4000, 4000, 800, 4000]

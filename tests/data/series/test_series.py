@@ -116,6 +116,36 @@ def test_windows_that_are_left_out_are_told_with_the_reason(tmp_path: Path, caps
     assert "Left out 1 of 23 windows to train on: 1 hold a row that lacks a value" in capsys.readouterr().err
 
 
+def test_columns_that_are_passed_over_are_told_with_the_cell_that_makes_them_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """'-' and "1,234" make text of numbers; a column of times that nobody asked for hides gaps."""
+    frame = table(station="Oslo", c=[*"01-", *"4" * 97], d=[f"{i:,}" for i in range(950, 1050)], empty=None)
+    frame.insert(0, "my time", pd.date_range("2024-01-01", periods=100, freq="h"))
+    data = Series(path=written(tmp_path / "x.csv", frame), length=4, held_out=Last(0.1))
+    assert data.open("train").facts.channels == 2
+    expected = "expected a number, or an empty cell"
+    passed = (
+        f"Passed over columns without numbers: c (numbers but for '-' in row 3 of x.csv; {expected}), "
+        f"d (numbers but for '1,000' in row 51 of x.csv; {expected}), station, empty.\n"
+    )
+    hint = "my time holds times: with --data.time 'my time' no window crosses rows that are missing.\n"
+    assert capsys.readouterr().err == hint + passed
+    replace(data, time="my time").open("train")
+    assert capsys.readouterr().err == passed
+    replace(data, columns=("a", "b")).open("train")
+    assert capsys.readouterr().err == hint, "what is not asked for is not told, but that gaps are not seen"
+    data.open("held_out")
+    assert not capsys.readouterr().err
+
+
+def test_numbers_that_parquet_keeps_as_text_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    frame = table(c=[None, "", *map(str, range(98))], d=[*"xy" * 50])
+    Series(path=written(tmp_path / "x.parquet", frame), length=4).open("train")
+    assert capsys.readouterr().err == "Passed over columns without numbers: c (numbers as text in x.parquet), d.\n"
+    assert "got '0' in column 'c' of x.parquet" in refused(Series(path=tmp_path / "x.parquet", columns=("c",)))
+
+
 def replace_a(frame: pd.DataFrame, first: int) -> pd.DataFrame:
     return frame.assign(a=np.arange(len(frame)) + first)
 

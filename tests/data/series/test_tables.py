@@ -37,6 +37,11 @@ def test_steps_are_in_seconds(tmp_path: Path, times: Any, suffix: str):
     assert np.array_equal(table.values[:, 0], np.arange(8) / 2)
 
 
+def test_a_column_of_seconds_may_be_a_channel_too(tmp_path: Path):
+    (table,) = read_tables(csv(tmp_path / "a.csv", "t,x\n0,1\n2,3\n"), ("x", "t"), "t")
+    assert (table.step, table.values.tolist()) == (2, [[1, 0], [3, 2]])
+
+
 def test_nanoseconds_are_times(tmp_path: Path):
     times = TIMES + pd.to_timedelta(np.arange(8), unit="ns")
     pd.DataFrame({"t": times, "x": np.arange(8) / 2}).to_parquet(tmp_path / "a.parquet", index=False)
@@ -68,6 +73,29 @@ def test_what_is_no_series_is_named(tmp_path: Path):
     assert "cannot be read" in refused(csv(tmp_path / "b.csv", "x,y\n1,2\n3\n"))
     with pytest.raises(ValueError, match=r"got '-' in column 'x' of b\.csv, expected numbers"):
         read_tables(csv(tmp_path / "b.csv", "x,y\n1,2\n-,3\n"), ("x",), None)
+
+
+@pytest.mark.parametrize("text", ["t;x\n0;0,5\n1;1,5\n", "t;x\n0;5\n", "t\tx\n0\t5\n", "°C,x\n1,2\n"])
+def test_csv_that_is_written_otherwise_is_named_with_what_is_expected(tmp_path: Path, text: str):
+    (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
+    said = refused(tmp_path / "a.csv")
+    assert "a.csv" in said and said.endswith("UTF-8, with commas between cells and points in numbers")
+
+
+def test_channels_are_what_holds_numbers_in_one_of_the_tables(tmp_path: Path):
+    """Empty in the first file, a column is not lost in the others; hidden files are none."""
+    csv(tmp_path / "a.csv", "x,y,note\n1,,\n2,,\n")
+    csv(tmp_path / "b.csv", "note,y,x\n,5,3\n,6,4\n")
+    (tmp_path / "._a.csv").write_bytes(b"\0\5\26\7")
+    first, second = read_tables(tmp_path, (), None)
+    assert first.columns == second.columns == ("x", "y")
+    assert first.missing.all() and second.values.tolist() == [[3, 5], [4, 6]]
+    csv(tmp_path / "a.csv", "x,y,note\n1,-,\n2,7,\n")
+    assert "data.columns: got '-' in column 'y' of a.csv, expected numbers" in refused(tmp_path)
+    csv(tmp_path / "a.csv", "x,y,y\n1,2,no\n")
+    assert "data.columns: got 'y', expected one column of a.csv: x, y, y" in refused(tmp_path)
+    csv(tmp_path / "a.csv", "x\n1\n")
+    assert "data.columns: got 'y', expected one column of a.csv: x" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,14 @@ def test_frames_that_are_no_volume_are_named(tmp_path: Path) -> None:
     assert said(SamplesPerPixel=3) == "copy.dcm: slices of colours, expected grey ones"
 
 
+def test_what_a_slice_leaves_empty_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    for file in sorted(series(tmp_path).iterdir()):
+        changed(file, Modality="PT", Units="BQML", RescaleType="", RescaleSlope=None, RescaleIntercept=None)
+    scan = read_dicom(*series_in(tmp_path).values())
+    stored = np.random.default_rng(0).integers(0, 2000, (5, 7, 4))
+    assert scan.quantity == "BQML" and np.array_equal(np.sort(scan.values, axis=None), np.sort(stored, axis=None))
+
+
 def test_planes_of_a_dose_may_be_a_file_each(tmp_path: Path) -> None:
     for file in sorted(series(tmp_path).iterdir()):
         changed(file, Modality="RTDOSE", DoseGridScaling="0.0001", DoseUnits="GY", RescaleIntercept=0)

@@ -186,6 +186,24 @@ def test_no_damaged_slice_is_left_out_silently(tmp_path: Path, left: int | str):
     assert read_dicom(*series_in(tmp_path).values()).values.shape[4] == 5
 
 
+def test_a_series_in_several_folders_is_one_volume_and_lacks_none_of_its_slices(tmp_path: Path):
+    """Of two series in p one lies in two folders of it, as one that is copied by its numbers does."""
+    one, both = np.zeros((2, 2, 3)), np.arange(24).reshape(2, 2, 6)
+    dicom(tmp_path / "p" / "a", both, (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
+    (tmp_path / "p" / "b").mkdir()
+    for name in ("0.dcm", "4.dcm"):
+        (tmp_path / "p" / "a" / name).rename(tmp_path / "p" / "b" / name)
+    dicom(tmp_path / "p" / "c", one, (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
+    found = series_in(tmp_path)
+    assert list(found) == ["p", "p/c"]
+    assert np.array_equal(read_dicom(found["p"]).values[0, 0], (2.0 * both - 1024).transpose(1, 0, 2))
+    (tmp_path / "p" / "b" / "5.dcm").write_bytes(b"")
+    assert len(series_in(tmp_path)["p"]) == 7, "nobody knows that the damaged one is not of it"
+    uids = [pydicom.dcmread(files[0]).SeriesInstanceUID for files in found.values()]
+    (tmp_path / "p" / "c" / "0.dcm").rename(tmp_path / "p" / "0.dcm")
+    assert list(series_in(tmp_path)) == [f"p/{uid}" for uid in reversed(uids)]
+
+
 def test_what_begins_like_dicom_counts_whatever_its_name(tmp_path: Path):
     dicom(tmp_path / "a", np.zeros((4, 4, 5)), (1, 0, 0), (0, 1, 0), (0, 0, 2.0))
     (tmp_path / "a" / "README").write_bytes(b"garbage" * 40)

@@ -1,6 +1,7 @@
 """Files of sound, decoded once into one mapped array, clip after clip; what cannot be used is named."""
 
 from collections.abc import Iterator
+from io import BufferedReader
 from math import ceil
 from os import SEEK_END
 from pathlib import Path
@@ -91,7 +92,6 @@ def clips(file: Path | Member, wanted: Wanted) -> Iterator[Float[np.ndarray, "n 
 
 def _check_header(opened: Any, wanted: Wanted) -> None:
     """Refuse what the header tells, before anything is decoded."""
-    seconds = opened.frames / opened.samplerate
     if opened.format not in FORMATS:
         raise Unreadable(f"in the format {opened.format}, expected one of {', '.join(FORMATS)}")
     if opened.frames < 1:
@@ -104,9 +104,13 @@ def _check_header(opened: Any, wanted: Wanted) -> None:
         raise Unreadable(f"of {opened.channels} channels, expected 1 or 2")
     if opened.channels != wanted.channels and isinstance(wanted.other_channels, Refused):
         raise Unreadable(f"of {opened.channels} channels, expected {wanted.channels}; --data.other-channels Mix helps")
-    most = wanted.length / wanted.rate
-    if opened.frames * wanted.rate > wanted.length * opened.samplerate and isinstance(wanted.longer, Refused):
-        raise Unreadable(f"of {seconds:.4g} s, expected at most {most:.4g}; {wanted.hint}")
+    places = -(-opened.frames * wanted.rate // opened.samplerate)
+    if places > wanted.length and isinstance(wanted.longer, Refused):
+        got, most = (f"{count / wanted.rate:.4g}" for count in (places, wanted.length))
+        said = f"{got} s, expected at most {most}"
+        if got == most:
+            said = f"{places} places, expected at most {wanted.length}"
+        raise Unreadable(f"of {said}; {wanted.hint}")
 
 
 def _check_end(file: Path | Member, format: str) -> None:
@@ -118,15 +122,26 @@ def _check_end(file: Path | Member, format: str) -> None:
         head, size = opened.read(8), opened.seek(0, SEEK_END)
         opened.seek(max(0, size - OGG_PAGE))
         page = opened.read().rpartition(b"OggS")[2]
-    said = int.from_bytes(head[4:], "little")
+        said = int.from_bytes(head[4:], "little")
+        whole = said + 8 <= size or (said + 8 == size + 1 and _lacks_pad(opened, size))
     unknown = (0, 2**32 - 1)  # as of what was written into a pipe
-    if head.startswith(b"RIFF") and said not in unknown and said + 8 > size:
+    if head.startswith(b"RIFF") and said not in unknown and not whole:
         raise Unreadable(f"of {size} bytes, expected {said + 8}, as its header says: cut off")
     # Of the last page, without its first four bytes: flags at 1, how many segments at 22, then the length of each.
     if format == "OGG" and not (
         len(page) > 22 and page[1] & 4 and len(page) >= 23 + page[22] + sum(page[23:][: page[22]])
     ):
         raise Unreadable("without the end of its last page: cut off")
+
+
+def _lacks_pad(opened: BufferedReader, size: int) -> bool:
+    """Whether a RIFF is whole but for the byte that makes its last chunk even, which some writers leave out."""
+    at, count = 12, 0
+    while at < size:
+        opened.seek(at + 4)
+        count = int.from_bytes(opened.read(4), "little")
+        at += 8 + count + count % 2
+    return at == size + 1 and count % 2 == 1
 
 
 def _blocks(opened: Any) -> Iterator[Float[np.ndarray, "n c"]]:

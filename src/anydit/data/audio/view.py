@@ -34,6 +34,12 @@ AT_ONCE = 2**14
 LONGEST = 2**28
 """Places of a file that is read whole, at most."""
 
+MOST_OGG_HZ, MOST_FLAC_HZ = 200_000, 655_350
+"""The library's encoder of Ogg Vorbis ends the process above, that of FLAC refuses."""
+
+MOST_ODD_HZ = 2**16 - 1
+"""Above it FLAC has room for tens of Hz only."""
+
 NOTHING = "#e4e4e4"
 """Where a sound has ended."""
 
@@ -81,6 +87,16 @@ class AudioView(View):
 
     time_axis: ClassVar[int | None] = 0
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+
+    def __post_init__(self) -> None:
+        rate, expected = self.rate or 0, ""
+        if isinstance(self.format, Ogg) and rate > MOST_OGG_HZ:
+            expected = f"at most {MOST_OGG_HZ}"
+        if isinstance(self.format, Flac) and (rate > MOST_FLAC_HZ or (rate > MOST_ODD_HZ and rate % 10)):
+            expected = f"at most {MOST_ODD_HZ}, or a multiple of 10 up to {MOST_FLAC_HZ}"
+        if expected:
+            kind = type(self.format).__name__
+            raise ValueError(f"format: got {kind} of {rate} Hz, expected {expected}; --view.format Wav takes any rate")
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from anydit.data.folders import files_in
 from anydit.data.molecules.bonds import chem, distances
 from anydit.data.molecules.elements import LARGEST, NUMBERS, symbols_of
 from anydit.data.outside import Unreadable
@@ -54,8 +55,8 @@ def paths_in(root: Path) -> dict[str, Path]:
     if root.is_file():
         found = {root.name: root}
     else:
-        below = sorted(path for path in root.rglob("*") if path.is_file() and not _other_json(path))
-        found = {path.relative_to(root).as_posix(): path for path in below if not path.name.startswith(".")}
+        below = [path for path in files_in(root) if path.is_file() and not _other_json(path)]
+        found = {path.relative_to(root).as_posix(): path for path in below}
     found = {name: path for name, path in found.items() if path.suffix.lower() in SUFFIXES}
     if not found:
         raise ValueError(f"data.path: got {root} without molecules, expected files named {', '.join(SUFFIXES)}")

@@ -16,6 +16,7 @@ from anydit.config import config
 from anydit.data.arrays import split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.known import KNOWN, told
+from anydit.data.series.columns import passed_over
 from anydit.data.series.tables import Table, read_tables
 from anydit.data.series.view import SeriesView
 from anydit.tensors import Batch, Stream
@@ -122,6 +123,8 @@ class Series(Data):
                 f"{sum(len(t.breaks) + 1 for t in tables)} pieces without a gap; expected fewer"
             )
         if part == "train":
+            for sentence in passed_over([other for t in tables for other in t.others], self.time):
+                print(sentence, file=sys.stderr)
             self._tell_left_out(tables)
         names = tables[0].columns
         mean = np.concatenate([t.values[low:high] for t, low, high in training]).mean(0, dtype=np.float64)

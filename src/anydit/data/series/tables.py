@@ -1,6 +1,6 @@
 """Tables of evenly spaced times in CSV and Parquet files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,12 +12,16 @@ from jaxtyping import Bool, Float32, Int
 
 from anydit.config import config
 from anydit.data.outside import Unreadable
+from anydit.data.series.columns import Other, is_number, is_time, numbers
 
 SUFFIXES = (".csv", ".parquet")
 """Names of tables, in lower case."""
 
 SECONDS = "seconds"
 """The column that says when rows are in tables that anydit writes; "time seconds" where a channel has that name."""
+
+WRITTEN = "UTF-8, with commas between cells and points in numbers"
+"""How a CSV file has to be written."""
 
 EVEN = 1e-3
 """The part of a step by which times may lie beside their places."""
@@ -31,7 +35,7 @@ class Table:
     """A series: `values` by row; a piece without a gap begins at 0 and at each of `breaks`, up to the next of them.
 
     `missing`: rows that lack a value, pieces of their own. `step`: seconds from row to row, where a column says so.
-    `name`: of its file.
+    `name`: of its file. `others`: the columns in it that are not among these, where all are asked for, or hold times.
     """
 
     values: Float32[np.ndarray, "n c"]
@@ -41,6 +45,7 @@ class Table:
     step: float | None
     suffix: str
     name: str
+    others: tuple[Other, ...] = ()
 
     @property
     def jumps(self) -> Bool[np.ndarray, " n"]:
@@ -50,19 +55,39 @@ class Table:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """What a file holds: the columns of numbers by name, the others, and all names, which may be there twice.
+
+    `step`: seconds from row to row, where a column says so. `jumps`: rows before which others are missing.
+    """
+
+    file: Path
+    names: Sequence[str]
+    numbers: Mapping[str, Float32[np.ndarray, " n"]]
+    others: Mapping[str, Other]
+    step: float | None
+    jumps: Int[np.ndarray, " k"]
+    rows: int
+
+
 def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int = 0) -> list[Table]:
-    """The table in a file, or those in a folder, all of the same columns.
+    """The table in a file, or those in a folder, all of the same columns: those that hold numbers in one of them.
 
     Raises:
         ValueError: there is none, it cannot be read, or it lacks a column, numbers, or times that are even.
     """
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not files or not path.exists():
         raise ValueError(f"data.path: got {path}, expected a file named {' or '.join(SUFFIXES)}, or a folder of some")
-    tables = list[Table]()
-    for file in files:
-        tables.append(_table(file, tables[0].columns if tables else columns, time, skip))
-    return tables
+    sheets = [_sheet(file, columns, time, skip) for file in files]
+    wanted = tuple(columns) or tuple(dict.fromkeys(name for sheet in sheets for name in sheet.numbers))
+    if not wanted:
+        names, hint = ", ".join(sheets[0].names), f"; CSV has to be {WRITTEN}" if _is_csv(files[0]) else ""
+        raise ValueError(f"data.columns: got no numbers in {files[0]} ({names}), expected at least one column{hint}")
+    return [_table(sheet, wanted) for sheet in sheets]
 
 
 @config
@@ -114,11 +139,11 @@ def read_part(
     names: list[str] = list(read.column_names)
     kinds = {name: read.schema.field(i).type for i, name in enumerate(names)}
     if time not in names or time in columns:
-        time = next((name for name in names if name not in columns and _is_time(name, kinds[name])), None)
-    wanted = list(columns) or [name for name in names if name != time and _is_number(kinds[name])]
+        time = next((name for name in names if name not in columns and _may_say(name, kinds[name])), None)
+    wanted = list(columns) or [name for name in names if name != time and is_number(kinds[name])]
     if missing := [name for name in (*wanted, *([] if time is None else [time])) if names.count(name) != 1]:
         raise Unreadable(f"got {file}, expected one column named {missing[0]!r}; it has {', '.join(names)}")
-    values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
+    values = np.stack([numbers(file, name, read.column(name)) for name in wanted], axis=1)
     if np.isinf(values).any():
         raise Unreadable(f"got {file} with infinity in {wanted[int(np.isinf(values).any(0).argmax())]!r}")
     if time is None or not len(values):
@@ -135,31 +160,47 @@ def read_part(
     return values, Clock(time, str(first) if isinstance(first, int | float) else first.isoformat())
 
 
-def _is_time(name: str, kind: Any) -> bool:
-    from pyarrow import types
+def _may_say(name: str, kind: Any) -> bool:
+    """Whether a column may be the one that says when rows are."""
+    return is_time(kind) or name.replace("time ", "") == SECONDS
 
-    return bool(types.is_timestamp(kind) or types.is_date(kind) or name.replace("time ", "") == SECONDS)
 
-
-def _table(file: Path, columns: Sequence[str], time: str | None, skip: int) -> Table:
+def _sheet(file: Path, columns: Sequence[str], time: str | None, skip: int) -> Sheet:
     with _said_of("path"):
         read = _read(file, skip)
-    names = list(read.column_names)
-    wanted = list(columns) or [n for n in names if n != time and _is_number(read.schema.field(n).type)]
-    if not wanted:
-        raise ValueError(f"data.columns: got no numbers in {file} ({', '.join(names)}), expected at least one column")
-    for name in [*wanted, *([] if time is None else [time])]:
-        if names.count(name) != 1:
-            field = "time" if name == time else "columns"
-            raise ValueError(f"data.{field}: got {name!r}, expected one column of {file.name}: {', '.join(names)}")
+    names: list[str] = read.column_names
+    for name in [*columns, *([] if time is None else [time])]:
+        _check_one("time" if name == time else "columns", name, names, file)
+    found = dict[str, Any]()
+    for name, column in zip(names, read.columns, strict=True):
+        if (name != time or name in columns) and (name not in found or is_number(column.type)):
+            found[name] = column
+    chosen = [name for name in found if name in columns or (not columns and is_number(found[name].type))]
+    told = [name for name in found if not columns or (time is None and is_time(found[name].type))]
     with _said_of("columns"):
-        values = np.stack([_numbers(file, name, read.column(name)) for name in wanted], axis=1)
-    missing = np.logical_not(np.isfinite(values).all(axis=1, keepdims=True))[:, 0]
-    edges = np.nonzero(np.diff(missing))[0] + 1
+        values = {name: numbers(file, name, found[name]) for name in chosen}
+    others = {name: Other.of(file, name, found[name]) for name in told if name not in chosen}
     with _said_of("time"):
         step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
-    return Table(values, tuple(wanted), tuple(sorted({*edges.tolist(), *jumps.tolist()})), missing, step,
-                 file.suffix.lower(), file.name)  # fmt: skip
+    return Sheet(file, names, values, others, step, jumps, read.num_rows)
+
+
+def _table(sheet: Sheet, columns: tuple[str, ...]) -> Table:
+    file, empty = sheet.file, np.full(sheet.rows, np.nan, np.float32)
+    for name in columns:
+        _check_one("columns", name, sheet.names, file)
+        if name not in sheet.numbers and sheet.others[name].cell:
+            raise ValueError(f"data.columns: {sheet.others[name].refused()}")
+    values = np.stack([sheet.numbers.get(name, empty) for name in columns], axis=1)
+    missing = np.logical_not(np.isfinite(values).all(axis=1, keepdims=True))[:, 0]
+    breaks = {*(np.nonzero(np.diff(missing))[0] + 1).tolist(), *sheet.jumps.tolist()}
+    others = tuple(other for name, other in sheet.others.items() if name not in columns)
+    return Table(values, columns, tuple(sorted(breaks)), missing, sheet.step, file.suffix.lower(), file.name, others)
+
+
+def _check_one(field: str, name: str, names: Sequence[str], file: Path) -> None:
+    if names.count(name) != 1:
+        raise ValueError(f"data.{field}: got {name!r}, expected one column of {file.name}: {', '.join(names)}")
 
 
 @contextmanager
@@ -171,43 +212,25 @@ def _said_of(field: str) -> Iterator[None]:
         raise ValueError(f"data.{field}: {error}") from None
 
 
+def _is_csv(file: Path) -> bool:
+    return file.suffix.lower() != ".parquet"
+
+
 def _read(file: Path, skip: int) -> Any:
     try:
         from pyarrow import ArrowException, csv, parquet
     except ImportError:
         raise ValueError("data: tables need pyarrow, which is missing; pip install 'anydit[series]'") from None
     try:
-        if file.suffix.lower() == ".parquet":
-            return parquet.read_table(file)
-        return csv.read_csv(file, read_options=csv.ReadOptions(skip_rows=skip))
+        if _is_csv(file):
+            blank = csv.ConvertOptions(strings_can_be_null=True)
+            read = csv.read_csv(file, read_options=csv.ReadOptions(skip_rows=skip), convert_options=blank)
+        else:
+            read = parquet.read_table(file)
+        return read.rename_columns(read.column_names)  # names that are no UTF-8 fail here, not where they are used
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Unreadable(f"got {file}, which cannot be read: {str(error).splitlines()[0]}") from None
-
-
-def _is_number(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
-
-
-def _numbers(file: Path, name: str, column: Any) -> Float32[np.ndarray, " n"]:
-    """A column's values, NaN where there is none."""
-    import pyarrow as pa
-
-    if not _is_number(column.type) and not pa.types.is_null(column.type):
-        first = next((str(value) for value in column.to_pylist() if not _is_float(value)), "")
-        raise Unreadable(f"got {first!r} in column {name!r} of {file.name}, expected numbers")
-    values = column.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
-
-
-def _is_float(value: object) -> bool:
-    try:
-        float(str(value))
-    except ValueError:
-        return False
-    return True
+        expected = f"; expected {WRITTEN}" if _is_csv(file) else ""
+        raise Unreadable(f"got {file}, which cannot be read: {str(error).splitlines()[0]}{expected}") from None
 
 
 def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " k"]]:
@@ -221,7 +244,7 @@ def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " 
     if pa.types.is_timestamp(column.type):
         # Not safe: nanoseconds, which pandas writes, lose digits that no step needs.
         seconds = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).to_numpy() / 1e6
-    elif _is_number(column.type):
+    elif is_number(column.type):
         seconds = column.cast(pa.float64()).to_numpy()
     else:
         raise Unreadable(f"got {column[0]} in column {name!r} of {file.name}, expected ISO times or seconds")

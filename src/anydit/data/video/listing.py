@@ -1,10 +1,9 @@
 """The videos in a folder, or in tar files, by name, and what is known of each: where it is, its class, its caption."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from anydit.data.folders import plain, refuse_parts
+from anydit.data.folders import plain, refuse_parts, walked
 from anydit.data.outside import SHOWN, Unreadable
 from anydit.data.shards import TEXT, Packed, is_packed
 from anydit.data.sources import Found, InTars
@@ -85,11 +84,10 @@ def found_in(root: Path) -> Found:
 def _walked(root: Path) -> tuple[list[str], int, list[str]]:
     """The videos below a folder by name, how many files are no videos, and the folders in it."""
     videos, others, top = list[str](), 0, list[str]()
-    for at, folders, files in os.walk(root):
-        here = Path(at).relative_to(root)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+    for at, folders, files in walked(root):
+        here = at.relative_to(root)
+        folders[:] = [name for name in folders if not name.startswith("__")]
         top = top if here != Path() else [*folders]
-        files = sorted(name for name in files if not name.startswith("."))
         films, pictures = list(filter(is_video, files)), set(filter(is_picture, files))
         if pictures and not films and not folders and here != Path():
             videos.append(here.as_posix())

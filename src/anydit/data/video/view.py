@@ -102,6 +102,7 @@ class Videos(View):
     format: MP4 | GIF = MP4()
 
     time_axis: ClassVar[int | None] = 0
+    clips: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = (*DEMUXERS, ANIMATION)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from anydit.data.folders import files_in
 from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.data.outside import OPEN, SHOWN, Unreadable, check_skipped, told
 from anydit.data.volumes.medical import (
@@ -32,7 +33,7 @@ from anydit.data.volumes.view import SAME, Side, rows_of
 
 VALUES = "values.npy"
 
-SCHEMA = 5
+SCHEMA = 6
 """Of the mapped files and of how volumes are read into them: another number makes all of them anew."""
 
 WORDS = r"([_.\- /])"
@@ -110,12 +111,10 @@ class Reading:
         root = self.path
         if not root.exists():
             raise ValueError(f"data.path: got {root}, which is not there; expected a folder, or a NIfTI file")
-        below = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-        paths = {path: path.name.lower().endswith(NIFTI) and not path.name.startswith(".") for path in below}
-        names = {
-            path.relative_to(root).as_posix() if path != root else path.name: path for path in below if paths[path]
-        }
-        return names, [path for path in below if not paths[path]]
+        top, below = (root.parent, [root]) if root.is_file() else (root, files_in(root))
+        found = {path.relative_to(top).as_posix(): path for path in below if path.is_file()}
+        names = {name: path for name, path in found.items() if name.lower().endswith(NIFTI)}
+        return names, [path for name, path in found.items() if name not in names]
 
     def _said(self, name: str) -> list[str]:
         """The channels that a file names."""

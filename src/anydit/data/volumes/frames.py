@@ -31,8 +31,9 @@ class Slice:
         return Path(self.whole.filename).name
 
     def get(self, tag: str, otherwise: Any = None) -> Any:
-        """What is said of it."""
-        return self.own[tag] if tag in self.own else self.whole.get(tag, otherwise)
+        """What is said of it; what is left empty says nothing."""
+        said = self.own[tag] if tag in self.own else self.whole.get(tag)
+        return otherwise if said is None or (isinstance(said, str) and not said) else said
 
     def floats(self, tag: str) -> Float[np.ndarray, " n"]:
         """The numbers of a tag, which may be one."""
@@ -40,9 +41,9 @@ class Slice:
 
     @property
     def quantity(self) -> str:
-        """What its values are; nothing where they have no unit."""
-        said = str(self.get("RescaleType", "HU" if self.get("Modality") == "CT" else ""))
-        return "" if said == "US" else said
+        """What its values are; nothing where they have no unit. PET calls it Units (DICOM PS3.3 C.8.9.1)."""
+        said = str(self.get("RescaleType", "HU" if self.get("Modality") == "CT" else self.get("Units", "")))
+        return "" if said in ("US", "NONE") else said
 
     def values(self) -> Float32[np.ndarray, "rows columns"]:
         """On their own scale.

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os.path import commonpath
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Shaped
 
+from anydit.data.folders import files_in
 from anydit.data.outside import Unreadable
 from anydit.data.volumes.frames import Slice, slices_of
 from anydit.data.volumes.stack import orientation, step_of
@@ -128,14 +130,14 @@ def read_dicom(files: Sequence[Path]) -> Scan:
 
 
 def series_in(folder: Path) -> dict[str, list[Path]]:
-    """The DICOM files at any depth in a folder, by series: the folder's name (and where it holds several, the UID).
+    """The DICOM files at any depth in a folder, by series: the folder that holds all of it (and of several, the UID).
 
     What is named like DICOM, or begins like it, but tells of no series is in all of its folder: whose slice it was
     nobody knows. What neither is named nor begins so is no DICOM file, and passed over.
     """
-    found, lost = dict[tuple[Path, str], list[Path]](), list[Path]()
-    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
-        if not _may_be_dicom(file):
+    found, lost = dict[str, list[Path]](), list[Path]()
+    for file in files_in(folder):
+        if not _may_be_dicom(file) or not file.is_file():
             continue
         try:
             uid = _series_uid(file)
@@ -143,14 +145,16 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
             if not is_dicom(file):
                 continue
             uid = ""
-        (found.setdefault((file.parent, uid), []) if uid else lost).append(file)
+        (found.setdefault(uid, []) if uid else lost).append(file)
+    folders = {uid: {file.parent for file in files} for uid, files in found.items()}
+    series = {(Path(commonpath(folders[uid])), uid): files for uid, files in found.items()}
     for file in lost:
-        for key in [key for key in found if key[0] == file.parent] or [(file.parent, "")]:
-            found.setdefault(key, []).append(file)
-    alone = [parent for parent, _ in found]
+        for key in [key for key in series if file.parent in folders.get(key[1], ())] or [(file.parent, "")]:
+            series.setdefault(key, []).append(file)
+    tops = [top for top, _ in series]
     return {
-        (parent if alone.count(parent) == 1 else parent / uid).relative_to(folder).as_posix(): files
-        for (parent, uid), files in found.items()
+        (top if tops.count(top) == 1 else top / uid).relative_to(folder).as_posix(): files
+        for (top, uid), files in series.items()
     }
 
 
