@@ -39,7 +39,7 @@ def write_fastmri(path: Path, y: np.ndarray, **more: np.ndarray) -> Path:
 
 def test_fastmri_s_layout_with_coils_a_mask_and_the_truth(tmp_path: Path):
     coils = torch.tensor([0.6, 0.8j]).view(1, 2, 1, 1)
-    y = spectra(image()[:, None] * coils)
+    y = spectra((image()[:, None] + 1e-6 * torch.randn(3, 1, 24, 16)) * coils)
     mask = torch.arange(16) % 2 == 0
     truth = image()[:, 6:18, 2:14]
     file = write_fastmri(tmp_path / "a.h5", (y * mask).numpy(), mask=mask.numpy(), reconstruction_rss=truth.numpy())
@@ -90,6 +90,38 @@ def test_scans_pictures_and_arrays(tmp_path: Path):
     assert isinstance(array, Array) and array.x.shape == (2, 3)
 
 
+def picture(folder: Path, name: str, image: Image.Image) -> Path:
+    image.save(folder / name)
+    return folder / name
+
+
+GREY = np.linspace(0, 255, 20).round().astype(np.uint8).reshape(4, 5)
+DEEP = GREY.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("a.png", Image.fromarray(DEEP)),
+        ("a.tif", Image.fromarray(DEEP)),
+        ("big.tif", Image.frombytes("I;16B", (5, 4), DEEP.astype(">u2").tobytes())),
+        ("long.tif", Image.fromarray(DEEP.astype(np.int32))),
+        ("la.png", Image.fromarray(GREY).convert("LA")),
+        ("palette.png", Image.fromarray(GREY).convert("P")),
+    ],
+)
+def test_grey_pictures_of_any_kind_are_the_same(name: str, image: Image.Image, tmp_path: Path):
+    """16 bits have 65,535 as white, and are not cut at 255."""
+    found = read(picture(tmp_path, name, image), 2)
+    assert isinstance(found, Picture)
+    np.testing.assert_allclose(found.x[0].numpy(), GREY[None] / 255, atol=1e-6)
+
+
+def test_a_palette_of_colours_has_three_channels(tmp_path: Path):
+    found = read(picture(tmp_path, "a.png", Image.new("RGB", (5, 4), (255, 0, 51)).quantize(2)), 2)
+    assert isinstance(found, Picture) and found.x[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+
+
 def broken(folder: Path, name: str) -> Path:
     (folder / name).write_bytes(b"nothing of the kind")
     return folder / name
@@ -111,6 +143,8 @@ def bare(folder: Path, **content: np.ndarray) -> Path:
         (lambda f: broken(f, "a.h5"), "cannot be read"),
         (lambda f: broken(f, "a.npy"), "cannot be read as an array"),
         (lambda f: broken(f, "a.png"), "cannot be read"),
+        (lambda f: picture(f, "f.tif", Image.fromarray(DEEP.astype(np.float32))), r"to 6.554e\+04, .* a \.npy file"),
+        (lambda f: picture(f, "i.tif", Image.fromarray(DEEP.astype(np.int32) + 1)), "from 1 to 6.554e"),
         (lambda f: bare(f, image=np.ones((2, 2))), "with image, expected kspace"),
         (lambda f: bare(f, kspace=np.ones((2, 4, 4))), "kspace: got float64 .*, expected complex numbers"),
         (lambda f: bare(f, kspace=np.zeros((2, 4, 4), np.complex64)), "k-space: got zeros alone"),

@@ -11,7 +11,7 @@ from anydit.inverse.classical import least_variation
 from anydit.inverse.operators import CT, MRI
 from anydit.inverse.physics import random_columns, ring
 from anydit.inverse.scan.acquired import of_kspace
-from anydit.inverse.scan.kspace import KSpace, brightness, maps_of, narrowed, noise_of, spectra, together
+from anydit.inverse.scan.kspace import KSpace, brightness, kspace, maps_of, narrowed, noise_of, spectra, together
 from anydit.model.dit import DiT, DiTConfig
 from tests.inverse.scan.test_files import image
 from tests.inverse.test_adapter import pipeline
@@ -69,6 +69,10 @@ def test_what_is_measured_is_what_the_physics_makes_of_the_image(coils):
         assert off < 0.05, "up to what low resolution does not see of coils"
 
 
+def with_maps(factor: float):
+    return of_kspace(of_size(32, 32), acquired(), MRI(), None, None, factor * ring(4, (32, 32))[None])
+
+
 def replace_mask(k: KSpace, acceleration: float) -> KSpace:
     mask = random_columns(32, acceleration, 0.3, 0).expand(32, 32)
     return KSpace(k.y * mask, mask)
@@ -114,6 +118,45 @@ def padding(edge: int) -> torch.Tensor:
     """Columns that are measured, but for so many at each side."""
     at = torch.arange(32)
     return (at >= edge) & (at < 32 - edge)
+
+
+def test_lines_of_zeros_are_not_measured_and_scattered_zeros_are():
+    """Rows as well as columns, and of volumes single lines and planes."""
+    y = torch.ones(1, 1, 32, 32, dtype=torch.complex64)
+    y[:, :, 5, 7] = y[:, :, 9, 4] = 0
+    for lost in ((..., [3, 20], slice(None)), (..., slice(None), [3, 20])):
+        some, expected = y.clone(), torch.ones(32, 32, dtype=torch.bool)
+        some[lost], expected[lost] = 0, False
+        k = kspace(some, 2)
+        assert torch.equal(k.mask, expected) and not k.whole
+    volume, expected = torch.ones(8, 16, 16, dtype=torch.complex64), torch.ones(8, 16, 16, dtype=torch.bool)
+    for lost in ((slice(None), 3, 5), (2,), (6, 9)):
+        volume[lost], expected[lost] = 0, False
+    volume[4, 7, 7] = 0
+    assert torch.equal(kspace(volume, 3).mask, expected)
+
+
+def test_a_mask_that_goes_on_into_padding_measures_nothing_there():
+    """Noise would be found too small by the zeros at the edges; zeros between them are measured where the mask is."""
+    mask, k = torch.arange(32) % 4 == 0, acquired(4, 1.0, noise=0.02)
+    y = k.y * padding(3)
+    y[:, :, ::3, 16] = 0
+    found = kspace(y, 2, mask)
+    assert torch.equal(found.mask, (mask & padding(3)).expand(32, 32))
+    assert noise_of(found) == pytest.approx(0.02 * SCALE, rel=0.15)
+
+
+def test_maps_of_a_person_may_have_any_scale():
+    """Images are in the numbers of k-space, whatever maps are multiplied by, and 0 where these are."""
+    pipe, k, maps = of_size(32, 32), acquired(4, 2.0), ring(4, (32, 32))[None].clone()
+    maps[..., :4, :] = 0
+    once, five = (of_kspace(pipe, k, MRI(), 0.02, 200 / SCALE, factor * maps).jobs for factor in (1, 5))
+    x = torch.rand(1, 1, 32, 32)
+    torch.testing.assert_close(five[0].physics.A(x), once[0].physics.A(x))
+    torch.testing.assert_close(five[0].y, once[0].y)
+    beyond = torch.zeros_like(x)
+    beyond[..., :4, :] = 1
+    assert float(five[0].physics.A(beyond).abs().max()) == 0
 
 
 def test_maps_of_a_person_get_the_image_s_phase():
@@ -178,6 +221,8 @@ def test_complex_samples_need_no_phase():
             ),
             "coil-maps: got shape",
         ),
+        (lambda: with_maps(torch.nan), "coil-maps: got NaN or infinity"),
+        (lambda: with_maps(0), "coil-maps: got zeros alone"),
         (
             lambda: maps_of(KSpace(acquired().y, (torch.arange(32) != 16).expand(32, 32))),
             "mask: got one without the middle",

@@ -62,9 +62,9 @@ def write_raw(path: Path, lines: Iterable[ismrmrd.Acquisition], xml: str | None,
 
 
 def scanned(n: int = 2) -> torch.Tensor:
-    """k-space `[n, coils, readout, phase]` whose readout shows twice as much as the image has."""
-    x = torch.zeros(n, 1, READ, PHASES)
-    x[:, 0, READ // 4 : READ // 4 + READ // 2] = image(n, READ // 2, PHASES)
+    """k-space `[n, coils, readout, phase]` whose readout shows twice as much as the image has; no line is quite 0."""
+    x = 1e-6 * torch.randn(n, 1, READ, PHASES, generator=torch.Generator().manual_seed(0))
+    x[:, 0, READ // 4 : READ // 4 + READ // 2] += image(n, READ // 2, PHASES)
     return spectra(x * COILS)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from anydit.codecs import Normalize, Survey, Whiten
 from anydit.codecs.normalize import Normalizer
-from anydit.data import ArrayView
+from anydit.data import ArrayView, Images
 from anydit.inverse.operators import CT, MRI, Deblurring, Inpainting, SuperResolution
 from anydit.inverse.scan.task import of_measurements, of_samples
 from tests.inverse.test_adapter import IMAGE, pipeline
@@ -101,9 +101,25 @@ def test_without_bounds_the_noise_is_of_the_data_s_deviation():
     assert task.sigma == pytest.approx(0.04)
 
 
+def windowed():
+    """A model of CT in HU, with mean -300 and deviation 500, that is looked at in a window for soft tissue."""
+    return pipeline(codec=Normalize((-300.0,), (500.0,)), view=Images(low=-160, high=240))
+
+
+def test_a_window_to_look_at_is_not_the_range_of_the_data():
+    x = torch.linspace(-1000, 1500, 64).reshape(1, *IMAGE)
+    (job,) = of_samples(windowed(), x, Inpainting(), 0.01, None).jobs
+    assert job.truth is not None and torch.equal(job.truth, x)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: of_samples(windowed(), 16 * images() ** 2, MRI(), 0.1, 4.0),
+            "-160 to 240 and lie within -5300 to 4700",
+        ),
+        (lambda: of_samples(windowed(), images(), MRI(), 0.1, None), "expected ones that fill -160 to 240 and lie"),
         (lambda: of_samples(pipeline(), images()[:, :, :4], MRI(), 0.1, None), r"scan: got shape \(2, 1, 4, 8\), exp"),
         (lambda: of_samples(pipeline(), images().expand(2, 3, 8, 8), MRI(), 0.1, None), "scan: got 3 channels"),
         (lambda: of_samples(pipeline(), images() / 16, MRI(), 0.1, None), "scan: got values from .* fill 0 to 16"),

@@ -36,7 +36,7 @@ def of_kspace(
 
     Raises:
         ValueError: the operator is not MRI, the model's samples are neither real nor complex, of another plane or
-            larger than what k-space shows, or maps are of another shape.
+            larger than what k-space shows, or maps are of another shape, not finite or all 0.
     """
     if not isinstance(operator, MRI):
         raise ValueError(f"physics: got {type(operator).__name__} and complex k-space, expected mri")
@@ -114,18 +114,24 @@ def _used(k: KSpace, operator: MRI, size: tuple[int, ...]) -> tuple[KSpace, Tens
 def _coils(
     k: KSpace, maps: Complex[Tensor, "m coils *larger"] | None, *, real: bool
 ) -> Complex[Tensor, "n coils *space"]:
-    """What coils see: maps of a person, with the image's phase where samples are real, or those of the middle."""
+    """What coils see: maps of a person, normalised, with the image's phase where samples are real, or the middle's."""
     if maps is None:
         return ks.maps_of(k)
-    maps = ks.middle(maps, tuple(k.mask.shape))
+    maps = ks.normalised(ks.middle(maps, tuple(k.mask.shape)))
     return ks.phased(maps, k) if real else maps
 
 
 def _check_maps(maps: Tensor | None, k: KSpace) -> None:
-    """Refuse maps that are not of the coils and of the size of k-space as it came."""
-    if maps is not None and (maps.shape[1:] != k.y.shape[1:] or len(maps) not in (1, len(k.y))):
+    """Refuse maps that are not of the coils and of the size of k-space as it came, and such as show nothing."""
+    if maps is None:
+        return
+    if maps.shape[1:] != k.y.shape[1:] or len(maps) not in (1, len(k.y)):
         expected = f"[{len(k.y)}, {', '.join(map(str, k.y.shape[1:]))}], or 1 for all slices, as k-space is"
         raise ValueError(f"coil-maps: got shape {tuple(maps.shape)}, expected {expected}")
+    if not bool(torch.view_as_real(maps.resolve_conj()).isfinite().all()):
+        raise ValueError("coil-maps: got NaN or infinity, expected finite values, and 0 where coils see nothing")
+    if not bool((maps != 0).any()):
+        raise ValueError("coil-maps: got zeros alone, expected that coils see something")
 
 
 def _measured(k: KSpace) -> float:

@@ -92,10 +92,26 @@ def _numpy(path: Path, axes: int) -> Array | KSpace:
 
 def _picture(path: Path) -> Tensor:
     with Image.open(path) as image:
-        shown = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB" if image.mode != "1" else "L")
-        pixels = np.asarray(shown, np.float32)
+        deep = image.mode == "I" or image.mode.startswith("I;16")
+        pixels = np.asarray(image if deep or image.mode == "F" else image.convert(_shown_as(image)), np.float32)
+        white = 65535 if deep else 255
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > white:
+            raise ValueError(
+                f"scan: got {path} with values from {pixels.min():.4g} to {pixels.max():.4g}, and nothing says what is "
+                f"black and white; expected a picture of 8 or 16 bits, or these values in a {NUMPY} file"
+            )
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(pixels / 255).movedim(-1, 0)[None]
+    return torch.from_numpy(pixels / white).movedim(-1, 0)[None]
+
+
+def _shown_as(image: Image.Image) -> str:
+    """The mode, of those with 8 bits, that has the channels that are in a picture."""
+    if image.mode in ("L", "RGB", "RGBA"):
+        return image.mode
+    if image.mode == "P":
+        palette = np.reshape(image.getpalette("RGB") or (), (-1, 3))
+        return "L" if bool((palette == palette[:, :1]).all()) else "RGB"
+    return "L" if image.mode in ("1", "LA") else "RGB"
 
 
 def _dicom(path: Path) -> Series:

@@ -119,6 +119,16 @@ def write_nifti(scan: Scan, path: Path, about: str = "") -> None:
     as_nifti(values, scan.affine, scan.code, scan.unit, about or scan.quantity).to_filename(path)
 
 
+def one_each(files: Sequence[Path], slices: int) -> bool:
+    """Whether there is a DICOM file for each slice, as `write_dicom` wants it; a file of frames has no place."""
+    if len(files) != slices:
+        return False
+    import pydicom
+
+    tag = "ImagePositionPatient"
+    return all(tag in pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[tag]) for file in files)
+
+
 def write_dicom(scan: Scan, like: Sequence[Path], folder: Path, about: str) -> list[Path]:
     """A series of the slices `like`, each with its own tags and values of `scan`, in the order in which it was read.
 

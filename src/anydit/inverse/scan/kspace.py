@@ -23,6 +23,9 @@ BRIGHT = 0.995
 PADDED = 0.3
 """The part of an axis, at its two ends together, that is zero-padding at most; more is not measured."""
 
+SCATTERED = 0.1
+"""The part of the lines that were measured at which values may be 0 by chance; where there are more, nothing was."""
+
 OUTER = 0.1
 """The part of k-space at its edges, along each axis, in which there is nothing but noise."""
 
@@ -70,12 +73,10 @@ def kspace(
     if not bool(torch.view_as_real(y.resolve_conj()).isfinite().all()):
         raise ValueError("k-space: got NaN or infinity, expected finite values")
     y = y.reshape(-1, y.shape[-axes - 1] if y.ndim == axes + 2 else 1, *y.shape[-axes:]).to(torch.complex64)
-    found = measured_of(y)
     if mask is not None:
         mask = checked_mask(mask, tuple(y.shape[2:]))
-        found, y = mask, y * mask
-        measured_of(y)
-    return KSpace(y, found, truth, place)
+        y = y * mask
+    return KSpace(y, measured_of(y, mask), truth, place)
 
 
 def checked_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -92,17 +93,24 @@ def checked_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     return mask.expand(size)
 
 
-def measured_of(y: Complex[Tensor, "n coils *space"]) -> Bool[Tensor, "*space"]:
+def measured_of(
+    y: Complex[Tensor, "n coils *space"], mask: Bool[Tensor, "*space"] | None = None
+) -> Bool[Tensor, "*space"]:
     """Where anything was measured: where k-space is 0 in all coils of all slices, nothing was.
 
+    Whole lines of zeros are padding or lost, whatever `mask` says; zeros elsewhere are values where it says so, and
+    without one where they are few and scattered.
+
     Raises:
-        ValueError: that is everywhere.
+        ValueError: it is 0 everywhere.
     """
-    mask = (y != 0).flatten(0, 1).any(0)
-    if not bool(mask.any()):
+    there = (y != 0).flatten(0, 1).any(0)
+    if not bool(there.any()):
         raise ValueError("k-space: got zeros alone, expected that something is measured")
-    columns = mask.flatten(0, -2).any(0)
-    return columns.expand(mask.shape) if bool(mask[..., columns].float().mean() > 0.9) else mask
+    lines = torch.stack([there.any(axis, keepdim=True).expand(there.shape) for axis in range(there.ndim)]).all(0)
+    if mask is not None:
+        return mask & lines
+    return lines if bool(there[lines].float().mean() > 1 - SCATTERED) else there
 
 
 def images(y: Complex[Tensor, "n coils *space"]) -> Complex[Tensor, "n coils *space"]:
@@ -188,9 +196,13 @@ def maps_of(k: KSpace) -> Complex[Tensor, "n coils *space"]:
         ValueError: k-space is not measured at frequency 0.
     """
     low = _coarse(k)
-    total = low.abs().square().sum(1, keepdim=True).sqrt()
-    alike = torch.full_like(low, low.shape[1] ** -0.5)
-    return torch.where(total > 1e-6 * total.max(), low / total.clamp(min=1e-30), alike)
+    return normalised(low, beyond=low.shape[1] ** -0.5)
+
+
+def normalised(maps: Complex[Tensor, "m coils *space"], beyond: float = 0.0) -> Complex[Tensor, "m coils *space"]:
+    """Maps over their magnitude together, so that images are those of `together`; `beyond` where coils see nothing."""
+    total = maps.abs().square().sum(1, keepdim=True).sqrt()
+    return torch.where(total > 1e-6 * total.max(), maps / total.clamp(min=1e-30), beyond)
 
 
 def phased(maps: Complex[Tensor, "m coils *space"], k: KSpace) -> Complex[Tensor, "n coils *space"]:

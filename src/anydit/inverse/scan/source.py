@@ -15,8 +15,8 @@ from anydit.inverse.operators import MRI, Inpainting, Operator, Sensors
 from anydit.inverse.reconstruct import data_shape
 from anydit.inverse.scan import files
 from anydit.inverse.scan.acquired import of_kspace
-from anydit.inverse.scan.files import Array, Series
-from anydit.inverse.scan.grid import Grid, cut
+from anydit.inverse.scan.files import Array, Picture, Series
+from anydit.inverse.scan.grid import Grid, cut, one_each
 from anydit.inverse.scan.kspace import KSpace, checked_mask, kspace
 from anydit.inverse.scan.own import is_own, read_own
 from anydit.inverse.scan.task import Task, of_measurements, of_samples
@@ -46,6 +46,11 @@ class Source:
             raise ValueError(f"sigma: got {self.sigma}, expected a finite deviation above 0")
         if self.slices is not None and len(self.slices) > 2:
             raise ValueError(f"slices: got {len(self.slices)} numbers, expected the first and the last, or one")
+        of_files = {"measured": self.measured or None, "mask": self.mask, "coil-maps": self.coil_maps,
+                    "slices": self.slices}  # fmt: skip
+        for name, told in of_files.items():
+            if self.path is None and told is not None:
+                raise ValueError(f"{name}: got {told}, and no SCAN that it would be of; expected a file")
 
 
 def opened(
@@ -80,11 +85,7 @@ def opened(
     _refuse_maps(source)
     if isinstance(given, Series):
         return _scan(pipeline, source, operator, given, shape)
-    low, high = pipeline.config.view.bounds or (0.0, 1.0)
-    x = (low + (high - low) * given.x) / (source.scale or 1.0)
-    task = of_samples(pipeline, x if source.slices is None else x[_rows(source, len(x))], operator, source.sigma,
-                      source.scale)  # fmt: skip
-    return task, Origin(native=True)  # the scale has no part in a picture's values
+    return _picture(pipeline, source, operator, given), Origin(native=True)
 
 
 def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) -> Task:
@@ -103,6 +104,18 @@ def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) ->
     if source.measured or (places and bool(x.isnan().any())):
         return of_measurements(pipeline, x, operator, source.sigma, source.scale)
     return of_samples(pipeline, x, operator, source.sigma, source.scale)
+
+
+def _picture(pipeline: Pipeline, source: Source, operator: Operator, given: Picture) -> Task:
+    """A picture, whose black and white are the model's."""
+    if source.scale is not None:
+        raise ValueError(
+            f"scale: got {source.scale} for {source.path}, a picture, whose black and white are the model's; "
+            "expected none, or an array in a .npy file"
+        )
+    low, high = pipeline.config.view.bounds or (0.0, 1.0)
+    x = low + (high - low) * given.x[_rows(source, len(given.x))]
+    return of_samples(pipeline, x, operator, source.sigma, None)
 
 
 def _refuse_maps(source: Source) -> None:
@@ -129,9 +142,10 @@ def _scan(
     except Unreadable as error:
         raise ValueError(f"scan: got {source.path}: {error}") from None
     task = of_samples(pipeline, x, operator, source.sigma, source.scale)
-    told = grid.told(scan)
-    task = replace(task, slices=across is not None, notes=(*task.notes, told) if told else task.notes)
-    kept = given.files if source.slices is None else ()
+    kept = given.files if source.slices is None and one_each(given.files, scan.values.shape[-1]) else ()
+    framed = "the slices are frames of a DICOM file: a folder gets NIfTI, and no series"
+    notes = (grid.told(scan), framed if given.files and source.slices is None and not kept else "")
+    task = replace(task, slices=across is not None, notes=(*task.notes, *filter(None, notes)))
     return task, Origin(Series(scan, kept), grid, scale=task.scale)
 
 

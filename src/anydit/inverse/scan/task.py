@@ -154,10 +154,12 @@ def check_values(
     more = "as the data that the model was trained on; --scale NUMBER multiplies what is given"
     if (bounds := pipeline.config.view.bounds) is not None:
         low, high = bounds
+        first, last = _extent(pipeline, shape, low, high)
         beyond = BEYOND * (high - low) + 4 * noise
-        if least < low - beyond or most > high + beyond or (most - least < LEAST * (high - low) and not said):
+        if least < first - beyond or most > last + beyond or (most - least < LEAST * (high - low) and not said):
             got = f"scan: got values from {least:.4g} to {most:.4g}"
-            raise ValueError(f"{got}, expected ones that fill {low:g} to {high:g}, {more}")
+            within = "" if (first, last) == bounds else f" and lie within {first:g} to {last:g}"
+            raise ValueError(f"{got}, expected ones that fill {low:g} to {high:g}{within}, {more}")
     elif (typical := pipeline.codec.typical(shape)) is not None:
         shift, scale = (x.new_tensor(each).reshape(-1, *(1,) * (x.ndim - 2)) for each in typical)
         z = (x - shift) / scale
@@ -167,6 +169,18 @@ def check_values(
             got = f"scan: got values of mean {float(known.mean()):.4g} and deviation {float(known.std()):.4g}"
             about, wide = (" ".join(f"{v:.4g}" for v in each) for each in typical)
             raise ValueError(f"{got}, expected about {about} and {wide} (of each channel), {more}")
+
+
+def _extent(pipeline: Pipeline, shape: tuple[int, ...], low: float, high: float) -> tuple[float, float]:
+    """Between what the data lie: the bounds, or beyond them, where these are a window in which data are only looked at.
+
+    What lies between bounds varies by `(high - mean) * (mean - low)` at most (Bhatia and Davis 2000).
+    """
+    means, deviations = pipeline.codec.typical(shape) or ((), ())
+    each = [*zip(means, deviations, strict=True)]
+    if all(deviation**2 <= 1.01 * (high - mean) * (mean - low) for mean, deviation in each):
+        return low, high
+    return min(low, *(mean - FAR * d for mean, d in each)), max(high, *(mean + FAR * d for mean, d in each))
 
 
 def _sigma(pipeline: Pipeline, shape: tuple[int, ...], sigma: float | None) -> float:

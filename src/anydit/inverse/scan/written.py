@@ -1,8 +1,10 @@
 """What was reconstructed, as files: on the grid and on the scale of what came in."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from jaxtyping import Float
@@ -72,7 +74,7 @@ def check_out(out: Path, axes: int, inputs: Sequence[Path] = (), view: View | No
 
     Raises:
         ValueError: a name of no kind that is known, NIfTI for samples that are neither slices nor volumes, a file of
-            fields for others, or files beside which or in whose place results would be.
+            fields for others, files beside which or in whose place results would be, or a place where none can be.
     """
     fields = WRITTEN if isinstance(view, FieldView) else ()
     if not _is_folder(out) and not out.name.lower().endswith((*NIFTI, NUMPY, PICTURE, *fields)):
@@ -83,6 +85,7 @@ def check_out(out: Path, axes: int, inputs: Sequence[Path] = (), view: View | No
     for given in inputs:
         if given.exists() and _over(out, given):
             raise ValueError(f"out: got {out}, whose files would be written over or among {given}, expected another")
+    _try(out)
 
 
 def end_of(view: View, scan: Path | None) -> str:
@@ -124,6 +127,25 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
 
 def _is_folder(out: Path) -> bool:
     return not out.name.lower().endswith(WRITTEN_AS["zarr"]) and (out.is_dir() or not out.suffix)
+
+
+def _try(out: Path) -> None:
+    """Make a file where results will be, and leave nothing behind."""
+    into = out.absolute() if _is_folder(out) else out.absolute().parent
+    missing = [place for place in (into, *into.parents) if not place.exists()]
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=into).close()
+        if out.is_file():
+            out.open("ab").close()
+    except OSError as error:
+        raise ValueError(
+            f"out: got {out}, which cannot be written ({error.strerror}); expected a place where files can be made"
+        ) from None
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def _stem(out: Path) -> str:
