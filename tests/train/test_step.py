@@ -149,7 +149,7 @@ def test_a_text_goes_along_when_a_batch_is_cut_into_parts():
 @pytest.mark.parametrize(("dropout", "idle"), [(0.0, True), (0.5, False)])
 def test_processes_are_told_of_nulls_that_no_step_uses(dropout: float, idle: bool):
     """What has no dropout of its own is not dropped with all others either: its null never gets a gradient."""
-    recipe, x = tiny_with(batch=64, drop_all=0.5), torch.randn(64, 1, 8, 8)
+    recipe = tiny_with(batch=64, drop_all=0.5)
     conditions = {"label": Label(3), "low": Field(1, (0.0,), (1.0,), dropout=dropout)}
     model = DiT(replace(recipe.model, channels=1, size=(8, 8), conditions=conditions))
     codec, ids = Normalize((0.0,), (1.0,)).build(), torch.arange(64)
