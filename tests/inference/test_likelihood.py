@@ -98,7 +98,7 @@ class Squeezing(Codec):
 def test_refuses_what_has_no_density(pipe: Pipeline):
     x, _ = data_and_density()
     squeezed = Pipeline(pipe.config, pipe.model, Squeezing())
-    with pytest.raises(ValueError, match="codec: got Squeezing, whose latents tell no density of data"):
+    with pytest.raises(ValueError, match="codec: got Squeezing, which tells no density"):
         squeezed.log_likelihood(torch.zeros(1, 3, 2, 3), {"label": 0})
     with pytest.raises(ValueError, match="cond: got mask, expected none"):
         pipe.log_likelihood(x, {"label": LABELS, "mask": torch.ones(5, 2, 3, dtype=torch.bool)})
