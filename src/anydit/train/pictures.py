@@ -91,6 +91,7 @@ def strip(pipeline: Pipeline, frames: Sequence[Float[Tensor, "n c *space"]]) -> 
 def loss_curve(entries: Sequence[Json], path: Path) -> None:
     """The loss of every step and its running mean, as a PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     steps = np.array([entry["step"] + 1 for entry in entries])
     loss = np.array([entry["loss"] for entry in entries], dtype=float)
@@ -101,6 +102,9 @@ def loss_curve(entries: Sequence[Json], path: Path) -> None:
     axes.plot(steps, loss, color="0.8", linewidth=0.6, label="each step")
     axes.plot(steps[window - 1 :], smooth, color="C0", label=f"mean of {window} steps")
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.grid(visible=True, which="both", linewidth=0.3)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")  # powers of ten take as long to set as all else to draw
+    axes.yaxis.minorticks_off()
+    axes.grid(visible=True, linewidth=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
