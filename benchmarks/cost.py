@@ -67,7 +67,7 @@ def measured(case: Case, device: torch.device) -> Found:
     model = DiT(recipe.model).to(device)
     codec = Normalize((0.0,), (1.0,)).build()
     step = TrainStep(model, codec, recipe.objective, recipe.train, torch.arange(case.batch))
-    data, times = stand_in(recipe.model, case.batch, device, recipe.step.text_tokens), list[float]()
+    data, times = stand_in(recipe.step, case.batch, device), list[float]()
     for n in range(3):
         began = perf_counter()
         float(step(data, n).loss)

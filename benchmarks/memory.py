@@ -64,7 +64,7 @@ def _step(recipe: Recipe, device: torch.device) -> None:
     model, train = DiT(recipe.model).to(device), recipe.train
     step = TrainStep(model, Normalize((0.0,), (1.0,)).build(), recipe.objective, train, torch.arange(train.batch))
     recompute(model, train.recompute)
-    data = stand_in(recipe.model, train.batch, device, recipe.step.text_tokens)
+    data = stand_in(recipe.step, train.batch, device)
     for n in range(2):
         step(data, n)
 

@@ -26,8 +26,8 @@ class Order:
     """The samples of every step: each epoch is a permutation of all `count`; batches run on from one into the next.
 
     Of `world` parts of every `batch`, each in one piece, this is number `rank`: a process has it alone, or with those
-    that share its tokens or products. `stream`: by which name
-    its random numbers are drawn, so that several orders of one seed are no copies of each other.
+    that share its tokens or products. `stream`: by which name its random numbers are drawn, so that several orders of
+    one seed are no copies of each other.
     """
 
     count: int

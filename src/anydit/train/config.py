@@ -93,14 +93,14 @@ class TrainConfig(LoopConfig):
     """How to train a diffusion model. One step is one update of the weights from `batch` samples.
 
     `times`: which t to train at. `stratified`: one from each of as many equal parts as a batch has samples. `weight`:
-    how much an error counts at each t. `bound`: for a learned variance. `drop_all`: how often
-    all conditions that have a null are null together, beside each by its own dropout. `compile`: each block by
-    torch.compile (None: if it is found to pay). `kernels`: in place of PyTorch's operations, on a GPU. `threads`: of a
-    CPU (None: as many as are found to be fastest, at most those that PyTorch has). `recompute`: in which share of the
-    blocks activations are computed again in the backward pass, which saves memory for time. `latents`: whether the
-    codec encodes each batch anew, or all data once. `adapter`: train this beside a model to begin with, and not the
-    model. `profiles`: averages to keep, of which others are made afterwards. `routing`: lets tokens pass by blocks.
-    `width`: the learning rate is that of a model of another width.
+    how much an error counts at each t. `bound`: for a learned variance. `drop_all`: how often all conditions that have
+    a dropout are null together, beside each by its own. `compile`: each block by torch.compile (None: if it is found to
+    pay). `kernels`: in place of PyTorch's operations, on a GPU. `threads`: of a CPU (None: as many as are found to be
+    fastest, at most those that PyTorch has). `recompute`: in which share of the blocks activations are computed again
+    in the backward pass, which saves memory for time. `latents`: whether the codec encodes each batch anew, or all data
+    once. `adapter`: train this beside a model to begin with, and not the model. `profiles`: averages to keep, of which
+    others are made afterwards. `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of
+    another width.
     """
 
     times: AnyTrainingTimes = Uniform()

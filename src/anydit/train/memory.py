@@ -145,11 +145,9 @@ def _pieces(step: Planned, most: int, free: int, device: torch.device) -> int | 
     return None
 
 
-def stand_in(model: DiTConfig, n: int, device: torch.device, text_tokens: Mapping[str, int]) -> Batch:
-    """A batch of noise in place of latents, and conditions in place of those of the data.
-
-    `text_tokens`: how many a text has, by the condition's name.
-    """
+def stand_in(step: Planned, n: int, device: torch.device) -> Batch:
+    """A batch of noise in place of latents, and conditions in place of those of the data."""
+    model = step.model
     shape = (n, model.in_channels, *(model.size or ()))
     cond = dict[str, Tensor | Tokens]()
     for name, condition in model.conditions.items():
@@ -160,7 +158,7 @@ def stand_in(model: DiTConfig, n: int, device: torch.device, text_tokens: Mappin
         elif isinstance(condition, Numbers):
             cond[name] = torch.zeros(n, len(condition.mean or ()), device=device)
         else:
-            tokens = text_tokens.get(name, TEXT_TOKENS)
+            tokens = step.text_tokens.get(name, TEXT_TOKENS)
             values = torch.zeros(n, tokens, condition.width or 1, device=device)
             exists = torch.ones(n, tokens, dtype=torch.bool, device=device)
             cond[name] = Tokens(values, exists, torch.zeros(n, condition.pooled or 1, device=device))
@@ -229,7 +227,7 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
                 living.see(parameter)
             here = living.now
             _place_gradients(step, model)
-            data = stand_in(step.model, batch, device, step.text_tokens)
+            data = stand_in(step, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
             with autocast(device, step.train.bf16):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()

@@ -100,11 +100,11 @@ def over_sizes(recipe: Recipe, sizes: Sequence[tuple[int, ...]], device: torch.d
     Raises:
         ValueError: a size that the patch does not divide.
     """
-    model = DiT(recipe.model).to(device)
+    model, step = DiT(recipe.model).to(device), recipe.step
     points = list[Point]()
     for size in sizes:
-        counted = cost(recipe.model, size, recipe.step.text_tokens)
-        batch = stand_in(replace(recipe.model, size=size), 1, device, recipe.step.text_tokens)
+        counted = cost(recipe.model, size, step.text_tokens)
+        batch = stand_in(replace(step, model=replace(recipe.model, size=size)), 1, device)
         points.append(Point(size, counted, seconds(lambda b=batch: _forward(recipe, model, b), device)))
     return points
 

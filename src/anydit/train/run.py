@@ -23,7 +23,7 @@ from anydit.train.guards import Interrupted, SkipCounter, Spiked, StopRequest
 from anydit.train.log import LOG_FILE, Bar, Log, read, telling
 from anydit.train.saving import Saver, copied
 from anydit.train.step import Outcome
-from anydit.weights import RUN_FILE, identify, read_id, save_tensors, write_config
+from anydit.weights import RUN_FILE, identify, read_id, save_tensors, sweep, write_config
 
 CHECKPOINTS, SAMPLES, LOSS_CURVE = "checkpoints", "samples", "loss.png"
 PREVIEWS = 50
@@ -73,8 +73,7 @@ class Run(Generic[T]):
         root = self.site.out / CHECKPOINTS
         if self.site.processes.first:
             checkpoint.sweep(root)
-            for left in self.site.out.glob(".*.tmp"):  # by a process that was killed while it wrote
-                left.unlink(missing_ok=True)
+            sweep(self.site.out)
         frozen = self.work.frozen()
         if (self.site.out / RUN_FILE).is_file():
             # The id that it began with, if there were ids then, although steps and intervals may have changed.

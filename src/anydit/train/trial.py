@@ -33,7 +33,7 @@ def trial(step: Planned, device: torch.device) -> tuple[TrainStep, Batch]:
     recompute(model, train.recompute)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        return done, stand_in(step.model, train.batch, device, step.text_tokens)
+        return done, stand_in(step, train.batch, device)
 
 
 def once(work: Callable[[], object], device: torch.device) -> float:

@@ -54,6 +54,10 @@ class Wav:
         """Suffix, format and subtype, as libsndfile calls them."""
         return ".wav", "WAV", "FLOAT" if self.bits == 32 else f"PCM_{self.bits}"
 
+    def in_place_of(self, hz: int) -> str:
+        """Which rates are expected where it cannot have this one, else nothing."""
+        return ""
+
 
 @config
 class Flac:
@@ -65,6 +69,11 @@ class Flac:
         """Suffix, format and subtype, as libsndfile calls them."""
         return ".flac", "FLAC", f"PCM_{self.bits}"
 
+    def in_place_of(self, hz: int) -> str:
+        """Which rates are expected where it cannot have this one, else nothing."""
+        fits = hz <= MOST_ODD_HZ or (hz <= MOST_FLAC_HZ and hz % 10 == 0)
+        return "" if fits else f"at most {MOST_ODD_HZ}, or a multiple of 10 up to {MOST_FLAC_HZ}"
+
 
 @config
 class Ogg:
@@ -73,6 +82,10 @@ class Ogg:
     def kind(self) -> tuple[str, str, str]:
         """Suffix, format and subtype, as libsndfile calls them."""
         return ".ogg", "OGG", "VORBIS"
+
+    def in_place_of(self, hz: int) -> str:
+        """Which rates are expected where it cannot have this one, else nothing."""
+        return "" if hz <= MOST_OGG_HZ else f"at most {MOST_OGG_HZ}"
 
 
 @config
@@ -89,14 +102,9 @@ class AudioView(View):
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __post_init__(self) -> None:
-        rate, expected = self.rate or 0, ""
-        if isinstance(self.format, Ogg) and rate > MOST_OGG_HZ:
-            expected = f"at most {MOST_OGG_HZ}"
-        if isinstance(self.format, Flac) and (rate > MOST_FLAC_HZ or (rate > MOST_ODD_HZ and rate % 10)):
-            expected = f"at most {MOST_ODD_HZ}, or a multiple of 10 up to {MOST_FLAC_HZ}"
-        if expected:
-            kind = type(self.format).__name__
-            raise ValueError(f"format: got {kind} of {rate} Hz, expected {expected}; --view.format Wav takes any rate")
+        if self.rate is not None and (expected := self.format.in_place_of(self.rate)):
+            got = f"{type(self.format).__name__} of {self.rate} Hz"
+            raise ValueError(f"format: got {got}, expected {expected}; --view.format Wav takes any rate")
 
     @property
     def bounds(self) -> tuple[float, float]:

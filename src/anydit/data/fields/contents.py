@@ -30,6 +30,15 @@ def meant(axis: str) -> str:
     return KNOWN_AS.get(axis.lower(), axis)
 
 
+SINCE = " since "
+"""What stands between the unit of a time and the day that it counts from."""
+
+
+def duration(unit: str) -> str:
+    """The unit of a time, without the day that it counts from."""
+    return unit.partition(SINCE)[0].strip()
+
+
 @dataclass(frozen=True)
 class Variable:
     """An array in a file: where it is, its axes by name (None where the file names none), shape and attributes."""
@@ -66,7 +75,7 @@ class Variable:
     def tells_time(self) -> bool:
         """Whether its attributes say so, by the conventions of NetCDF."""
         about = self.attributes
-        return about.get("standard_name") == "time" or about.get("axis") == "T" or " since " in self.unit
+        return about.get("standard_name") == "time" or about.get("axis") == "T" or SINCE in self.unit
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Contents, Variable, meant
+from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Contents, Variable, duration, meant
 from anydit.data.fields.files import kind, read
 from anydit.data.fields.view import EVEN, Axis, FieldView
 
@@ -187,7 +187,7 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
     interval, unit, times = None, None, found.at.get(TIME)
     if times is not None and found.times > stride:
         at = read(file, times, dtype=np.float64).reshape(-1, found.times)[0]
-        interval, unit = float(np.median(at[stride:] - at[:-stride])), times.unit.partition(" since ")[0]
+        interval, unit = float(np.median(at[stride:] - at[:-stride])), duration(times.unit)
     return FieldView(
         variables=found.channels,
         units=found.units,

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 
 from anydit.data.base import Loaded
-from anydit.data.fields.contents import COMPONENT, TIME, Contents, Variable, meant
+from anydit.data.fields.contents import COMPONENT, TIME, Contents, Variable, duration, meant
 from anydit.data.fields.files import listed, read
 from anydit.data.fields.layout import Layout, layout
-from anydit.data.fields.times import LONGER, duration, same
+from anydit.data.fields.times import LONGER, same
 from anydit.data.fields.view import EVEN, Axis, FieldView
 from anydit.data.reading import check_shape
 

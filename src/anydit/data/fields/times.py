@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from anydit.data.fields.contents import TIME
+from anydit.data.fields.contents import TIME, duration
 from anydit.data.fields.files import read
 from anydit.data.fields.layout import Layout
 
@@ -27,11 +27,6 @@ SPELLED = {
     for spelling in names
 }
 """The units of time that have several spellings."""
-
-
-def duration(unit: str) -> str:
-    """The unit of a time, without the day that it counts from."""
-    return unit.partition(" since ")[0].strip()
 
 
 def same(unit: str, other: str) -> bool:
