@@ -102,7 +102,7 @@ def loss_curve(entries: Sequence[Json], path: Path) -> None:
     axes.plot(steps, loss, color="0.8", linewidth=0.6, label="each step")
     axes.plot(steps[window - 1 :], smooth, color="C0", label=f"mean of {window} steps")
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter("{x:g}")  # powers of ten take as long to set as all else to draw
     axes.yaxis.minorticks_off()
     axes.grid(visible=True, linewidth=0.3)
