@@ -117,6 +117,27 @@ def test_files_with_other_units_of_time_are_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_files_with_another_calendar_are_refused(tmp_path: Path) -> None:
+    """Calendars have several names, and none is the usual one; of times that count from no day none matters."""
+
+    def file(name: str, calendar: str, unit: str = "days since 2000-01-01") -> None:
+        with netCDF4.Dataset(tmp_path / name, "w") as out:
+            winds(out, "time", {"units": unit} | ({"calendar": calendar} if calendar else {}))
+
+    for name, calendar in (("a.nc", ""), ("b.nc", "Gregorian"), ("c.nc", "proleptic_gregorian")):
+        file(name, calendar)
+    file("d.nc", "noleap", "days")
+    assert opened(tmp_path)[0] == 4 * (T - 2)
+    file("e.nc", "365_day")
+    said = rf"^data\.path: .*e\.nc has the calendar noleap, expected standard as in {tmp_path}/a\.nc$"
+    with pytest.raises(ValueError, match=said):
+        opened(tmp_path)
+    (tmp_path / "own").mkdir()
+    for name, calendar in (("own/a.nc", "noleap"), ("own/b.nc", "365_day")):
+        file(name, calendar)
+    assert opened(tmp_path / "own")[0] == 2 * (T - 2)
+
+
 def test_a_calendar_is_kept_and_written(tmp_path: Path) -> None:
     for name, calendar in (("a", "360_day"), ("b", "noleap")):
         with netCDF4.Dataset(tmp_path / f"{name}.nc", "w") as out:

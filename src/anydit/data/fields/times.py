@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from anydit.data.fields.contents import TIME, duration
+from anydit.data.fields.contents import SINCE, TIME, Variable, duration
 from anydit.data.fields.files import read
 from anydit.data.fields.layout import Layout
 
@@ -28,11 +28,25 @@ SPELLED = {
 }
 """The units of time that have several spellings."""
 
+CALENDARS = {
+    "365_day": "noleap",
+    "366_day": "all_leap",
+    "gregorian": "standard",
+    "proleptic_gregorian": "standard",
+}
+"""Calendars by other names, and the one that differs before 1582 only."""
+
 
 def same(unit: str, other: str) -> bool:
     """Whether two units of time are one, however they are spelled."""
     a, b = (duration(each).lower() for each in (unit, other))
     return SPELLED.get(a, a) == SPELLED.get(b, b)
+
+
+def calendar(times: Variable) -> str:
+    """In which calendar days are counted, by one name for each: the usual one where the file tells none."""
+    told = (times.calendar or "standard").lower()
+    return CALENDARS.get(told, told)
 
 
 def gaps(files: Sequence[Path], layouts: Sequence[Layout], span: int) -> list[Int[np.ndarray, "trajectories t"]]:
@@ -41,7 +55,8 @@ def gaps(files: Sequence[Path], layouts: Sequence[Layout], span: int) -> list[In
     `span`: states that a sample reaches over; of one, times do not matter.
 
     Raises:
-        ValueError: from state to state it takes longer in one trajectory than in another, or in another unit.
+        ValueError: from state to state it takes longer in one trajectory than in another, in another unit, or in
+            another calendar.
     """
     found, usual = list[np.ndarray](), None
     for file, at in zip(files, layouts, strict=True):
@@ -49,13 +64,21 @@ def gaps(files: Sequence[Path], layouts: Sequence[Layout], span: int) -> list[In
         if times is not None and at.times > 1 and span > 1:
             steps = np.diff(read(file, times, dtype=np.float64).reshape(-1, at.times))
             own = np.median(steps, axis=1, keepdims=True)
-            step, unit, of = usual = usual or (own[0, 0], times.unit, file)
-            if not same(times.unit, unit):
-                got, expected = duration(times.unit), duration(unit)
-                raise ValueError(f"data.path: {file} has times in {got!r}, expected {expected!r} as in {of}")
+            step, like, of = usual = usual or (own[0, 0], times, file)
+            _check_same(times, file, like, of)
             if (off := np.abs(own - step) > LONGER * abs(step)).any():
                 got = f"{own[off][0]:g} {duration(times.unit)}".strip()
                 raise ValueError(f"data.path: {file} has {got} from state to state, expected {step:g} as in {of}")
             count[:, 1:] = np.cumsum(~(np.abs(steps - own) <= UNEVEN * np.abs(own)), axis=1)
         found.append(count)
     return found
+
+
+def _check_same(times: Variable, file: Path, like: Variable, of: Path) -> None:
+    """Refuse times in another unit, or in another calendar, than those of another file."""
+    if not same(times.unit, like.unit):
+        got, expected = duration(times.unit), duration(like.unit)
+        raise ValueError(f"data.path: {file} has times in {got!r}, expected {expected!r} as in {of}")
+    if SINCE in times.unit and SINCE in like.unit and calendar(times) != calendar(like):
+        got, expected = calendar(times), calendar(like)
+        raise ValueError(f"data.path: {file} has the calendar {got}, expected {expected} as in {of}")
