@@ -107,6 +107,7 @@ def evaluate(
     if followed:
         clock.lap("judge of texts")
     mine = own(sets.view, x, sets)
+    said = (*_one_of_several(sets), *_unjudged(sets, judge), *_few(sets.count, used["features"]))
     return Report(
         figures=judged.figures | followed | {**mine.figures} | figures | copied,
         features=space.name,
@@ -114,7 +115,7 @@ def evaluate(
         settings=_settings(how, seed, data),
         seconds=clock.seconds,
         network_calls=calls,
-        notes=(*notes, *_one_of_several(sets), *_unjudged(sets, judge), *_few(sets.count, used["features"])),
+        notes=(*notes, *said, *mine.notes),
         classes=judged.classes,
         confusion=judged.confusion,
         pictures=pictures.shown(sets, x, near) | judged.pictures | {**mine.pictures},
@@ -135,7 +136,11 @@ def _of_its_own(pipeline: Pipeline, sets: Sets, how: Sampling, data: Data, seed:
         settings=_settings(how, seed, data),
         seconds=clock.seconds,
         network_calls=calls,
-        notes=(*sets.notes, "Samples are sets: no features and no distances place by place tell them apart."),
+        notes=(
+            *sets.notes,
+            *mine.notes,
+            "Samples are sets: no features and no distances place by place tell them apart.",
+        ),
         pictures=pictures.sheets(sets, x) | {**mine.pictures},
     )
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import pi
 from pathlib import Path
 
+import h5py
 import netCDF4
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from anydit.evaluate import fields as module
 from anydit.evaluate import sets as the_sets
 from anydit.evaluate.evaluate import evaluate
 from anydit.evaluate.own import own
-from anydit.evaluate.own.fields import _of_vector, derivative, gradients, spectrum, vectors
+from anydit.evaluate.own.fields import _of_vector, spectrum, vectors
+from anydit.evaluate.own.gradients import gradients
 from anydit.evaluate.sets import opened
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
@@ -70,20 +72,6 @@ def test_open_ends_leak_little():
     )
 
 
-@pytest.mark.parametrize("dim", [1, 2])
-@pytest.mark.parametrize("points", [16, 15])
-def test_derivatives(dim: int, points: int):
-    axis = Axis("x", start=1.0, step=2 * pi / points, periodic=True)
-    shape = (1, points, 1) if dim == 1 else (1, 1, points)
-    x = at(axis, points).reshape(shape).expand(2, points if dim == 1 else 3, points if dim == 2 else 3)
-    assert torch.allclose(derivative(torch.sin(3 * x), dim, axis), 3 * torch.cos(3 * x), atol=1e-9)
-    uneven = Axis("z", at=tuple(float(z) for z in np.linspace(0, 3, points) ** 2))
-    z = at(uneven, points).reshape(shape).expand_as(x)
-    inner = (slice(None), slice(1, -1)) if dim == 1 else (slice(None), slice(None), slice(1, -1))
-    assert torch.allclose(derivative(z**2, dim, uneven)[inner], 2 * z[inner], atol=1e-9)
-    assert torch.allclose(derivative(z**2, dim, replace(uneven, periodic=True))[inner], 2 * z[inner], atol=1e-9)
-
-
 def test_a_solved_flow_has_no_divergence():
     g = gradients(flows(3), SQUARE)
     assert g.shape == (2, 2, 3, 16, 16)
@@ -134,6 +122,11 @@ def test_components_are_along_the_axes_that_are_called_so(axes: tuple[str, ...],
     assert vectors(view) == [tuple(map("uvw".index, parts))]
 
 
+def test_units_say_where_degrees_go():
+    axes = (Axis("rows", unit="degrees_north"), Axis("columns", unit="degrees_east"))
+    assert vectors(FieldView(variables=("u", "v"), axes=axes)) == [(1, 0)]
+
+
 def test_on_x_and_z_v_is_along_z_where_there_is_no_w():
     assert vectors(FieldView(variables=("u", "v"), axes=(Axis("z"), Axis("x")))) == [(1, 0)]
 
@@ -143,6 +136,25 @@ def test_a_flow_without_divergence_has_none_whatever_the_order_of_its_axes():
     for states, axes in ((flow, SQUARE), (flow.transpose(2, 3), SQUARE[::-1])):
         (parts,) = vectors(replace(view, axes=axes))
         assert _of_vector([states[:, list(parts)]] * 3, axes)["divergence"].samples < 1e-5
+
+
+def test_of_several_vectors_each_has_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A vector whose components, or whose axes, are in different units has none, and that is said."""
+    monkeypatch.setattr(the_sets, "LEAST", 5)
+    with h5py.File(tmp_path / "a.h5", "w") as out:
+        for name, unit in (("wind", "m/s"), ("field", "T"), ("odd_x", "m/s"), ("odd_y", "km/h")):
+            shape = (12, 8, 8) if "_" in name else (12, 8, 8, 2)
+            out[name] = grids.values(*shape, seed=len(name))
+            out[name].attrs["units"] = unit
+    data = Fields(path=tmp_path / "a.h5", axes=("time", "x", "y", "component"), held_out=0.5)
+    recipe = Recipe(model=DiTConfig(16, 1, 2, (2, 2)), view=FieldView(), data=data)
+    sets = opened(Pipeline(resolved(recipe, data.open("train"), lambda _: None)), data, 5)
+    mine = own(sets.view, sets.real.x, sets)
+    names = [f"{kind} of {name}" for name in ("field", "wind") for kind in ("divergence", "vorticity", "flatness")]
+    assert [name for name in mine.figures if " of " in name] == names
+    assert mine.figures["divergence of wind"].title == "Divergence of wind"
+    said = "Of odd there is no divergence and no vorticity: its components are in 'm/s', 'km/h'."
+    assert mine.notes == (said,)
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from anydit.evaluate.sets import Sets
 
 @dataclass(frozen=True)
 class Own:
-    """Figures by name, each with its floor, and pictures by what is written under them on the page."""
+    """Figures by name, each with its floor, pictures by what is written under them on the page, and notes."""
 
     figures: Mapping[str, Figure] = field(default_factory=dict[str, Figure])
     pictures: Mapping[str, Image] = field(default_factory=dict[str, Image])
+    notes: tuple[str, ...] = ()
 
 
 @singledispatch

@@ -15,18 +15,15 @@ from anydit.evaluate.compare import Figure
 from anydit.evaluate.distances import crps, units, wasserstein
 from anydit.evaluate.own import Own, own
 from anydit.evaluate.own.forecast import spread_and_error
+from anydit.evaluate.own.gradients import along, closed, gradients, of_equal_area, unfit
 from anydit.evaluate.pictures import rendered
 from anydit.evaluate.sets import Sets, spread
 
 REFERENCE = 2000
 """Training samples that are looked at, at most."""
 
-ALONG = {
-    **dict.fromkeys(("x", "lon", "longitude"), "u"),
-    **dict.fromkeys(("y", "lat", "latitude"), "v"),
-    **dict.fromkeys(("z", "lev", "level", "height", "altitude", "depth"), "w"),
-}
-"""Which of u, v and w is along an axis, by the axis's name."""
+PLOT = "Energy by wavenumber, in waves along the longest axis"
+"""What is written under the plot of spectra."""
 
 
 class Spectrum(NamedTuple):
@@ -40,15 +37,20 @@ class Spectrum(NamedTuple):
 def _(view: FieldView, x: Float[Tensor, "n c *space"], sets: Sets) -> Own:
     train = sets.read_train(spread(len(sets.train), REFERENCE))
     states = [view.states(some).flatten(0, 1) for some in (x, sets.real.x, train)]
-    axes = axes_of(view, states[0].ndim - 2)
+    space = states[0].shape[2:]
+    axes = closed(axes_of(view, len(space)), space)
     scale = units(_by_variable(states[2]).std(1))
     spectra = [spectrum(some, axes, scale) for some in states]
-    figures = _spectrum_and_values(states, spectra, scale)
-    for vector in vectors(view):
-        figures |= _of_vector([some[:, list(vector)] for some in states], axes)
+    figures, notes = _spectrum_and_values(states, spectra, scale), list[str]()
+    for vector in (found := vectors(view)):
+        parts, name = [some[:, list(vector)] for some in states], named(view, vector)
+        if why := unfit(axes, space, [view.units[i] for i in vector] if view.units else []):
+            notes.append(f"Of {name} there is no divergence and no vorticity: {why}.")
+        else:
+            figures |= _of_vector(parts, axes, name if len(found) > 1 else "")
     if any(name in sets.real.cond for name in sets.train.facts.fields):
         figures |= _of_ensemble(x, sets, scale.repeat(x.shape[1] // len(scale)))
-    return Own(figures, {"Energy by wavenumber, in waves along the longest axis": _plot([s.energy for s in spectra])})
+    return Own(figures, {PLOT: _plot([s.energy for s in spectra])}, tuple(notes))
 
 
 def axes_of(view: FieldView, count: int) -> tuple[Axis, ...]:
@@ -64,15 +66,22 @@ def vectors(view: FieldView) -> list[tuple[int, ...]]:
     names, axes = list(view.variables or ()), [axis.name for axis in view.axes or ()]
     first = {name.removesuffix(f"_{axes[0]}") for name in names if name.endswith(f"_{axes[0]}")} if axes else set[str]()
     wanted = [[f"{name}_{axis}" for axis in axes] for name in sorted(first)]
-    wanted += [parts for parts in _along(axes) if set(parts) <= set(names)][:1]
+    wanted += [parts for parts in _along(view.axes or ()) if set(parts) <= set(names)][:1]
     return [tuple(map(names.index, parts)) for parts in wanted if set(parts) <= set(names)]
 
 
-def _along(axes: Sequence[str]) -> list[list[str]]:
+def named(view: FieldView, vector: Sequence[int]) -> str:
+    """What a vector is called: by what its components' names begin with, else by all of them."""
+    names = [(view.variables or ())[i] for i in vector]
+    first = {name.rpartition("_")[0] for name in names}
+    return min(first) if len(first) == 1 and min(first) else ", ".join(names)
+
+
+def _along(axes: Sequence[Axis]) -> list[list[str]]:
     """Which of u, v (w) are along two or three axes, the likelier first: all by name, or the first by name or order."""
     if len(axes) not in (2, 3):
         return []
-    named = [ALONG.get(axis.lower(), "") for axis in axes]
+    named = [along(axis) for axis in axes]
     letters = "uvw"[: len(axes)]
     kept = [name if name and name in letters and named.count(name) == 1 else "" for name in named]
     left = iter([letter for letter in letters if letter not in kept])
@@ -98,23 +107,6 @@ def spectrum(x: Float[Tensor, "n v *space"], axes: tuple[Axis, ...], scale: Floa
     return Spectrum(energy[1 : max(1, floor(nyquist)) + 1], max(1, floor(nyquist / 2)))
 
 
-def derivative(x: Float[Tensor, "n *space"], dim: int, axis: Axis) -> Float[Tensor, "n *space"]:
-    """Along one axis: of the Fourier series where it is periodic, else of second order."""
-    n = x.shape[dim]
-    if axis.periodic and not axis.at:
-        k = 2j * torch.pi * torch.fft.rfftfreq(n, axis.step, dtype=torch.float64)
-        if n % 2 == 0:
-            k[-1] = 0
-        k = k.reshape(-1, *(1,) * (x.ndim - dim - 1))
-        return torch.fft.irfft(torch.fft.rfft(x.double(), dim=dim) * k, n=n, dim=dim)
-    return torch.gradient(x.double(), spacing=(torch.from_numpy(axis.places(n)),), dim=dim)[0]
-
-
-def gradients(v: Float[Tensor, "n k *space"], axes: tuple[Axis, ...]) -> Float[Tensor, "k k n *space"]:
-    """Derivatives of each component (first) along each axis (second)."""
-    return torch.stack([torch.stack([derivative(part, 1 + i, a) for i, a in enumerate(axes)]) for part in v.unbind(1)])
-
-
 def _spectrum_and_values(
     states: list[Float[Tensor, "_ v *space"]], spectra: list[Spectrum], scale: Float[Tensor, " v"]
 ) -> dict[str, Figure]:
@@ -129,19 +121,24 @@ def _spectrum_and_values(
     }
 
 
-def _of_vector(parts: list[Float[Tensor, "_ k *space"]], axes: tuple[Axis, ...]) -> dict[str, Figure]:
-    """Of samples, held-out and training data: divergence, and on two axes vorticity."""
-    by_axis = [gradients(part, axes) for part in parts]
+def _of_vector(parts: list[Float[Tensor, "_ k *space"]], axes: tuple[Axis, ...], name: str = "") -> dict[str, Figure]:
+    """Of samples, held-out and training data: divergence, and on two axes vorticity. `name`: of one of several."""
+    by_axis = [of_equal_area(gradients(part, axes), axes) for part in parts]
     squares = [(g.diagonal().sum(-1).square().mean(), g.square().sum((0, 1)).mean()) for g in by_axis]
     divergence = [float((square / whole).sqrt()) for square, whole in squares]
-    out = {"divergence": _figure("Divergence", divergence, "as a part of the gradient, both root mean squares")}
+    of, whole = f" of {name}" if name else "", "as a part of the gradient, both root mean squares"
+    out = {f"divergence{of}": _figure(f"Divergence{of}", divergence, whole)}
     if len(axes) == 2:
         curl = [g[1, 0] - g[0, 1] for g in by_axis]
         unit = curl[2].std()
         apart = [wasserstein(c / unit, curl[2] / unit) for c in curl]
         flat = [float(((c - c.mean()) / c.std()).pow(4).mean()) for c in curl]
-        out["vorticity"] = _figure("Vorticity", apart, "distance between distributions (Wasserstein's), in deviations")
-        out["flatness"] = _figure("Vorticity, flatness", flat, "fourth moment; a Gaussian has 3, strong eddies more")
+        out[f"vorticity{of}"] = _figure(
+            f"Vorticity{of}", apart, "distance between distributions (Wasserstein's), in deviations"
+        )
+        out[f"flatness{of}"] = _figure(
+            f"Vorticity{of}, flatness", flat, "fourth moment; a Gaussian has 3, strong eddies more"
+        )
     return out
 
 
