@@ -28,9 +28,18 @@ class Unreadable(Exception):
 
 
 def listed(skipped: Skipped) -> str:
-    """The first few of them, named, and how many more there are."""
-    more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    return "; ".join(f"{name}: {why}" for name, why in skipped[:SHOWN]) + more
+    """The first few of them, named, with how many more there are; those of one reason together."""
+    reasons = dict[str, list[str]]()
+    for name, why in skipped:
+        reasons.setdefault(why, []).append(name)
+    shown = [f"{_some(names)}: {why}" for why, names in [*reasons.items()][:SHOWN]]
+    more = sum(map(len, [*reasons.values()][SHOWN:]))
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def check_skipped(skipped: Skipped, count: int, bad_limit: float, what: str, seen: int | None = None) -> None:

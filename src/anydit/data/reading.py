@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from anydit.data.absent import elsewhere
+
 NPY = ".npy"
 """A file of one array, which any kind of sample can come in."""
 
@@ -47,6 +49,8 @@ def check_named(path: Path, suffixes: Sequence[str]) -> None:
     Raises:
         ValueError: it is so.
     """
+    if why := elsewhere(path):
+        raise ValueError(f"got {path}, {why}")
     if not path.exists():
         raise ValueError(f"got {path}, which is not there; expected a file")
     if not path.name.lower().endswith(tuple(suffixes)):

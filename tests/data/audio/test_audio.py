@@ -186,7 +186,7 @@ def damaged(folder: Path) -> dict[str, str]:
         "broken.flac": "flac decoder lost sync",
         "text.wav": "Format not recognised",
         "nothing.ogg": "Format not recognised",
-        "gone.wav": "not a file",
+        "gone.wav": "which is not there",
         "empty.wav": "without a sound in it",
         "nan.wav": "with NaN or infinity",
         "other.wav": "in the format AIFF, expected one of WAV",

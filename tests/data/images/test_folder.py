@@ -214,7 +214,7 @@ def test_what_is_not_a_file_is_skipped_without_being_opened(tmp_path: Path, caps
     os.mkfifo(tmp_path / "pipe.png")  # to open one waits for ever
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert everything(folder(tmp_path).open("train"))[1] == [0, 1, 2]
-    assert "Skipped 2 unreadable of 5 images (gone.png: not a file" in capsys.readouterr().err
+    assert "Skipped 2 unreadable of 5 images (gone.png: a link to" in capsys.readouterr().err
 
 
 def recipe(data: ImageFolder, patch: tuple[int, int]) -> Recipe:

@@ -135,7 +135,7 @@ def test_rows_without_label_or_image(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert seeds(hub(str(tmp_path / "bad"))) == list(range(N))
     said = capsys.readouterr().err
     assert "Skipped 3 unreadable of 9 images (0: not an image" in said
-    assert "; 1: no image in the row" in said
+    assert "; 1, 2: no image in the row" in said
 
 
 def test_what_is_not_there_says_how_to_do_without_the_hub(tmp_path: Path) -> None:

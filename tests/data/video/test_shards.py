@@ -89,7 +89,7 @@ def test_damaged_members_are_named_and_counted(
     assert all_of(tmp_path)[2] == ["film 0", "film 0", "film 2", "film 2"]
     said = capsys.readouterr().err
     assert "Skipped 5 unreadable of 7 videos (a.tar: damaged after 6 samples" in said
-    whys = {1: "no .cls", 3: "damaged", 4: "damaged", 5: "cut off: the tar file ends before it"}
+    whys = {"1": "no .cls", "3, a.tar/some/4": "damaged", "5": "cut off: the tar file ends before it"}
     for i, why in whys.items():
         assert f"a.tar/some/{i}: {why}" in said, said
     with pytest.raises(ValueError, match=r"data\.bad_limit: got . unreadable among . videos \(a\.tar"):

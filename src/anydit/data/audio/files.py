@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from anydit.config import check_positive, config
+from anydit.data.absent import elsewhere
 from anydit.data.folders import state
 from anydit.data.outside import Unreadable
 from anydit.data.shards import Member, readable
@@ -78,6 +79,8 @@ def clips(file: Path | Member, wanted: Wanted) -> Iterator[Float[np.ndarray, "n 
         Unreadable: it is damaged, or not what is wanted.
     """
     sf = soundfile()
+    if isinstance(file, Path) and (why := elsewhere(file)):
+        raise Unreadable(why)
     if isinstance(file, Path) and state(file) is None:
         raise Unreadable("not a file, or one that is not there")
     try:

@@ -13,18 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from anydit.config import check_at_least, check_fraction, config
+from anydit.data.absent import check_here
 from anydit.data.arrays import split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
+from anydit.data.fields.beside import lost
 from anydit.data.fields.boundaries import common
 from anydit.data.fields.contents import Contents
-from anydit.data.fields.files import SUFFIXES, listed
+from anydit.data.fields.files import listed
+from anydit.data.fields.found import found_in, refuse_absent
 from anydit.data.fields.layout import Layout, check_alike, layout, number, view
 from anydit.data.fields.times import gaps
 from anydit.data.outside import SHOWN
 from anydit.tensors import Batch
-
-PARTS: dict[str, Part] = {"train": "train", "valid": "held_out", "val": "held_out", "validation": "held_out"}
-"""Folders that say which part the files in them are of."""
 
 KEPT_BYTES = 2**30
 """Data of at most this size are read once and kept in memory."""
@@ -72,8 +72,11 @@ class Fields(Data):
             check_at_least(f"data.{name}", getattr(self, name), least)
 
     def open(self, part: Part) -> Samples:
-        path = self.path.expanduser().resolve()
-        files = _found(path)
+        path = self.path.expanduser()
+        check_here([path])  # before a link is followed
+        path = path.resolve()
+        files = found_in(path)
+        refuse_absent([file for file, _ in files])
         stats = tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in (file.stat() for file, _ in files))
         whole = _whole(replace(self, path=path), stats)
         windows = whole.windows[whole.parts == (part == "held_out")]
@@ -183,7 +186,7 @@ def coarsened(x: Float[Tensor, "b c *space"], factor: int) -> Float[Tensor, "b c
 @lru_cache(maxsize=1)
 def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     """What both parts share, found once; a new state of the files reads anew."""
-    files = _found(data.path)
+    files = found_in(data.path)
     paths = [file for file, _ in files]
     contents = [listed(file) for file in paths]
     layouts = _layouts(data, paths, contents)
@@ -204,6 +207,8 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     ]
     numbers = [torch.from_numpy(np.stack([v for _, v in each], 1)) for each in known if each]
     fields = {"past": data.past * len(first.channels), "coarse": data.coarse and data.future * len(first.channels)}
+    if unkept := lost(first.variables, first.at.values()):
+        print(f"Not kept of {paths[0]}, and so not in what is written: {', '.join(unkept)}.", file=sys.stderr)
     kept = common(paths, [each.boundaries for each in contents], first.space)
     facts = Facts(
         data.future * len(first.channels),
@@ -281,19 +286,3 @@ def _parts(data: Fields, sources: Sequence[Source], told: Sequence[Part | None],
         return torch.isin(windows[:, 0], split(len(sources), data.held_out, "held_out")).long()
     cut = round((1 - data.held_out) * sources[0].states)
     return (windows[:, 1] >= cut).long() - ((windows[:, 1] < cut) & (windows[:, 1] + data.span > cut)).long()
-
-
-def _found(path: Path) -> list[tuple[Path, Part | None]]:
-    """The files, in order, and of which part each is where its folder says so."""
-    if path.suffix.lower() in SUFFIXES and path.exists():
-        return [(path, None)]
-    if not path.is_dir():
-        raise ValueError(f"data.path: got {path}, expected a file named {', '.join(SUFFIXES)}, or a folder of them")
-    root = path / "data" if (path / "data").is_dir() else path
-    parts = PARTS if (root / "train").is_dir() else {"": None}
-    found: list[tuple[Path, Part | None]] = [
-        (f, part) for at, part in parts.items() for f in sorted((root / at).glob("*")) if f.suffix.lower() in SUFFIXES
-    ]
-    if not found:
-        raise ValueError(f"data.path: got {path} without fields, expected files named {', '.join(SUFFIXES)}")
-    return found

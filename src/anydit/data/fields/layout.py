@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from anydit.data.fields.beside import about, beside
 from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Contents, Variable, duration, meant
 from anydit.data.fields.files import kind, read
 from anydit.data.fields.view import EVEN, Axis, FieldView
@@ -98,7 +99,7 @@ def layout(file: Path, contents: Contents, names: Sequence[str], axes: Sequence[
     chosen = [_named(file, contents, everything[name], axes) for name in names]
     if not names:
         told = (contents.coordinate(v, axis) for v in everything.values() for axis in v.axes)
-        coordinates = {coordinate.name for coordinate in told if coordinate is not None}
+        coordinates = {coordinate.name for coordinate in told if coordinate is not None} | beside(contents)
         arrays = [v for name, v in everything.items() if name not in coordinates and len(v.shape) > 0]
         named = [_named(file, contents, v, axes) for v in arrays if any(v.axes) or not axes or len(v.shape) > 1]
         chosen = [v for v in named if _space(v)]
@@ -157,6 +158,9 @@ def check_alike(at: Layout, file: Path, first: Layout, of: Path) -> None:
             continue
         if here.unit != there.unit:
             raise ValueError(f"data.path: {file} has {axis} in {here.unit!r}, expected {there.unit!r} as in {of}")
+        ways = [each.attributes.get("positive") for each in (here, there)]
+        if all(ways) and ways[0] != ways[1]:
+            raise ValueError(f"data.path: {file} has {axis} positive {ways[0]}, expected {ways[1]} as in {of}")
         a, b = read(file, here, dtype=np.float64), read(of, there, dtype=np.float64)
         off = np.abs(a - b)
         if off.max() > EVEN * np.abs(np.diff(b)).mean() if points > 1 else off.max() > 0:
@@ -197,6 +201,7 @@ def view(file: Path, contents: Contents, found: Layout, stride: int, periodic: S
         calendar=times.calendar if times is not None else None,
         format=kind(file),
         grid=contents.grid,
+        about=about({v.name: v for v in found.variables} | dict(found.at)) or None,
     )
 
 

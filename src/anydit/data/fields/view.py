@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anydit.config import check_positive, config
 from anydit.data.base import Facts, Loaded, View, suffixed
+from anydit.data.fields.beside import About
 from anydit.data.fields.boundaries import ATTRIBUTE, Boundary
 from anydit.data.fields.contents import TIME, Array
 from anydit.data.fields.files import SUFFIXES, WRITTEN_AS, Format, write, write_in_well
@@ -72,6 +73,7 @@ class FieldView(View):
     kind is `grid` in The Well's files: with it HDF5 is in that layout. `limits`: the values shown as blue and as red;
     None shows each variable from its least to its largest value, or symmetric about 0 where it has both signs. `start`:
     the time of the first state, as a file says that was read. `calendar`: of the times, by the name that files have.
+    `about`: what files say besides of variables and axes.
     """
 
     variables: tuple[str, ...] | None = None
@@ -86,6 +88,7 @@ class FieldView(View):
     grid: str | None = field(default=None, repr=False)
     start: float | None = field(default=None, repr=False)
     calendar: str | None = field(default=None, repr=False)
+    about: tuple[About, ...] | None = field(default=None, repr=False)
 
     suffixes: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
 
@@ -149,6 +152,7 @@ class FieldView(View):
         dims = (*((TIME,) if several else ()), *(axis.name for axis in axes))
         of = zip(names, self.units or ("",) * len(names), np.moveaxis(states, 1, 0), strict=True)
         arrays |= {name: Array(dims, v if several else v[0], {"units": unit} if unit else {}) for name, unit, v in of}
+        arrays = {name: a._replace(attributes={**self._told(name), **a.attributes}) for name, a in arrays.items()}
         path = suffixed(path, WRITTEN_AS[self._written])
         if self._written == "the_well":
             write_in_well(path, arrays, self._stated(axes), self.grid or "cartesian")
@@ -178,6 +182,10 @@ class FieldView(View):
         """What files are written as."""
         format = self.format or "hdf5"
         return "the_well" if format == "hdf5" and self.grid is not None else format
+
+    def _told(self, name: str) -> dict[str, str]:
+        """What is said besides of a variable, or an axis."""
+        return {told.name: told.text for told in self.about or () if told.of == name}
 
     def _kind(self, axis: Axis) -> str:
         """What holds along an axis, in words."""

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from anydit.config import config
+from anydit.data.absent import elsewhere
 from anydit.data.arrays import ArraySamples
 from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.buckets import each_size, together
@@ -115,6 +116,8 @@ class ImageFolder(ImageData):
         stats = [state(root / name) for name in names]
 
         def load(i: int) -> Path:
+            if why := elsewhere(root / names[i]):
+                raise Unreadable(why)
             if stats[i] is None:
                 raise Unreadable("not a file, or one that is not there")
             return root / names[i]

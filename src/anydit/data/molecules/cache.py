@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Float, Int
 
+from anydit.data.folders import state
 from anydit.data.molecules.files import Molecule, checked, entries, number, paths_in
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
@@ -68,7 +69,7 @@ def prepare(reading: Reading, folder: Path, bad_limit: float) -> Prepared:
     """
     paths = paths_in(reading.path)
     how = [SCHEMA, reading.elements, reading.properties, reading.key, reading.closest, reading.atoms]
-    states = [(name, str(path.resolve()), (s := path.stat()).st_size, s.st_mtime_ns) for name, path in paths.items()]
+    states = [(name, str(path.resolve()), *(state(path) or (None, None))[:2]) for name, path in paths.items()]
     whole = folder / sha256(json.dumps([how, states]).encode()).hexdigest()[:32]
     # The limit is no part of the key: what a looser limit let pass must not be read anew to be refused.
     if not (whole / ABOUT).is_file():

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from anydit.data.absent import check_here, elsewhere
 from anydit.data.folders import files_in
 from anydit.data.molecules.bonds import chem, distances
 from anydit.data.molecules.elements import LARGEST, NUMBERS, symbols_of
@@ -50,12 +51,13 @@ def paths_in(root: Path) -> dict[str, Path]:
     Raises:
         ValueError: there are none.
     """
+    check_here([root])
     if not root.exists():
         raise ValueError(f"data.path: got {root}, which is not there; expected a file of molecules, or a folder")
     if root.is_file():
         found = {root.name: root}
     else:
-        below = [path for path in files_in(root) if path.is_file() and not _other_json(path)]
+        below = [path for path in files_in(root) if (path.is_file() or path.is_symlink()) and not _other_json(path)]
         found = {path.relative_to(root).as_posix(): path for path in below}
     found = {name: path for name, path in found.items() if path.suffix.lower() in SUFFIXES}
     if not found:
@@ -76,6 +78,8 @@ def _other_json(path: Path) -> bool:
 
 def entries(name: str, path: Path) -> Iterator[Entry]:
     """The molecules in a file, one after the other."""
+    if why := elsewhere(path):
+        return iter([(name, partial(_fails, why))])
     suffix = path.suffix.lower()
     reader = _xyz if suffix in XYZ else _sdf if suffix in SDF else _database if suffix in DATABASE else _others
     return ((f"{name}#{i}" if i else name, read) for i, read in enumerate(reader(path)))

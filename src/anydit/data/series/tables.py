@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from anydit.config import config
+from anydit.data.absent import check_here
 from anydit.data.outside import Unreadable
 from anydit.data.series.columns import Other, is_number, is_time, numbers
 
@@ -80,6 +81,7 @@ def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int 
     files = [path]
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    check_here(files)
     if not files or not path.exists():
         raise ValueError(f"data.path: got {path}, expected a file named {' or '.join(SUFFIXES)}, or a folder of some")
     sheets = [_sheet(file, columns, time, skip) for file in files]

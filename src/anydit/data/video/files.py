@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anydit.config import Json, to_json
+from anydit.data.absent import elsewhere
 from anydit.data.images.aspects import Size
 from anydit.data.images.cache import progress_bar, write_header
 from anydit.data.kept import INDEX, filling, sweep, used
@@ -62,7 +63,7 @@ def prepare(found: Found, how: Decoding, folder: Path) -> tuple[list[Prepared], 
             sources[name] = found.source(name)
             files[name] = folder / _key(sources[name], how) / FRAMES
         except OSError as error:
-            skipped.append((name, error.strerror or "cannot be read"))
+            skipped.append((name, _absent(sources[name]) or error.strerror or "cannot be read"))
         except Unreadable as error:
             skipped.append((name, str(error)))
     for file in files.values():
@@ -78,7 +79,7 @@ def prepare(found: Found, how: Decoding, folder: Path) -> tuple[list[Prepared], 
     for name, file in files.items():
         said: Json = json.loads(_about(file).read_text(encoding="utf-8"))
         if "unreadable" in said:
-            skipped.append((name, said["unreadable"]))
+            skipped.append((name, _absent(sources[name]) or said["unreadable"]))
         else:
             high, wide = said["size"]
             kept.append(Prepared(name, file, said["frames"], said["rate"], (high, wide), said["off"],
@@ -97,13 +98,23 @@ def _key(path: Path | Member, how: Decoding) -> str:
     if isinstance(path, Member):
         states = [path.state]
     else:
-        parts = sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
         states = [
-            (str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK)) for p in parts
+            (str(p.resolve()), (stat := p.stat()).st_size, stat.st_mtime_ns, os.access(p, os.R_OK))
+            for p in _parts(path)
         ]
     sizes, channels, fit, at_most = how.target
     about = [SCHEMA, sizes, at_most, channels, to_json(fit), how.rate, how.pictures, states]
     return sha256(json.dumps(about).encode()).hexdigest()[:32]
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files that make a video: itself, or the pictures in it."""
+    return sorted(part for part in path.iterdir() if is_picture(part.name)) if path.is_dir() else [path]
+
+
+def _absent(source: Path | Member) -> str:
+    """Why the content of a video is not here; empty where it is."""
+    return "" if isinstance(source, Member) else next(filter(None, map(elsewhere, _parts(source))), "")
 
 
 def _about(file: Path) -> Path:

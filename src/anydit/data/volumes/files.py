@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from anydit.data.folders import files_in
+from anydit.data.absent import check_here, elsewhere
+from anydit.data.folders import files_in, state
 from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.data.outside import OPEN, SHOWN, Unreadable, check_skipped, told
 from anydit.data.volumes.medical import (
@@ -109,10 +110,11 @@ class Reading:
             ValueError: there is no such folder, or file.
         """
         root = self.path
+        check_here([root])
         if not root.exists():
             raise ValueError(f"data.path: got {root}, which is not there; expected a folder, or a NIfTI file")
         top, below = (root.parent, [root]) if root.is_file() else (root, files_in(root))
-        found = {path.relative_to(top).as_posix(): path for path in below if path.is_file()}
+        found = {path.relative_to(top).as_posix(): path for path in below if path.is_file() or path.is_symlink()}
         names = {name: path for name, path in found.items() if name.lower().endswith(NIFTI)}
         return names, [path for name, path in found.items() if name not in names]
 
@@ -177,7 +179,7 @@ def prepare(reading: Reading, folder: Path, bad_limit: float) -> tuple[list[Prep
         try:
             return _prepared(name, sources[name], places[name])
         except Unreadable as error:
-            return name, str(error)
+            return name, next(filter(None, map(elsewhere, sources[name].files)), str(error))
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "volumes") as pool:
         found = list(pool.map(one, sources))
@@ -191,7 +193,7 @@ def prepare(reading: Reading, folder: Path, bad_limit: float) -> tuple[list[Prep
 
 def _key(reading: Reading, source: Source) -> str:
     """Of a sample's files as they are now, read so."""
-    states = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in source.files]
+    states = [(str(file.resolve()), *(state(file) or (None, None))[:2]) for file in source.files]
     how = [SCHEMA, reading.channels, reading.frames, reading.axes, reading.spacing, reading.nan]
     return sha256(json.dumps([how, states]).encode()).hexdigest()[:32]
 

@@ -137,7 +137,7 @@ def series_in(folder: Path) -> dict[str, list[Path]]:
     """
     found, lost = dict[str, list[Path]](), list[Path]()
     for file in files_in(folder):
-        if not _may_be_dicom(file) or not file.is_file():
+        if not _may_be_dicom(file) or not (file.is_file() or file.is_symlink()):
             continue
         try:
             uid = _series_uid(file)
