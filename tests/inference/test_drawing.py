@@ -1,8 +1,10 @@
 """Samples of which files tell a part, or what came before: what is told, what stays, and when it goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import nibabel
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from anydit.codecs import Normalize
 from anydit.data import Axis, FieldView, SeriesView, View, VolumeView
-from anydit.data.known import KNOWN, PAST, told
+from anydit.data.known import COARSE, KNOWN, PAST, told
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.drawing import Asked, Drawn, drawn
 from anydit.inference.files import FromFiles
@@ -186,6 +188,28 @@ def test_a_volume_lies_where_it_was_asked_for(tmp_path: Path, first: str, side: 
         middle = (affine @ [2.5, 1.5, 1.5, 1])[:3]
         assert np.allclose(middle, [x, *place[1:]] if x else (0, 2, 0))
     assert len(set(drawn(pipe, Asked(2, {"place": places[:1]})).views)) == 1
+
+
+def test_a_finer_field_is_written_when_the_coarse_one_was(tmp_path: Path):
+    """Told in the format of the data, and of several samples each at its time; by an array it is told without one."""
+    view = FieldView(
+        variables=("u", "v"), axes=(Axis("x"), Axis("y")), interval=0.5, time_unit="h", blocks=2, calendar="noleap"
+    )
+    pipe = untrained(Field(2, mean=(0.0,) * 2, std=(1.0,) * 2), COARSE, view, (4, 6))
+    means, axes = torch.randn(2, 2, 2, 3), tuple(axis.coarse(2) for axis in view.axes or ())
+    files = [
+        replace(view, axes=axes, start=start, time_unit="h since 2000-01-01").save(one, tmp_path / f"{start}")
+        for one, start in zip(means, (3.0, 4.5), strict=True)
+    ]
+    x, views = drawn(pipe, Asked(2, files=(FromFiles(pipe, COARSE, tuple(files), (4, 6)),)))
+    coarse = means.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(x, pipe.sample(2, {COARSE: coarse}))
+    with netCDF4.Dataset(views[1].save(x[1], tmp_path / "fine")) as out:
+        assert (out["time"][:].tolist(), out["time"].units) == ([4.5], "h since 2000-01-01")
+        assert out["time"].calendar == "noleap" and out["u"].shape == (1, 4, 6)
+    np.save(tmp_path / "x.npy", coarse.numpy())
+    again, plain = drawn(pipe, Asked(2, files=(FromFiles(pipe, COARSE, (tmp_path / "x.npy",), (4, 6)),)))
+    assert torch.equal(again, x) and plain == [view, view]
 
 
 def test_states_follow_those_in_a_file_at_their_times(tmp_path: Path):

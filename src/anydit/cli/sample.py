@@ -31,7 +31,7 @@ from anydit.inference.conditions import Given, prepared
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.device import find_device
 from anydit.inference.drawing import Asked, Drawn, completed, drawn
-from anydit.inference.files import OF_SAMPLES, FromFiles
+from anydit.inference.files import FromFiles
 from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
@@ -179,7 +179,7 @@ def _parser(conditions: dict[str, Condition], view: View) -> argparse.ArgumentPa
         elif isinstance(condition, Numbers):
             add(type=float, help=", ".join(condition.names or ()))
         elif isinstance(condition, Field):
-            kinds = ", ".join(dict.fromkeys((*(view.suffixes if name in OF_SAMPLES else ()), NPY)))
+            kinds = ", ".join(dict.fromkeys((*(view.suffixes if view.reader(name) else ()), NPY)))
             add(metavar="FILE", help=f"one for all or one for each: {kinds}{_PARTS if name == KNOWN else ''}")
         elif isinstance(condition, Text):
             add(help='a text in quotes, or one for each sample; "" is the empty text')

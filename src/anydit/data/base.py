@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from anydit.config import config
+from anydit.data.known import KNOWN, PAST
 from anydit.data.reading import NPY, array_in, check_shape
 from anydit.tensors import Batch, Tokens
 
@@ -232,6 +233,10 @@ class View(ABC):
         x = array_in(path)
         check_shape(path, x.shape, shape, self.time_axis)
         return Loaded(x, self)
+
+    def reader(self, name: str) -> Callable[[Path, Sequence[int]], Loaded] | None:
+        """What reads the field condition `name` from files as `read` does; None where it is told by arrays alone."""
+        return self.read if name in (KNOWN, PAST) else None
 
     def at(self, told: Mapping[str, float], size: Sequence[int]) -> "View":
         """The view by which a sample of `size` is written where the numbers that are told of it, by name, say it is."""

@@ -14,6 +14,14 @@ PAST = "past"
 """The condition, a field: the states before those of a sample, their channels one after the other, the oldest first."""
 
 
+COARSE = "coarse"
+"""The condition, a field: samples as their means over blocks of points."""
+
+
+GIVEN = "given"
+"""The condition, a field: what is aligned with samples and no part of them."""
+
+
 def told(
     x: Float[Tensor, "b c *space"], known: Bool[Tensor, "b c *space"], fill: Float[Tensor, " c"] | Sequence[float]
 ) -> Float[Tensor, "b two_c *space"]:

@@ -70,7 +70,8 @@ def drawn(pipeline: Pipeline, asked: Asked, on_step: OnStep | None = None) -> Dr
                         sampling=asked.sampling, on_step=on_step)  # fmt: skip
     if known is not None and known.partial:
         return Drawn(completed(x, known), _each([window.view for window in known.windows], asked.n))
-    return Drawn(x, _following(past, asked.n) if past else _placed(pipeline, asked, tuple(x.shape[2:])))
+    views = _following(past, asked.n) if past else _beside(pipeline, asked)
+    return Drawn(x, views or _placed(pipeline, asked, tuple(x.shape[2:])))
 
 
 def completed(x: Float[Tensor, "n c *space"], known: FromFiles) -> Float[Tensor, "n c *space"]:
@@ -133,6 +134,13 @@ def _placed(pipeline: Pipeline, asked: Asked, size: tuple[int, ...]) -> list[Vie
             for of_one, numbers in zip(told, values.expand(asked.n, -1).tolist(), strict=True):
                 of_one |= dict(zip(condition.names, numbers, strict=True))
     return [pipeline.config.view.at(of_one, size) for of_one in told]
+
+
+def _beside(pipeline: Pipeline, asked: Asked) -> list[View] | None:
+    """The view of each sample that files tell something of, where these say when or where that is."""
+    told = ([view for _, view in each.loaded] for each in asked.files)
+    found = next((views for views in told if views != [pipeline.config.view] * len(views)), None)
+    return found and _each(found, asked.n)
 
 
 def _following(past: FromFiles, n: int) -> list[View]:

@@ -11,14 +11,11 @@ from torch import Tensor
 
 from anydit.data import View
 from anydit.data.base import Loaded
-from anydit.data.known import KNOWN, PAST, told
+from anydit.data.known import KNOWN, told
 from anydit.data.reading import NPY, array_in, check_shape
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Field
 from anydit.model.dit import coded_fields
-
-OF_SAMPLES = (KNOWN, PAST)
-"""Conditions that are samples or parts of them, and come in files of their format; others come as arrays alone."""
 
 
 class Window(NamedTuple):
@@ -33,7 +30,7 @@ class Window(NamedTuple):
 class FromFiles:
     """The field condition `name` of samples of `size`: a file for each, in the data's format, or one .npy for several.
 
-    What is no part of samples, which the view knows nothing of, comes as .npy alone. Where the condition tells some of
+    What the view knows nothing of, for it is no part of samples, comes as .npy alone. Where the condition tells some of
     the samples' own values ("known"), a file that is shorter than a sample in time is how it begins. Of a longer one
     the last places are taken. Where these have gaps, NaN or empty cells, the gaps are drawn, else what comes after:
     then as many places are told as in training.
@@ -109,11 +106,12 @@ class FromFiles:
         view, shape = self.pipeline.config.view, self._shape
         if file.suffix.lower() == NPY:
             return [Loaded(one, view) for one in self._arrays(file)]
-        if not self.partial and self.name != PAST:
+        read = view.reader(self.name) if self.partial or self.name != KNOWN else None
+        if read is None:
             wanted = f"a {NPY} file of shape [n, {', '.join(map(str, shape))}]"
             why = f"{self.name} is no part of a sample, which other formats are read as"
             raise ValueError(f"got {file}, expected {wanted}: {why}")
-        loaded = view.read(file, shape)
+        loaded = read(file, shape)
         if not self.partial:
             check_shape(file, loaded.x.shape, shape)
         return [loaded]

@@ -5,11 +5,11 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from anydit.config import Json, config, to_json, write_json
 from anydit.data import ArraySamples, Samples, cache_folder
 from anydit.data.base import digest
 from anydit.data.buckets import each_size
-from anydit.data.kept import INDEX, sweep, used
+from anydit.data.kept import INDEX, made
 from anydit.data.mirrored import Mirrored
 from anydit.tensors import MASK, Batch, Tokens
 from anydit.weights import checksum
@@ -97,14 +97,13 @@ class Cached:
         """The latents of samples of one size, from their file."""
         samples = self._mirrored(encoding.samples) if self.flip else encoding.samples
         root = (self.folder.expanduser() if self.folder else cache_folder()) / "latents"
-        folder = root / self._key(encoding)
-        found = _read(folder, samples)
-        if found is None:
-            self._write(folder, replace(encoding, samples=samples))
-            found = _read(folder, samples)
-            assert found is not None, "it was written just now"
-        used(folder)
-        return found
+        own = replace(encoding, samples=samples)
+        return made(
+            root / self._key(encoding),
+            partial(_read, samples=samples),
+            lambda empty: self._fill(empty, own),
+            "train.latents.folder",
+        )
 
     def _mirrored(self, samples: Samples) -> Samples:
         if isinstance(samples, Mirrored):
@@ -123,27 +122,6 @@ class Cached:
         """A name for these data under this codec; see `digest` for what it can miss of the data."""
         about = [SCHEMA, self.flip, self.half, digest(encoding.samples), to_json(encoding.config)]
         return sha256(f"{json.dumps(about)}{checksum(encoding.codec.state_dict())}".encode()).hexdigest()[:32]
-
-    def _write(self, folder: Path, encoding: Encoding) -> None:
-        """Encode into a folder beside `folder`, then rename it, so that `folder` is whole or absent."""
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            sweep(folder.parent)
-            temporary = folder.parent / f".{uuid4().hex}"
-            temporary.mkdir()
-            try:
-                self._fill(temporary, encoding)
-                if _read(folder, encoding.samples) is None:  # else another process was faster
-                    shutil.rmtree(folder, ignore_errors=True)  # damaged
-                    temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except OSError as error:
-            if _read(folder, encoding.samples) is None:
-                raise ValueError(
-                    f"train.latents.folder: got {folder.parent}, which cannot be written ({error.strerror or error}); "
-                    "expected a folder with room, by --train.latents.folder or ANYDIT_CACHE"
-                ) from None
 
     def _fill(self, folder: Path, encoding: Encoding) -> None:
         """Write the latents, what is known about the samples, and the index; the latents to a plain file, not to a map.

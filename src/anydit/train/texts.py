@@ -1,7 +1,6 @@
 """Texts for training: each encoded once, kept in files that are mapped into memory, and read as tokens."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +22,7 @@ from anydit.config import to_json, write_json
 from anydit.data import Samples, cache_folder
 from anydit.data.base import Wrapped
 from anydit.data.buckets import by_bucket
-from anydit.data.kept import INDEX, sweep, used
+from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.model.dit import DiT
 from anydit.model.text import Text, TextTokens
 from anydit.tensors import Batch, Tokens
@@ -138,17 +137,11 @@ def table(encoder: TextEncoder, texts: Sequence[str], device: torch.device) -> T
     shards, places = _found(folder, keys)
     missing = [text for text in texts if text not in places]
     if missing:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with filling(folder / uuid4().hex, field=None) as shard:
             write_json(folder / INDEX, to_json(encoder))
             sweep(root)
             sweep(folder)
-            _write(folder, encoder, missing, keys, device)
-        except OSError as error:
-            raise ValueError(
-                f"texts: got {root}, which cannot be written ({error.strerror or error}); "
-                "expected a folder with room: ANYDIT_CACHE says which"
-            ) from None
+            _write(shard, encoder, missing, keys, device)
         shards, places = _found(folder, keys)
     used(folder)
     return Table(shards, {text: places[text] for text in texts})
@@ -178,32 +171,25 @@ def _found(folder: Path, keys: Mapping[str, bytes]) -> tuple[list[Shard], dict[s
 def _write(
     folder: Path, encoder: TextEncoder, texts: Sequence[str], keys: Mapping[str, bytes], device: torch.device
 ) -> None:
-    """Encode texts into a shard of their own, which appears whole or not at all."""
+    """Encode texts into a shard."""
     encode, ordered = opened(encoder, device), sorted(texts, key=len)
-    temporary = folder / f".{uuid4().hex}"
-    temporary.mkdir()
-    counts, pooled = list[Tensor](), list[Tensor]()
+    values, counts, pooled = list[Tensor](), list[Tensor](), list[Tensor]()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        values = list[Tensor]()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("Encoding texts", total=len(ordered))
-            for start in range(0, len(ordered), ENCODED_AT_ONCE):
-                some = ordered[start : start + ENCODED_AT_ONCE]
-                made = encode(some)
-                assert made.pooled is not None
-                values.append(made.values[made.exists])
-                counts.append(made.exists.sum(1))
-                pooled.append(made.pooled)
-                bar.advance(task, len(some))
-        begin = torch.cat([torch.zeros(1, dtype=torch.long), *counts]).cumsum(0)
-        np.save(temporary / VALUES, torch.cat(values).numpy())
-        np.save(temporary / BEGIN, begin.numpy())
-        np.save(temporary / POOLED, torch.cat(pooled).numpy())
-        np.save(temporary / KEYS, np.frombuffer(b"".join(keys[text] for text in ordered), np.uint8).reshape(-1, 32))
-        temporary.rename(folder / uuid4().hex)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Encoding texts", total=len(ordered))
+        for start in range(0, len(ordered), ENCODED_AT_ONCE):
+            some = ordered[start : start + ENCODED_AT_ONCE]
+            made = encode(some)
+            assert made.pooled is not None
+            values.append(made.values[made.exists])
+            counts.append(made.exists.sum(1))
+            pooled.append(made.pooled)
+            bar.advance(task, len(some))
+    begin = torch.cat([torch.zeros(1, dtype=torch.long), *counts]).cumsum(0)
+    np.save(folder / VALUES, torch.cat(values).numpy())
+    np.save(folder / BEGIN, begin.numpy())
+    np.save(folder / POOLED, torch.cat(pooled).numpy())
+    np.save(folder / KEYS, np.frombuffer(b"".join(keys[text] for text in ordered), np.uint8).reshape(-1, 32))
 
 
 def standardise(model: DiT, samples: Samples) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from anydit.config import from_json, to_json
 from anydit.data import Data, Fields, FieldView
 from anydit.data.fields import fields as module
 from anydit.data.fields.fields import FieldSamples, coarsened
+from anydit.data.fields.view import Quantity
 from anydit.data.loader import Order, read_ahead
 from anydit.model.conditioning import Field, Numbers
 from anydit.model.dit import DiTConfig
@@ -65,7 +67,9 @@ def test_the_future_after_the_past(tmp_path: Path, kept: bool, monkeypatch: pyte
     samples = opened(tmp_path / "a.nc", **wanted)
     assert len(samples) == N * (T - 4)
     assert samples.facts.fields == {"past": 4, "given": 1}
-    assert samples.facts.view == opened(tmp_path / "a.nc", variables=("v", "u"), stride=2).facts.view
+    view = samples.facts.view
+    assert isinstance(view, FieldView) and view.given == (Quantity("depth"),)
+    assert replace(view, given=None) == opened(tmp_path / "a.nc", variables=("v", "u"), stride=2).facts.view
     batch = samples.read(torch.tensor([3 + 1]))  # the second trajectory, from its second state on
     past = [arrays[name][1, time] for time in (1, 3) for name in "vu"]
     assert np.array_equal(batch.tensor("past")[0].numpy(), past)

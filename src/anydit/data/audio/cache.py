@@ -2,19 +2,17 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from anydit.config import Json, write_json
-from anydit.data.kept import INDEX, sweep, used
+from anydit.data.kept import INDEX, made
 from anydit.data.outside import Skipped, Unreadable, check_skipped
 
 SCHEMA = 1
@@ -56,35 +54,9 @@ def kept(
         ValueError: too many are unreadable, or the cache has no room.
     """
     folder = root / sha256(json.dumps([SCHEMA, key, list(names)]).encode()).hexdigest()[:32]
-    found = _read(folder)
-    if found is None:
-        try:
-            _write(folder, names, load, channels, bad_limit)
-        except OSError as error:
-            raise ValueError(
-                f"data.cache: got {root}, which cannot be written ({error.strerror or error}); "
-                "expected a folder with room, by --data.cache or ANYDIT_CACHE"
-            ) from None
-        found = _read(folder)
-        assert found is not None
-    used(folder)
+    found = made(folder, _read, lambda empty: _fill(empty, names, load, channels, bad_limit))
     check_skipped(found.skipped, len(names), bad_limit, "files")
     return found
-
-
-def _write(folder: Path, names: Sequence[str], load: Callable[[str], Sound], channels: int, bad_limit: float) -> None:
-    """Decode into a folder beside `folder`, then rename it, so that `folder` is whole or absent."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent)
-    temporary = folder.parent / f".{uuid4().hex}"
-    temporary.mkdir()
-    try:
-        _fill(temporary, names, load, channels, bad_limit)
-        if _read(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # damaged
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _fill(folder: Path, names: Sequence[str], load: Callable[[str], Sound], channels: int, bad_limit: float) -> None:

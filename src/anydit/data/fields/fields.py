@@ -23,6 +23,7 @@ from anydit.data.fields.files import listed
 from anydit.data.fields.found import found_in, refuse_absent
 from anydit.data.fields.layout import Layout, check_alike, layout, number, view
 from anydit.data.fields.times import gaps
+from anydit.data.fields.view import Quantity
 from anydit.data.outside import SHOWN
 from anydit.tensors import Batch
 
@@ -215,7 +216,14 @@ def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
         first.size,
         numbers={"numbers": tuple(name for name, _ in known[0])} if data.numbers else {},
         fields={n: c for n, c in (fields | {"given": len(given.channels) if given else 0}).items() if c},
-        view=replace(view(paths[0], contents[0], first, data.stride, data.periodic), boundaries=kept or None),
+        view=replace(
+            view(paths[0], contents[0], first, data.stride, data.periodic),
+            boundaries=kept or None,
+            dims=data.axes or None,
+            blocks=data.coarse or None,
+            given=tuple(map(Quantity, given.channels, given.units)) if given else None,
+            nan=data.nan,
+        ),
     )
     together = torch.cat(numbers) if numbers else None
     return FieldSamples(data, facts, tuple(sources), together, windows, _parts(data, sources, told, windows))

@@ -1,55 +1,119 @@
-"""States from a file that is none of the data's own, checked to be of the fields that a view tells of."""
+"""States, and what is told beside them, from a file that is none of the data's own, checked to be what a view tells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from anydit.data.base import Loaded
-from anydit.data.fields.contents import COMPONENT, TIME, Contents, Variable, duration, meant
+from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Variable, duration, meant
 from anydit.data.fields.files import listed, read
 from anydit.data.fields.layout import Layout, layout
 from anydit.data.fields.times import LONGER, same
 from anydit.data.fields.view import EVEN, Axis, FieldView
-from anydit.data.reading import check_shape
+from anydit.data.known import COARSE, GIVEN, KNOWN, PAST
+from anydit.data.reading import check_named, check_shape
+
+Reader = Callable[[Path, Sequence[int]], Loaded]
+"""What reads a sample, or a condition, of a shape `[c, *space]` from a file."""
+
+
+def reader(view: FieldView, name: str) -> Reader | None:
+    """What reads the field condition `name` as the data have it; None where it is told by arrays alone.
+
+    With it comes the view by which samples are written when they are.
+    """
+    told = {PAST: read_past, COARSE: read_coarse if view.blocks else None, GIVEN: read_given if view.given else None}
+    read = told.get(name)
+    return view.read if name == KNOWN else read and partial(_named, read, view)
+
+
+def _named(
+    read: Callable[[FieldView, Path, Sequence[int]], Loaded], view: FieldView, path: Path, shape: Sequence[int]
+) -> Loaded:
+    """Of a file that is named like one of fields."""
+    check_named(path, view.suffixes)
+    return read(view, path, shape)
 
 
 def read_states(view: FieldView, path: Path, shape: Sequence[int]) -> Loaded:
-    """The last states of the one trajectory in a file, as many as a sample `[c, *space]` has.
+    """The last states of the one trajectory in a file, as many as a sample `[c, *space]` has; NaN where it has NaN.
 
     Raises:
         ValueError: they are not there, or not of the view's fields, units, points and interval.
     """
-    contents = listed(path)
-    source = Source(view, path, _layout(view, path, contents))
-    each, found = len(source.channels), source.found
-    if shape[0] % each:
-        raise ValueError(f"got {path} with {each} channels in a state, expected a divisor of {shape[0]}")
-    if found.trajectories != 1:
-        raise ValueError(f"got {path} with {found.trajectories} trajectories, expected one")
-    for axis in view.axes or ():
-        source.check_axis(axis)
-    states = source.last(shape[0] // each)
-    check_shape(path, (shape[0], *found.size), shape)
-    values = found.states(path, 0, slice(states.start, states.stop, states.step))[:, source.channels]
-    x = torch.from_numpy(np.ascontiguousarray(values)).flatten(0, 1)
-    return Loaded(x, source.view_from(states.start))
+    x, found = read_past(replace(view, nan=None), path, shape)
+    return Loaded(x, replace(found, nan=view.nan))
 
 
-def _layout(view: FieldView, path: Path, contents: Contents) -> Layout:
-    """Of the arrays that make the view's variables, along its axes."""
-    wanted = view.variables or ()
+def read_past(view: FieldView, path: Path, shape: Sequence[int]) -> Loaded:
+    """The same, with what stood for NaN in training.
+
+    Raises:
+        ValueError: as `read_states` does.
+    """
+    source = Source(view, path, _along(view, path, _layout(view, path)))
+    x, first = source.read(shape)
+    return Loaded(x, source.view_from(first))
+
+
+def read_coarse(view: FieldView, path: Path, shape: Sequence[int]) -> Loaded:
+    """Means over blocks, of the last states in a file: on a grid of their middles, or of states on the whole grid.
+
+    Raises:
+        ValueError: as `read_states` does.
+    """
+    assert view.blocks, "else nobody knows which means"
+    found, n = _along(view, path, _layout(view, path)), view.blocks
+    small = found.size == tuple(points // n for points in shape[1:])
+    axes = tuple(axis.coarse(n) for axis in view.axes or ()) or None
+    source = Source(replace(view, axes=axes) if small else view, path, found)
+    x, first = source.read((shape[0], *found.size) if small else shape)
+    for axis in range(1, x.ndim):
+        x = (
+            x.repeat_interleave(n, axis)
+            if small
+            else x.unflatten(axis, (-1, n)).mean(axis + 1).repeat_interleave(n, axis)
+        )
+    return Loaded(x, source.beside(view, first))
+
+
+def read_given(view: FieldView, path: Path, shape: Sequence[int]) -> Loaded:
+    """What is given beside samples, from a file; of several times the last, and alike along axes that it has not.
+
+    Raises:
+        ValueError: as `read_states` does.
+    """
+    told = view.given or ()
+    own = replace(view, variables=tuple(each.name for each in told), units=tuple(each.unit for each in told))
+    found, axes = _layout(own, path), tuple(axis.name for axis in view.axes or ())
+    if set(found.space) < set(axes):
+        found = replace(found, space=axes, size=tuple(shape[1:]))
+    source = Source(own, path, _along(own, path, found))
+    x, first = source.read(shape)
+    return Loaded(x, source.beside(view, first))
+
+
+def _layout(view: FieldView, path: Path) -> Layout:
+    """Of the arrays that make the view's variables, with what stands for NaN."""
+    wanted, contents = view.variables or (), listed(path)
     parts = [name for name in wanted if name not in contents.variables]
-    several = [name for name, variable in contents.variables.items() if _has_components(variable)]
+    several = [name for name, variable in contents.variables.items() if _has_components(view, variable)]
     vectors = [name for name in several if any(part.startswith(f"{name}_") for part in parts)]
     names = [name for name in contents.variables if name in (*wanted, *vectors)]
-    found = layout(path, contents, names, (), "variables")
+    found = layout(path, contents, names, _dims(view, [contents.variables[name] for name in names]), "variables")
     if missing := [name for name in wanted if name not in found.channels]:
         raise ValueError(f"got {path} without {', '.join(missing)}; it has {', '.join(found.channels)}")
+    return replace(found, nan=view.nan)
+
+
+def _along(view: FieldView, path: Path, found: Layout) -> Layout:
+    """With the axes of space in the view's order."""
     if view.axes is None or {axis.name for axis in view.axes} == set(found.space):
         space = found.space if view.axes is None else tuple(axis.name for axis in view.axes)
         return replace(found, space=space, size=tuple(found.size[found.space.index(axis)] for axis in space))
@@ -57,8 +121,24 @@ def _layout(view: FieldView, path: Path, contents: Contents) -> Layout:
     raise ValueError(f"got {path} with the axes {', '.join(found.space)}, expected {expected}")
 
 
-def _has_components(variable: Variable) -> bool:
+def _has_components(view: FieldView, variable: Variable) -> bool:
+    """Whether an array is of vectors, by the names of its axes, or by as many as the data's were given."""
+    if COMPONENT in map(meant, view.dims or ()):
+        return len(variable.shape) > len(view.axes or ())
     return any(axis is not None and meant(axis) == COMPONENT for axis in variable.axes)
+
+
+def _dims(view: FieldView, arrays: Sequence[Variable]) -> tuple[str, ...]:
+    """The names that axes of the data were given, without those that the largest of some arrays has not."""
+    largest = max(arrays, key=lambda array: len(array.shape), default=None)
+    if largest is None or not view.dims:
+        return ()
+    scalar = (COMPONENT,) if largest.name in (view.variables or ()) else ()
+    for gone in ((), (SAMPLE,), (TIME,), (SAMPLE, TIME)):
+        left = tuple(name for name in view.dims if meant(name) not in gone)
+        if sum(meant(name) not in scalar for name in left) == len(largest.shape):
+            return left
+    return ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +159,20 @@ class Source:
                 got = f"{self.found.channels[i]} in {self.found.units[i]!r}"
                 raise ValueError(f"got {self.path} with {got}, expected {unit!r}")
         return order
+
+    def read(self, shape: Sequence[int]) -> tuple[Float[Tensor, "c *space"], int]:
+        """The last states, as many as `shape` has channels for, and the first of these."""
+        each, found = len(self.channels), self.found
+        if shape[0] % each:
+            raise ValueError(f"got {self.path} with {each} channels in a state, expected a divisor of {shape[0]}")
+        if found.trajectories != 1:
+            raise ValueError(f"got {self.path} with {found.trajectories} trajectories, expected one")
+        for axis in self.view.axes or ():
+            self.check_axis(axis)
+        states = self.last(shape[0] // each)
+        check_shape(self.path, (shape[0], *found.size), shape)
+        values = found.states(self.path, 0, slice(states.start, states.stop, states.step))[:, self.channels]
+        return torch.from_numpy(np.ascontiguousarray(values)).flatten(0, 1), states.start
 
     @property
     def time(self) -> Variable | None:
@@ -137,3 +231,10 @@ class Source:
             return replace(self.view, start=0.0)
         told = {"time_unit": self.time_unit, "calendar": self.time.calendar} if self.time_unit else {}
         return replace(self.view, start=float(self.times[state]), **told)
+
+    def beside(self, view: FieldView, state: int) -> FieldView:
+        """The view of samples that something is told of: at its time, where the file says when that is."""
+        if self.time is None or self.times is None:
+            return view
+        at = self.view_from(state)
+        return replace(view, start=at.start, time_unit=at.time_unit, calendar=at.calendar)

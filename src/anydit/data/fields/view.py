@@ -1,6 +1,6 @@
 """Fields on grids: where their points lie, and how they are shown and written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import ClassVar, cast
@@ -63,6 +63,21 @@ class Axis:
             raise ValueError(f"view.axes: got {points} points along {self.name}, expected its {len(self.at)} places")
         return np.array(self.at)
 
+    def coarse(self, factor: int) -> "Axis":
+        """The axis of the middles of blocks of so many points."""
+        if self.at:
+            blocks = range(0, len(self.at) - factor + 1, factor)
+            return replace(self, at=tuple(sum(self.at[i : i + factor]) / factor for i in blocks))
+        return replace(self, start=self.start + (factor - 1) / 2 * self.step, step=factor * self.step)
+
+
+@config
+class Quantity:
+    """What the values of a channel are, by name and unit."""
+
+    name: str
+    unit: str = ""
+
 
 @config
 class FieldView(View):
@@ -73,7 +88,8 @@ class FieldView(View):
     kind is `grid` in The Well's files: with it HDF5 is in that layout. `limits`: the values shown as blue and as red;
     None shows each variable from its least to its largest value, or symmetric about 0 where it has both signs. `start`:
     the time of the first state, as a file says that was read. `calendar`: of the times, by the name that files have.
-    `about`: what files say besides of variables and axes.
+    `about`: what files say besides of variables and axes. `dims`: the axes that arrays were said to have. Of conditions
+    in files: `blocks` of so many points are what is coarse, `given` is what channels are, and `nan` stands for NaN.
     """
 
     variables: tuple[str, ...] | None = None
@@ -89,6 +105,10 @@ class FieldView(View):
     start: float | None = field(default=None, repr=False)
     calendar: str | None = field(default=None, repr=False)
     about: tuple[About, ...] | None = field(default=None, repr=False)
+    dims: tuple[str, ...] | None = field(default=None, repr=False)
+    blocks: int | None = field(default=None, repr=False)
+    given: tuple[Quantity, ...] | None = field(default=None, repr=False)
+    nan: float | None = field(default=None, repr=False)
 
     suffixes: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
 
@@ -166,6 +186,11 @@ class FieldView(View):
 
         check_named(path, self.suffixes)
         return read_states(self, path, shape)
+
+    def reader(self, name: str) -> Callable[[Path, Sequence[int]], Loaded] | None:
+        from anydit.data.fields.reading import reader
+
+        return reader(self, name)
 
     def after(self, x: Float[Tensor, "c *space"]) -> "FieldView":
         states = self.states(x[None]).shape[1]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Shaped
@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from anydit.config import Json, to_json, write_json
 from anydit.data.base import cache_folder
 from anydit.data.images.decode import Fitted, Target, decode
-from anydit.data.kept import INDEX, sweep, used
+from anydit.data.kept import INDEX, made
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
 SCHEMA = 2
@@ -95,39 +95,13 @@ class Cache:
         about = [SCHEMA, sizes, at_most, channels, to_json(fit), sources.names, sources.labels]
         folder = root / sha256(json.dumps([*about, sources.content]).encode()).hexdigest()[:32]
         # The limit is no part of the key: images that a looser limit let pass must not be decoded anew to be refused.
-        found = _read(folder, len(self.target.sizes))
-        if found is None:
-            self._write(folder, sources)
-            found = _read(folder, len(self.target.sizes))
-            assert found is not None
-        used(folder)
+        found = made(folder, partial(_read, sizes=len(sizes)), lambda empty: self._fill(empty, sources))
         check_skipped(found.skipped, len(sources.names), self.bad_limit, "images")
         return found
 
-    def _write(self, folder: Path, sources: Sources) -> None:
-        """Decode into a folder beside `folder`, then rename it, so that `folder` is whole or absent."""
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            sweep(folder.parent)
-            self._check_room(folder.parent, len(sources.names))
-            temporary = folder.parent / f".{uuid4().hex}"
-            temporary.mkdir()
-            try:
-                self._fill(temporary, sources)
-                if _read(folder, len(self.target.sizes)) is None:
-                    shutil.rmtree(folder, ignore_errors=True)  # damaged
-                    temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except OSError as error:
-            if _read(folder, len(self.target.sizes)) is None:  # else another process was faster
-                raise ValueError(
-                    f"data.cache: got {folder.parent}, which cannot be written ({error.strerror or error}); "
-                    "expected a folder with room, by --data.cache or ANYDIT_CACHE"
-                ) from None
-
     def _fill(self, folder: Path, sources: Sources) -> None:
         """Write the pixels and the index; plain files, because a map of a full disk kills the process."""
+        self._check_room(folder.parent, len(sources.names))
         kept, which, off, skipped = list[int](), list[int](), 0.0, list[tuple[str, str]]()
         count, shapes = len(sources.names), [(self.target.channels, *size) for size in self.target.sizes]
         with ExitStack() as stack, closing(self._decoded(sources)) as images:

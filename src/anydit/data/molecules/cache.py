@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from anydit.data.folders import state
+from anydit.data.kept import INDEX, filling, sweep, used
 from anydit.data.molecules.files import Molecule, checked, entries, number, paths_in
 from anydit.data.outside import Skipped, Unreadable, check_skipped, told
 
 SCHEMA = 2
 """Of the files and of how molecules are read into them: another number makes all of them anew."""
 
-WHAT, ABOUT = "molecules", "about.json"
+WHAT = "molecules"
 ARRAYS = ("numbers", "positions", "starts", "properties")
 NAMES = ("name", "smiles")
 """What tells molecules apart where `Reading.key` is None: what a file says by the first of these names."""
@@ -72,17 +71,15 @@ def prepare(reading: Reading, folder: Path, bad_limit: float) -> Prepared:
     states = [(name, str(path.resolve()), *(state(path) or (None, None))[:2]) for name, path in paths.items()]
     whole = folder / sha256(json.dumps([how, states]).encode()).hexdigest()[:32]
     # The limit is no part of the key: what a looser limit let pass must not be read anew to be refused.
-    if not (whole / ABOUT).is_file():
+    prepared = _prepared(whole)
+    if prepared is None:
         read = _read(reading, paths)
         check_skipped(read.skipped, len(read.found) + len(read.skipped), bad_limit, WHAT)
-        try:
-            _write(whole, read)
-        except OSError as error:
-            raise ValueError(
-                f"data.cache: got {folder}, which cannot be written ({error.strerror or error}); "
-                "expected a folder with room, by --data.cache or ANYDIT_CACHE"
-            ) from None
-    prepared = _load(whole)
+        with filling(whole, _prepared) as empty:
+            sweep(folder)
+            _write(empty, read)
+        prepared = _load(whole)
+    used(whole)
     check_skipped(prepared.skipped, len(prepared.keys) + len(prepared.skipped), bad_limit, WHAT)
     return prepared
 
@@ -121,32 +118,29 @@ def _key(reading: Reading, molecule: Molecule, name: str) -> str:
     return next((str(molecule.said[each]) for each in NAMES if each in molecule.said), name)
 
 
-def _write(whole: Path, read: Read) -> None:
-    """Write beside, then rename: it is whole or absent."""
-    temporary = whole.with_name(f".{uuid4().hex}")
-    temporary.mkdir(parents=True)
+def _write(folder: Path, read: Read) -> None:
+    arrays = (
+        np.concatenate([m.numbers for m in read.found]).astype(np.uint8),
+        np.concatenate([m.positions for m in read.found]).astype(np.float32),
+        np.cumsum([0, *(len(m.numbers) for m in read.found)]),
+        np.array(read.values, np.float64).reshape(len(read.found), -1),
+    )
+    for name, array in zip(ARRAYS, arrays, strict=True):
+        np.save(folder / f"{name}.npy", array)
+    about = {"keys": read.keys, "skipped": read.skipped}
+    (folder / INDEX).write_text(json.dumps(about), encoding="utf-8")
+
+
+def _prepared(whole: Path) -> Prepared | None:
+    """What is in the cache; None where it is absent or not whole."""
     try:
-        arrays = (
-            np.concatenate([m.numbers for m in read.found]).astype(np.uint8),
-            np.concatenate([m.positions for m in read.found]).astype(np.float32),
-            np.cumsum([0, *(len(m.numbers) for m in read.found)]),
-            np.array(read.values, np.float64).reshape(len(read.found), -1),
-        )
-        for name, array in zip(ARRAYS, arrays, strict=True):
-            np.save(temporary / f"{name}.npy", array)
-        about = {"keys": read.keys, "skipped": read.skipped}
-        (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        try:
-            temporary.rename(whole)
-        except OSError:
-            if not (whole / ABOUT).is_file():  # else another process was faster
-                raise
-    finally:
-        rmtree(temporary, ignore_errors=True)
+        return _load(whole)
+    except (OSError, ValueError, EOFError, KeyError):
+        return None
 
 
 @lru_cache(maxsize=4)
 def _load(whole: Path) -> Prepared:
-    about: dict[str, Any] = json.loads((whole / ABOUT).read_text(encoding="utf-8"))
+    about: dict[str, Any] = json.loads((whole / INDEX).read_text(encoding="utf-8"))
     arrays = {name: np.load(whole / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     return Prepared(**arrays, keys=about["keys"], skipped=[(name, why) for name, why in about["skipped"]])

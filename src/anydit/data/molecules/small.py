@@ -6,7 +6,6 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from anydit.data.molecules.bonds import chem, joined, smiles, unjoined
 from anydit.data.molecules.elements import numbers_of
 from anydit.data.molecules.molecules import Molecules
 from anydit.data.molecules.view import Atoms, as_xyz
+from anydit.weights import write_atomically
 
 SCHEMA = 1
 """Of how molecules are made: another number makes all of them anew."""
@@ -68,9 +68,7 @@ class SmallMolecules(Molecules):
         if not file.is_file():
             text = "".join(self._frames())
             file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f".{uuid4().hex}")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(file)
+            write_atomically(file, lambda to: to.write_text(text, encoding="utf-8"))
         return file
 
     def _frames(self) -> Iterator[str]:

@@ -124,19 +124,13 @@ def _about(file: Path) -> Path:
 
 def _decode(path: Path | Member, how: Decoding, file: Path) -> None:
     """Decode a video into `file`, which is whole or absent."""
-    try:
-        with filling(file.parent) as temporary:
-            try:
-                said = _decoded(path, how, temporary / FRAMES)
-            except Unreadable as error:
-                (temporary / FRAMES).unlink(missing_ok=True)
-                said = {"unreadable": str(error)}
-            (temporary / INDEX).write_text(json.dumps(said), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(
-            f"data.cache: got {file.parent.parent}, which cannot be written ({error.strerror or error}); "
-            "expected a folder with room, by --data.cache or ANYDIT_CACHE"
-        ) from None
+    with filling(file.parent) as temporary:
+        try:
+            said = _decoded(path, how, temporary / FRAMES)
+        except Unreadable as error:
+            (temporary / FRAMES).unlink(missing_ok=True)
+            said = {"unreadable": str(error)}
+        (temporary / INDEX).write_text(json.dumps(said), encoding="utf-8")
 
 
 def _decoded(path: Path | Member, how: Decoding, file: Path) -> Json:

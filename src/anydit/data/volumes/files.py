@@ -203,15 +203,9 @@ def _prepared(name: str, source: Source, folder: Path) -> Prepared:
     if not (folder / INDEX).is_file():
         scan = source.read()
         grid = {"affine": scan.affine.tolist(), "code": scan.code, "unit": scan.unit, "quantity": scan.quantity}
-        try:
-            with filling(folder) as temporary:
-                np.save(temporary / VALUES, scan.values)
-                (temporary / INDEX).write_text(json.dumps(grid | {"shape": scan.values.shape}), encoding="utf-8")
-        except OSError as error:
-            raise ValueError(
-                f"data.cache: got {folder.parent}, which cannot be written ({error.strerror or error}); "
-                "expected a folder with room, by --data.cache or ANYDIT_CACHE"
-            ) from None
+        with filling(folder) as temporary:
+            np.save(temporary / VALUES, scan.values)
+            (temporary / INDEX).write_text(json.dumps(grid | {"shape": scan.values.shape}), encoding="utf-8")
     used(folder)
     grid: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     affine, shape = np.array(grid["affine"]), tuple(grid["shape"])

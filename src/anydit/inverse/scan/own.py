@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from anydit.data import Axis, FieldView, View
+from anydit.data import FieldView, View
 from anydit.data.base import Loaded
 from anydit.data.fields.files import SUFFIXES, WRITTEN_AS
 from anydit.inverse.operators import Operator, SuperResolution
@@ -31,7 +31,7 @@ def read_own(view: View, path: Path, shape: Sequence[int], blocks: Operator | No
     """
     assert isinstance(view, FieldView)
     factor = blocks.factor if isinstance(blocks, SuperResolution) else 1
-    axes = view.axes and tuple(_coarse(axis, factor) for axis in view.axes)
+    axes = view.axes and tuple(axis.coarse(factor) for axis in view.axes)
     try:
         x, found = replace(view, axes=axes).read(path, (shape[0], *(n // factor for n in shape[1:])))
     except ValueError as error:
@@ -47,11 +47,3 @@ def write_own(view: View, x: Float[Tensor, "n c *space"], path: Path) -> list[Pa
     grid = view.grid if format == "the_well" else None  # with it HDF5 would be in The Well's layout, and named so
     view, stem = replace(view, format=format, grid=grid), path.name[: -len(end)]
     return [view.save(x[0], path.with_name(stem))] if len(x) == 1 else view.write(x, path.parent, stem)
-
-
-def _coarse(axis: Axis, factor: int) -> Axis:
-    """The middles of blocks of so many points."""
-    if axis.at:
-        blocks = range(0, len(axis.at) - factor + 1, factor)
-        return replace(axis, at=tuple(sum(axis.at[i : i + factor]) / factor for i in blocks))
-    return replace(axis, start=axis.start + (factor - 1) / 2 * axis.step, step=factor * axis.step)
