@@ -120,7 +120,7 @@ def test_two_may_write_at_the_same_time(encoder: TextEncoder, cache: Path, monke
 def test_a_cache_that_cannot_be_written(encoder: TextEncoder, cache: Path):
     cache.parent.mkdir()
     cache.write_text("no folder")
-    with pytest.raises(ValueError, match=r"texts: got .*, which cannot be written .*ANYDIT_CACHE"):
+    with pytest.raises(ValueError, match=r"^cache: got .*, which cannot be written .*, by ANYDIT_CACHE"):
         texts.table(encoder, SAID, CPU)
 
 

@@ -234,7 +234,7 @@ def test_files_are_decoded_once_and_anew_when_they_change(tmp_path: Path, monkey
     first = opened(of(tmp_path))
     assert isinstance(first.clips.values, np.memmap)
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_write", lambda *_: pytest.fail("decoded twice"))
+        patch.setattr(cache, "_fill", lambda *_: pytest.fail("decoded twice"))
         assert torch.equal(opened(of(tmp_path)).read(torch.tensor([0])).x, first.read(torch.tensor([0])).x)
     written(path, tone(550, 0.4))
     assert opened(of(tmp_path)).clips.lengths.tolist() == [3200]

@@ -51,7 +51,7 @@ def test_samples_are_those_of_the_same_files_in_a_folder(
     assert torch.equal(batch.x, expected.x) and torch.equal(batch.tensor(MASK), expected.tensor(MASK))
     assert batch.tensor("label").tolist() == [0, 1, 0, 1] and samples.facts.classes["label"] == ("0", "1")
     assert list(batch.texts["text"]) == [f"sound {i}" for i in range(4)]
-    monkeypatch.setattr(cache, "_write", None)
+    monkeypatch.setattr(cache, "_fill", None)
     again = of(tmp_path).open("train")
     assert torch.equal(again.read(torch.arange(4)).x, batch.x)
 

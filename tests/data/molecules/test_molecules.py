@@ -1,5 +1,7 @@
 """Molecules as samples: atoms about their middle, masks, conditions, orientations, and which part each is in."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,21 @@ def test_files_are_read_once_and_anew_when_they_change(data: Molecules, file: Pa
     with pytest.raises(ValueError, match="no readable one"):
         data.open("train")
     assert calls == ["x.xyz"]
+
+
+def test_a_damaged_cache_is_made_anew_and_an_unused_one_goes(data: Molecules, tmp_path: Path):
+    from anydit.data.kept import UNUSED_SECONDS
+    from anydit.data.molecules import cache
+
+    expected = opened(data).read(torch.arange(16)).x
+    (kept,) = (tmp_path / "cache" / "molecules").iterdir()
+    (kept / "positions.npy").unlink()
+    cache._load.cache_clear()
+    assert torch.equal(opened(data).read(torch.arange(16)).x, expected)
+    for file in (*kept.iterdir(), kept):
+        os.utime(file, (0, time.time() - 2 * UNUSED_SECONDS))
+    opened(replace(data, closest=0.1))
+    assert not kept.exists()
 
 
 def test_batches_of_an_epoch_have_every_molecule_in_every_orientation(data: Molecules):
