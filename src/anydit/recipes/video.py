@@ -73,7 +73,7 @@ def moving_digits_gpu() -> Recipe:
 
 def _digits(conditions: dict[str, Condition], data: MovingDigits, frames: int = 4) -> Recipe:
     return Recipe(
-        model=DiTConfig(128, 6, 4, (frames, 4, 4), conditions=conditions, position=SinCosRope()),  # places, too, for walls
+        model=DiTConfig(128, 6, 4, (frames, 4, 4), conditions=conditions, position=SinCosRope()),  # places, for walls
         prediction=X0(), codec=Normalize.to_unit(0, 16), view=Videos(high=16), data=data,
         train=TrainConfig(steps=4000, batch=32, times=LogitNormal(0.3, 1.5), optimizer=AdamW(lr=2e-3),
                           schedule=LinearDecay(warmup=100, decay=0.5), ema_decay=0.995, bf16=True),
