@@ -93,5 +93,24 @@ def test_missing_columns_are_named(tmp_path: Path):
         SeriesView(names=("a", "c")).read(tmp_path / "x.csv", (2, 10))
 
 
+@pytest.mark.parametrize("before", ['723170,GREENSBORO,NC\n"of, two\nlines"\n', "# one, two\n# three\n"])
+def test_lines_before_the_header_are_as_many_as_the_datas_or_none(tmp_path: Path, before: str):
+    """What anydit writes has none."""
+    frame = written(tmp_path / "plain.csv")
+    text = before + (tmp_path / "plain.csv").read_text()
+    (tmp_path / "x.csv").write_text(text)
+    data = Series(path=tmp_path / "x.csv", length=3, time="when", skip=before.count("\n"))
+    view = data.open("train").facts.view
+    assert isinstance(view, SeriesView) and view.names == ("a", "b")
+    for path in (tmp_path / "x.csv", tmp_path / "plain.csv"):
+        x, later = view.read(path, (2, 10))
+        assert np.array_equal(x.numpy(), frame[["a", "b"]].to_numpy(np.float32).T)
+        again, _ = view.read(later.save(x, tmp_path / "y"), (2, 10))
+        assert torch.equal(again, x)
+    (tmp_path / "z.csv").write_text("more\n" + text)
+    with pytest.raises(ValueError, match=r"z\.csv"):
+        view.read(tmp_path / "z.csv", (2, 10))
+
+
 def test_no_clock_tells_data_apart():
     assert repr(VIEW) == repr(VIEW.after(torch.zeros(2, 5)))

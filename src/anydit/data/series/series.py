@@ -128,7 +128,7 @@ class Series(Data):
             self._tell_left_out(tables)
         names = tables[0].columns
         mean = np.concatenate([t.values[low:high] for t, low, high in training]).mean(0, dtype=np.float64)
-        view = SeriesView(names=names, step=step, suffix=tables[0].suffix, time=self.time)
+        view = SeriesView(names=names, step=step, suffix=tables[0].suffix, time=self.time, skip=self.skip or None)
         fields = {} if self.task is None else {KNOWN: 2 * len(names)}
         facts = Facts(len(names), (self.length,), fields=fields, view=view)
         return Windows(starts, facts, torch.from_numpy(mean).float(), self.task)

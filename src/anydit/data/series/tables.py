@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from csv import Error as CSVError
+from csv import reader
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -125,16 +127,17 @@ def _seconds(first: str) -> float | datetime:
 
 
 def read_part(
-    file: Path, columns: Sequence[str], step: float | None, time: str | None = None
+    file: Path, columns: Sequence[str], step: float | None, time: str | None = None, skip: int = 0
 ) -> tuple[Float32[np.ndarray, "n c"], Clock | None]:
     """Values by row, NaN where a cell is empty; and when that is, where a column says so.
 
-    That is `time` where there is one, else "seconds", or the first column of times.
+    That is `time` where there is one, else "seconds", or the first column of times. `skip`: lines before the header of
+    CSV; none where the first line has all the columns, as in what anydit writes.
 
     Raises:
         Unreadable: a column is not there, or holds no numbers, or rows are not `step` seconds apart.
     """
-    read = _read(file, 0)
+    read = _read(file, 0 if _begins_with(file, columns) else skip)
     import pyarrow as pa
     from pyarrow import types
 
@@ -160,6 +163,15 @@ def read_part(
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     first = column[0].as_py()
     return values, Clock(time, str(first) if isinstance(first, int | float) else first.isoformat())
+
+
+def _begins_with(file: Path, columns: Sequence[str]) -> bool:
+    """Whether the first line of a file names columns."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            return set(columns) <= set(next(reader(opened), []))
+    except (OSError, UnicodeDecodeError, CSVError):  # which reading all of it tells
+        return False
 
 
 def _may_say(name: str, kind: Any) -> bool:

@@ -31,7 +31,7 @@ class SeriesView(View):
 
     `names`: of channels. `step`: seconds from row to row. `suffix`: .csv or .parquet. None takes them from the data.
     `time`: the column that says when rows are in files that are read. `clock`: the column in place of "seconds", and
-    when the first row is, as a file says that was read.
+    when the first row is, as a file says that was read. `skip`: lines before the header of CSV files that are read.
     """
 
     names: tuple[str, ...] | None = None
@@ -40,6 +40,7 @@ class SeriesView(View):
     # No part of what tells data apart, which is as it was before there were these.
     time: str | None = field(default=None, repr=False)
     clock: Clock | None = field(default=None, repr=False)
+    skip: int | None = field(default=None, repr=False)
 
     time_axis: ClassVar[int | None] = 0
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
@@ -74,7 +75,7 @@ class SeriesView(View):
         """A table with the columns of the data, in any order; NaN where a cell is empty."""
         check_named(path, self.suffixes)
         try:
-            values, clock = read_part(path, self.names or (), self.step, self.time)
+            values, clock = read_part(path, self.names or (), self.step, self.time, self.skip or 0)
         except Unreadable as error:
             raise ValueError(str(error)) from None
         if clock is None and self.step is not None:
