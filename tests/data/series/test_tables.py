@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anydit.data.series.tables import read_tables
+from anydit.data import Series
+from anydit.data.series.tables import Head, read_tables
 
 TIMES = pd.date_range("2024-03-30", periods=8, freq="6h")
 
@@ -57,10 +58,34 @@ def test_days_are_times(tmp_path: Path):
 
 def test_lines_before_the_header_are_skipped(tmp_path: Path):
     path = csv(tmp_path / "a.csv", "a station,somewhere\nx,y\n1,2\n3,\n")
-    (table,) = read_tables(path, (), None, skip=1)
+    (table,) = read_tables(path, (), None, Head(1))
     assert table.columns == ("x", "y")
     assert table.missing.tolist() == [False, True]
     assert np.isnan(table.values[1, 1])
+
+
+@pytest.mark.parametrize("time", ["when", None])
+@pytest.mark.parametrize("columns", [("x", "y"), ()])
+def test_a_line_of_units_is_told_and_passed_over(tmp_path: Path, time: str | None, columns: tuple[str, ...]):
+    """As a logger writes it: lines before the header, units below it."""
+    rows = "".join(f"2024-01-01T0{i}:00,{i},{2 * i}\n" for i in range(9))
+    path = csv(tmp_path / "a.csv", f"a station\nwhen,x,y\n,degC,mm\n{rows}")
+    hint = r"; --data\.below 1 passes over a line below the header, such as one of units$"
+    with pytest.raises(ValueError, match=rf"^data\.\w+: got .*{hint}"):
+        read_tables(path, columns, time, Head(1))
+    (table,) = read_tables(path, columns, time, Head(1, 1))
+    assert table.columns == ("x", "y") and table.values[8].tolist() == [8, 16]
+
+
+def test_a_column_that_numbers_the_rows_is_no_channel(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """pandas writes it; with a gap in it, or a name, it may mean something."""
+    frame = pd.DataFrame({"x": np.arange(40.0)})
+    for name, written in (("a", frame), ("b", frame.drop(index=5)), ("c", frame.rename_axis("hour"))):
+        written.to_csv(tmp_path / f"{name}.csv")
+        facts = Series(path=tmp_path / f"{name}.csv", length=8).open("train").facts
+        told = capsys.readouterr().err
+        assert facts.channels == (1 if name == "a" else 2)
+        assert ("Passed over a column without a name, which numbers the rows." in told) is (name == "a")
 
 
 def test_what_is_no_series_is_named(tmp_path: Path):

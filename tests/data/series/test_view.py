@@ -1,5 +1,6 @@
 """Tables to go on from: the columns of the data among others, gaps, and when rows are."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ def test_lines_before_the_header_are_as_many_as_the_datas_or_none(tmp_path: Path
         assert np.array_equal(x.numpy(), frame[["a", "b"]].to_numpy(np.float32).T)
         again, _ = view.read(later.save(x, tmp_path / "y"), (2, 10))
         assert torch.equal(again, x)
+    (tmp_path / "u.csv").write_text(text.replace("station\n", "station\n,m,s,\n"))
+    below = replace(data, path=tmp_path / "u.csv", below=1).open("train").facts.view
+    assert isinstance(below, SeriesView)
+    for path in (tmp_path / "u.csv", tmp_path / "plain.csv"):
+        assert np.array_equal(below.read(path, (2, 10)).x.numpy(), frame[["a", "b"]].to_numpy(np.float32).T)
     (tmp_path / "z.csv").write_text("more\n" + text)
     with pytest.raises(ValueError, match=r"z\.csv"):
         view.read(tmp_path / "z.csv", (2, 10))

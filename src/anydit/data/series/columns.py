@@ -19,12 +19,16 @@ ALIKE = r"^\s*[-+]?([\d,]+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 """A number, or one with commas for thousands or for the decimal point, which are not read."""
 
 
+BELOW = "; --data.below 1 passes over a line below the header, such as one of units"
+"""What to do where the first row alone is none."""
+
+
 @dataclass(frozen=True)
 class Other:
     """A column that is not of numbers: its first cell that is none, and the row of that, counted from 1.
 
     `cell`: empty where all cells are. `row`: 0 where no cell is to blame, as of numbers that are kept as text.
-    `mostly`: most of its cells are numbers, or look alike. `times`: it holds times.
+    `mostly`: most of its cells are numbers, or look alike. `times`: it holds times. `counts`: it numbers the rows.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Other:
     row: int = 0
     mostly: bool = False
     times: bool = False
+    counts: bool = False
 
     @classmethod
     def of(cls, file: Path, name: str, column: Any) -> "Other":
@@ -58,7 +63,12 @@ class Other:
 
     def refused(self) -> Unreadable:
         """That numbers were expected."""
-        return Unreadable(f"got {self.cell!r} in column {self.name!r} of {self.file}, expected numbers")
+        return Unreadable(f"got {self.cell!r} in column {self.name!r} of {self.file}, expected numbers{self.hint}")
+
+    @property
+    def hint(self) -> str:
+        """What to do where all is of numbers but the first row."""
+        return BELOW if self.mostly and self.row == 1 else ""
 
 
 def passed_over(others: Sequence[Other], time: str | None) -> list[str]:
@@ -67,6 +77,9 @@ def passed_over(others: Sequence[Other], time: str | None) -> list[str]:
     for other in sorted(others, key=lambda one: (not one.mostly, not one.cell)):
         if other.name or other.cell:
             found.setdefault(other.name, other)
+    if found.get("", Other("", "")).counts:
+        del found[""]
+        said.append("Passed over a column without a name, which numbers the rows.")
     times = [] if time is not None else [name for name, one in found.items() if one.times]
     if times:
         del found[times[0]]
@@ -85,6 +98,16 @@ def _told(other: Other) -> str:
         return f"{plain(other.name)} (numbers as text in {plain(other.file)})"
     where = f"{plain(other.cell)[:40]!r} in row {other.row} of {plain(other.file)}"
     return f"{plain(other.name)} (numbers but for {where}; expected a number, or an empty cell)"
+
+
+def counts_rows(name: str, column: Any) -> bool:
+    """Whether a column without a name numbers the rows, as the index does that pandas writes."""
+    from pyarrow import types
+
+    if name or not types.is_integer(column.type) or column.null_count or not len(column):
+        return False
+    values = column.to_numpy()
+    return bool(np.array_equal(values, values[0] + np.arange(len(values))))
 
 
 def is_number(kind: Any) -> bool:

@@ -17,7 +17,7 @@ from anydit.data.arrays import split
 from anydit.data.base import Data, Facts, Part, Samples, check_share
 from anydit.data.known import KNOWN, told
 from anydit.data.series.columns import passed_over
-from anydit.data.series.tables import Table, read_tables
+from anydit.data.series.tables import Head, Table, read_tables
 from anydit.data.series.view import SeriesView
 from anydit.tensors import Batch, Stream
 
@@ -90,8 +90,8 @@ class Series(Data):
 
     `columns`: the channels, by their names (none: all columns of numbers but `time`). `time`: the column that says when
     a row was. `step`: seconds from row to row, where no column says so. `skip`: lines before a CSV file's header.
-    `task`: what is told of a window, as the condition "known". No window crosses a row that is missing or lacks a
-    value, or lies in both parts.
+    `below`: lines below it that are no rows, such as units. `task`: what is told of a window, as the condition "known".
+    No window crosses a row that is missing or lacks a value, or lies in both parts.
     """
 
     path: Path = Path("series.csv")
@@ -101,6 +101,7 @@ class Series(Data):
     time: str | None = None
     step: float | None = None
     skip: int = 0
+    below: int = 0
     task: Task | None = None
     held_out: Last | Blocks = Last()
 
@@ -128,13 +129,20 @@ class Series(Data):
             self._tell_left_out(tables)
         names = tables[0].columns
         mean = np.concatenate([t.values[low:high] for t, low, high in training]).mean(0, dtype=np.float64)
-        view = SeriesView(names=names, step=step, suffix=tables[0].suffix, time=self.time, skip=self.skip or None)
+        view = SeriesView(
+            names=names,
+            step=step,
+            suffix=tables[0].suffix,
+            time=self.time,
+            skip=self.skip or None,
+            below=self.below or None,
+        )
         fields = {} if self.task is None else {KNOWN: 2 * len(names)}
         facts = Facts(len(names), (self.length,), fields=fields, view=view)
         return Windows(starts, facts, torch.from_numpy(mean).float(), self.task)
 
     def _tables(self) -> list[Table]:
-        return read_tables(self.path.expanduser(), self.columns, self.time, self.skip)
+        return read_tables(self.path.expanduser(), self.columns, self.time, Head(self.skip, self.below))
 
     def _step(self, tables: Sequence[Table]) -> float | None:
         steps = {t.step for t in tables if t.step is not None}
@@ -241,4 +249,5 @@ class Weather(Series):
         if found is None or found.origin is None:
             raise ValueError("data: Weather needs pvlib, which is missing; pip install 'anydit[series]'")
         folder = Path(found.origin).parent / "data"
-        return [table for name in TMY3 for table in read_tables(folder / name, self.columns, self.time, self.skip)]
+        head = Head(self.skip, self.below)
+        return [table for name in TMY3 for table in read_tables(folder / name, self.columns, self.time, head)]

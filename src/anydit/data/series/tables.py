@@ -1,33 +1,33 @@
 """Tables of evenly spaced times in CSV and Parquet files."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from csv import Error as CSVError
 from csv import reader
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from anydit.config import config
 from anydit.data.absent import check_here
 from anydit.data.outside import Unreadable
-from anydit.data.series.columns import Other, is_number, is_time, numbers
+from anydit.data.series.clock import SECONDS, Clock
+from anydit.data.series.columns import BELOW, NUMBER, Other, counts_rows, is_number, is_time, numbers
 
 SUFFIXES = (".csv", ".parquet")
 """Names of tables, in lower case."""
-
-SECONDS = "seconds"
-"""The column that says when rows are in tables that anydit writes; "time seconds" where a channel has that name."""
 
 WRITTEN = "UTF-8, with commas between cells and points in numbers"
 """How a CSV file has to be written."""
 
 EVEN = 1e-3
 """The part of a step by which times may lie beside their places."""
+
+FIRST = 3
+"""Lines below the header in which a cell without a time may be no row."""
 
 MOST_GAPS = 0.2
 """The share of steps that may be longer than usual, before times count as uneven."""
@@ -74,7 +74,18 @@ class Sheet:
     rows: int
 
 
-def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int = 0) -> list[Table]:
+class Head(NamedTuple):
+    """Lines of CSV that are no rows: before the header, and below it, such as units."""
+
+    skip: int = 0
+    below: int = 0
+
+
+HEAD = Head()
+"""A header in the first line, and rows from the next one on."""
+
+
+def read_tables(path: Path, columns: Sequence[str], time: str | None, head: Head = HEAD) -> list[Table]:
     """The table in a file, or those in a folder, all of the same columns: those that hold numbers in one of them.
 
     Raises:
@@ -86,58 +97,27 @@ def read_tables(path: Path, columns: Sequence[str], time: str | None, skip: int 
     check_here(files)
     if not files or not path.exists():
         raise ValueError(f"data.path: got {path}, expected a file named {' or '.join(SUFFIXES)}, or a folder of some")
-    sheets = [_sheet(file, columns, time, skip) for file in files]
+    sheets = [_sheet(file, columns, time, head) for file in files]
     wanted = tuple(columns) or tuple(dict.fromkeys(name for sheet in sheets for name in sheet.numbers))
     if not wanted:
         names, hint = ", ".join(sheets[0].names), f"; CSV has to be {WRITTEN}" if _is_csv(files[0]) else ""
+        hint = next(filter(None, (other.hint for other in sheets[0].others.values())), hint)
         raise ValueError(f"data.columns: got no numbers in {files[0]} ({names}), expected at least one column{hint}")
     return [_table(sheet, wanted) for sheet in sheets]
 
 
-@config
-class Clock:
-    """The column that says when rows are, and when the first one is: a number of seconds, or an ISO time."""
-
-    column: str = SECONDS
-    first: str = "0"
-
-    def later(self, seconds: float) -> "Clock":
-        """The clock of rows that begin so much later."""
-        first = _seconds(self.first)
-        then = first + timedelta(seconds=seconds) if isinstance(first, datetime) else first + seconds
-        return replace(self, first=then.isoformat() if isinstance(then, datetime) else str(then))
-
-    def rows(self, step: float, count: int) -> Any:
-        """When so many rows are, `step` seconds apart, as a column of a table."""
-        first = _seconds(self.first)
-        if not isinstance(first, datetime):
-            return first + step * np.arange(count)
-        import pyarrow as pa
-
-        times = pa.array([first + timedelta(seconds=step * i) for i in range(count)])
-        whole = first.microsecond == 0 and step == round(step)
-        return times.cast(pa.timestamp("s", times.type.tz)) if whole else times
-
-
-def _seconds(first: str) -> float | datetime:
-    try:
-        return float(first)
-    except ValueError:
-        return datetime.fromisoformat(first)
-
-
 def read_part(
-    file: Path, columns: Sequence[str], step: float | None, time: str | None = None, skip: int = 0
+    file: Path, columns: Sequence[str], step: float | None, time: str | None = None, head: Head = HEAD
 ) -> tuple[Float32[np.ndarray, "n c"], Clock | None]:
     """Values by row, NaN where a cell is empty; and when that is, where a column says so.
 
-    That is `time` where there is one, else "seconds", or the first column of times. `skip`: lines before the header of
-    CSV; none where the first line has all the columns, as in what anydit writes.
+    That is `time` where there is one, else "seconds", or the first column of times. `head`: of CSV, but where the
+    first line has all the columns and numbers are below it, as in what anydit writes.
 
     Raises:
         Unreadable: a column is not there, or holds no numbers, or rows are not `step` seconds apart.
     """
-    read = _read(file, 0 if _begins_with(file, columns) else skip)
+    read = _read(file, HEAD if _begins_with(file, columns) else head)
     import pyarrow as pa
     from pyarrow import types
 
@@ -166,12 +146,15 @@ def read_part(
 
 
 def _begins_with(file: Path, columns: Sequence[str]) -> bool:
-    """Whether the first line of a file names columns."""
+    """Whether the first line of a file names columns, and the second has a number, or nothing, in each of them."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            return set(columns) <= set(next(reader(opened), []))
+            lines = reader(opened)
+            names, first = next(lines, []), next(lines, [])
     except (OSError, UnicodeDecodeError, CSVError):  # which reading all of it tells
         return False
+    cells = dict(zip(names, first, strict=False))
+    return all(re.match(NUMBER, cells.get(name, "none")) for name in columns)
 
 
 def _may_say(name: str, kind: Any) -> bool:
@@ -179,9 +162,9 @@ def _may_say(name: str, kind: Any) -> bool:
     return is_time(kind) or name.replace("time ", "") == SECONDS
 
 
-def _sheet(file: Path, columns: Sequence[str], time: str | None, skip: int) -> Sheet:
+def _sheet(file: Path, columns: Sequence[str], time: str | None, head: Head) -> Sheet:
     with _said_of("path"):
-        read = _read(file, skip)
+        read = _read(file, head)
     names: list[str] = read.column_names
     for name in [*columns, *([] if time is None else [time])]:
         _check_one("time" if name == time else "columns", name, names, file)
@@ -189,11 +172,14 @@ def _sheet(file: Path, columns: Sequence[str], time: str | None, skip: int) -> S
     for name, column in zip(names, read.columns, strict=True):
         if (name != time or name in columns) and (name not in found or is_number(column.type)):
             found[name] = column
+    counts = "" not in columns and counts_rows("", found[""]) if "" in found else False
     chosen = [name for name in found if name in columns or (not columns and is_number(found[name].type))]
+    chosen = [name for name in chosen if name or not counts]
     told = [name for name in found if not columns or (time is None and is_time(found[name].type))]
     with _said_of("columns"):
         values = {name: numbers(file, name, found[name]) for name in chosen}
     others = {name: Other.of(file, name, found[name]) for name in told if name not in chosen}
+    others |= {"": Other("", file.name, "0", counts=True)} if counts and not columns else {}
     with _said_of("time"):
         step, jumps = (None, np.zeros(0, int)) if time is None else _even(file, time, read.column(time))
     return Sheet(file, names, values, others, step, jumps, read.num_rows)
@@ -230,7 +216,7 @@ def _is_csv(file: Path) -> bool:
     return file.suffix.lower() != ".parquet"
 
 
-def _read(file: Path, skip: int) -> Any:
+def _read(file: Path, head: Head) -> Any:
     try:
         from pyarrow import ArrowException, csv, parquet
     except ImportError:
@@ -238,7 +224,8 @@ def _read(file: Path, skip: int) -> Any:
     try:
         if _is_csv(file):
             blank = csv.ConvertOptions(strings_can_be_null=True)
-            read = csv.read_csv(file, read_options=csv.ReadOptions(skip_rows=skip), convert_options=blank)
+            lines = csv.ReadOptions(skip_rows=head.skip, skip_rows_after_names=head.below)
+            read = csv.read_csv(file, read_options=lines, convert_options=blank)
         else:
             read = parquet.read_table(file)
         return read.rename_columns(read.column_names)  # names that are no UTF-8 fail here, not where they are used
@@ -252,7 +239,8 @@ def _even(file: Path, name: str, column: Any) -> tuple[float, Int[np.ndarray, " 
     import pyarrow as pa
 
     if column.null_count:
-        raise Unreadable(f"got {column.null_count} rows without a time in {file.name}, expected one in each")
+        hint = BELOW if column[:FIRST].null_count == column.null_count else ""
+        raise Unreadable(f"got {column.null_count} rows without a time in {file.name}, expected one in each{hint}")
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if pa.types.is_timestamp(column.type):

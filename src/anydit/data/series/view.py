@@ -16,7 +16,8 @@ from anydit.config import config
 from anydit.data.base import Loaded, View, suffixed
 from anydit.data.outside import Unreadable
 from anydit.data.reading import check_named, check_shape
-from anydit.data.series.tables import SUFFIXES, Clock, read_part
+from anydit.data.series.clock import Clock
+from anydit.data.series.tables import SUFFIXES, Head, read_part
 from anydit.data.sheet import sheet
 
 PANEL_PX = (200, 40)
@@ -31,7 +32,8 @@ class SeriesView(View):
 
     `names`: of channels. `step`: seconds from row to row. `suffix`: .csv or .parquet. None takes them from the data.
     `time`: the column that says when rows are in files that are read. `clock`: the column in place of "seconds", and
-    when the first row is, as a file says that was read. `skip`: lines before the header of CSV files that are read.
+    when the first row is, as a file says that was read. `skip`, `below`: lines before the header of CSV files that are
+    read, and below it.
     """
 
     names: tuple[str, ...] | None = None
@@ -41,6 +43,7 @@ class SeriesView(View):
     time: str | None = field(default=None, repr=False)
     clock: Clock | None = field(default=None, repr=False)
     skip: int | None = field(default=None, repr=False)
+    below: int | None = field(default=None, repr=False)
 
     time_axis: ClassVar[int | None] = 0
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
@@ -75,7 +78,8 @@ class SeriesView(View):
         """A table with the columns of the data, in any order; NaN where a cell is empty."""
         check_named(path, self.suffixes)
         try:
-            values, clock = read_part(path, self.names or (), self.step, self.time, self.skip or 0)
+            head = Head(self.skip or 0, self.below or 0)
+            values, clock = read_part(path, self.names or (), self.step, self.time, head)
         except Unreadable as error:
             raise ValueError(str(error)) from None
         if clock is None and self.step is not None:
