@@ -77,6 +77,21 @@ def test_other_sizes_than_measured():
     torch.testing.assert_close(codec.decode(z), x, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("end", [(40,), (12, 7)])
+def test_samples_are_measured_as_far_as_they_go(end: tuple[int, ...]):
+    x = red(60, *(48, 16)[: len(end)])
+    short = x[::2, :, *map(slice, end)]
+    padded = x.clone()
+    padded[::2] = float("nan")
+    padded[::2, :, *map(slice, end)] = short
+    config = Whiten().measured(survey(padded.split(25)))
+    apart = Whiten().measured(survey([x[1::2], short]))
+    torch.testing.assert_close(torch.tensor(config.gain), torch.tensor(apart.gain))
+    torch.testing.assert_close(
+        torch.tensor(config.shift), padded.double().transpose(0, 1).flatten(1).nanmean(1).float()
+    )
+
+
 def test_volumes_change_as_it_says():
     codec = Whiten().measured(survey([red(100, 4, 3)])).build()
     jacobian = torch.autograd.functional.jacobian(codec.encode, red(1, 4, 3)).reshape(24, 24).double()

@@ -1,7 +1,7 @@
-"""A pixel-space codec for fields whose energy falls off with the wavenumber: it lifts what is weak, and undoes that."""
+"""A codec for what has ever less energy at higher frequencies, as flows and sounds: it lifts what is weak, and back."""
 
-from collections.abc import Sequence
-from math import inf, isfinite, prod
+from collections.abc import Iterator, Sequence
+from math import inf, isfinite
 from typing import cast
 
 import torch
@@ -14,6 +14,9 @@ from anydit.tensors import Constants
 
 BINS = 64
 """Bins of frequency, of equal width, in one cycle per point."""
+
+ALL_BINS = 2 * BINS
+"""More than the samples of fifteen axes have, along whose diagonal frequencies are the highest."""
 
 ROUNDING = 1e-15
 """Energy, as a part of the mean's, that is none but what doubles are rounded by."""
@@ -70,30 +73,24 @@ class Whiten(CodecConfig):
         return self.gain is not None
 
     def measured(self, survey: Survey) -> "Whiten":
-        """The mean of each channel, and its energy at each frequency, over all samples, which must be of one size."""
+        """The mean of each channel, and its energy at each frequency, over all samples, each as long as it is."""
         if self.gain is not None:
             return self
-        samples, total, power, space = 0, torch.zeros(()), torch.zeros(()), tuple[int, ...]()
-        for x in survey.batches(None):
-            if samples and tuple(x.shape[2:]) != space:
-                raise ValueError(
-                    f"codec: got samples of sizes {space} and {tuple(x.shape[2:])} to measure, expected one size; "
-                    "Normalize takes any, and so does Whiten with shift and gain of a run on one size"
-                )
-            samples, space = samples + len(x), tuple(x.shape[2:])
-            axes = tuple(range(2, x.ndim))
-            coefficients = torch.fft.fftn(x.double(), dim=axes, norm="ortho").flatten(2)
-            # The mean is in the frequency 0 alone, and is taken out of it at the end.
-            total = total + coefficients[:, :, 0].real.sum(0)
-            power = power + coefficients.abs().square().sum(0)
-        if not samples:
+        values, total, found = 0, torch.zeros(()), torch.zeros(())
+        counts = torch.zeros(ALL_BINS, dtype=torch.float64)
+        for x in (some for batch in survey.batches(None) for some in _by_size(batch)):
+            axes, where = tuple(range(2, x.ndim)), _bins(tuple(x.shape[2:])).flatten()
+            power = torch.fft.fftn(x.double(), dim=axes, norm="ortho").abs().square().sum(0).flatten(1)
+            found = found + torch.zeros(len(power), ALL_BINS, dtype=power.dtype).index_add_(1, where, power)
+            counts += len(x) * torch.bincount(where, minlength=ALL_BINS)
+            values, total = values + x[:, 0].numel(), total + x.double().sum((0, *axes))
+        if not values:
             raise ValueError("data: got no samples to measure, expected at least one")
-        mean, power = total / samples, power / samples
-        power[:, 0] -= mean.square()
-        power[power < ROUNDING * mean.square()[:, None]] = 0
-        where = _bins(space).flatten()
-        gain = _gains(_smooth(power, where), where, self.power)
-        return Whiten(self.power, tuple(_floats(mean / prod(space) ** 0.5)), tuple(tuple(_floats(g)) for g in gain))
+        mean = total / values
+        found[:, 0] -= values * mean.square()  # the mean is in the frequency 0 alone
+        found[found < ROUNDING * values * mean.square()[:, None]] = 0
+        gain = _gains(_smooth(found, counts), counts, self.power)
+        return Whiten(self.power, tuple(_floats(mean)), tuple(tuple(_floats(g)) for g in gain))
 
 
 class Whitener(Codec):
@@ -150,11 +147,19 @@ def _bins(space: tuple[int, ...]) -> Int[Tensor, "*space"]:
     return (square.sqrt() * BINS).round().long()
 
 
-def _smooth(power: Float[Tensor, "c modes"], where: Int[Tensor, " modes"]) -> Float[Tensor, "c f"]:
+def _by_size(x: Float[Tensor, "b c *space"]) -> Iterator[Float[Tensor, "n c *size"]]:
+    """The samples of a batch by how large each is: its values are NaN from where it ends."""
+    there = ~x.isnan().any(1)
+    along = [there.movedim(axis, 1).reshape(*there.movedim(axis, 1).shape[:2], -1) for axis in range(1, there.ndim)]
+    sizes = torch.stack([some.any(2).sum(1) for some in along], 1)
+    for size in sizes.unique(dim=0):
+        yield x[(sizes == size).all(1)][:, :, *(slice(int(n)) for n in size)]
+
+
+def _smooth(found: Float[Tensor, "c all"], counts: Float[Tensor, " all"]) -> Float[Tensor, "c f"]:
     """The mean energy of the modes in each bin; of a bin without modes, or without energy, that of the one before."""
-    bins = int(where.max()) + 1
-    total = torch.zeros(len(power), bins, dtype=power.dtype).index_add_(1, where, power)
-    energy = total / torch.bincount(where, minlength=bins).clamp(min=1)
+    bins = int(counts.nonzero().max()) + 1
+    energy = found[:, :bins] / counts[:bins].clamp(min=1)
     weak = energy <= LEAST * energy.max(1, keepdim=True).values
     strongest = torch.where(weak, -1, torch.arange(bins)).cummax(1).values
     first = (~weak).long().argmax(1, keepdim=True)  # a channel that never varies has none: all of it is 0
@@ -162,9 +167,10 @@ def _smooth(power: Float[Tensor, "c modes"], where: Int[Tensor, " modes"]) -> Fl
     return torch.where(energy > 0, energy, torch.ones_like(energy))
 
 
-def _gains(energy: Float[Tensor, "c f"], where: Int[Tensor, " modes"], power: float) -> Float[Tensor, "c f"]:
+def _gains(energy: Float[Tensor, "c f"], counts: Float[Tensor, " all"], power: float) -> Float[Tensor, "c f"]:
     """What takes energies to the power `1 - power`, and each channel to a deviation of 1."""
-    left = (energy ** (1 - power))[:, where].mean(1, keepdim=True)
+    share = counts[: energy.shape[1]] / counts.sum()
+    left = (energy ** (1 - power) * share).sum(1, keepdim=True)
     return energy ** (-power / 2) / left.sqrt()
 
 
