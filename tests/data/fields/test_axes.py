@@ -86,6 +86,19 @@ def test_time_is_known_by_other_names(tmp_path: Path, name: str, about: dict[str
     assert [axis.name for axis in view.axes or ()] == ["latitude", "longitude"]
 
 
+@pytest.mark.parametrize(("name", "about"), [("number", {}), ("draw", {"standard_name": "realization"})])
+def test_members_of_an_ensemble_are_trajectories(tmp_path: Path, name: str, about: dict[str, str]) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as out:
+        winds(out, "time", {"units": "hours"}, np.arange(T))
+        out.createDimension(name, 3)
+        member = out.createVariable(name, "i4", (name,))
+        member.setncatts(about)
+        member[:] = range(3)
+        out.createVariable("v", "f4", (name, "time", "latitude", "longitude"))[:] = grids.values(3, T, Y, X)
+    count, view = opened(tmp_path / "a.nc", variables=("v",))
+    assert count == 3 * (T - 1) and [axis.name for axis in view.axes or ()] == ["latitude", "longitude"]
+
+
 def test_what_is_called_time_goes_before_what_counts_since_a_day(tmp_path: Path) -> None:
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as out:
         winds(out, "time", {"units": "hours"})

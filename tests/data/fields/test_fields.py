@@ -129,6 +129,32 @@ def test_folders_say_which_part_their_files_are_of(tmp_path: Path) -> None:
     assert train.read(torch.tensor([4 * T])).tensor("numbers").tolist() == [[20.0]]
 
 
+def test_files_at_any_depth_are_read_and_others_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hidden ones, as those beside files that came from a Mac, are not; nor is what a store holds."""
+    for name in ("a", "2001/b", "2001/may/c"):
+        (folder := (tmp_path / name).parent).mkdir(exist_ok=True)
+        grids.the_well(tmp_path / f"{name}.hdf5", n=1, seed=len(name))
+        (folder / "._a.hdf5").write_bytes(b"\0\5\26\7")
+    (tmp_path / "2001" / "c.grib").touch()
+    samples = opened(tmp_path, variables=("density",))
+    assert [source.file.name for source in samples.sources] == ["b.hdf5", "c.hdf5", "a.hdf5"]
+    assert "Passed over files that are not named like fields: 1 with .grib.\n" in capsys.readouterr().err
+    grids.store(tmp_path / "stores" / "deep" / "a.zarr", 3)
+    grids.store(tmp_path / "stores" / "deep" / "a.zarr" / "within.zarr", 3)
+    assert len(opened(tmp_path / "stores", variables=("u",))) == N * T
+
+
+def test_parts_of_which_none_is_to_train_on_are_refused(tmp_path: Path) -> None:
+    for part in ("test", "valid"):
+        (tmp_path / part).mkdir()
+        grids.the_well(tmp_path / part / "a.hdf5", n=1)
+    said = (
+        f"with the folders test, valid, which are parts; expected train among them, or one of them, as {tmp_path}/test"
+    )
+    assert said in refused(tmp_path)
+    assert len(opened(tmp_path / "test")) == T
+
+
 def test_whole_trajectories_are_held_out(tmp_path: Path) -> None:
     grids.netcdf(tmp_path / "a.nc")
     data = Fields(path=tmp_path / "a.nc", variables=("u",), held_out=0.5, numbers=("speed",))

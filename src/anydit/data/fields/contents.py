@@ -16,9 +16,8 @@ SAMPLE, TIME, COMPONENT = "sample", "time", "component"
 """Axes that are none of space, by the names that they have here."""
 
 KNOWN_AS = {
-    **dict.fromkeys(
-        ("sample", "trajectory", "trajectories", "batch", "member", "ensemble", "realization", "n"), SAMPLE
-    ),
+    **dict.fromkeys(("sample", "trajectory", "trajectories", "batch", "n"), SAMPLE),
+    **dict.fromkeys(("member", "ensemble", "ens", "realization", "number", "member_id"), SAMPLE),
     **dict.fromkeys(("time", "t", "step", "time_step", "valid_time"), TIME),
     **dict.fromkeys(("component", "components", "channel", "channels", "c"), COMPONENT),
 }
@@ -101,8 +100,15 @@ class Contents:
         return next((found for found in called if found is not None), None) if axis else None
 
     def called(self, variable: Variable) -> tuple[str | None, ...]:
-        """What the axes of an array are called here: by their names, and where none says time by their coordinates."""
+        """What the axes of an array are called here: by their names, or by what their coordinates say that they are.
+
+        Of time a coordinate tells where no name does.
+        """
         names = [axis and meant(axis) for axis in variable.axes]
+        for i, axis in enumerate(variable.axes):
+            coordinate = self.coordinate(variable, axis)
+            if coordinate is not None and coordinate.attributes.get("standard_name") == "realization":
+                names[i] = SAMPLE
         others = [i for i, axis in enumerate(variable.axes) if names[i] == axis and TIME not in names]
         for i in others:
             coordinate = self.coordinate(variable, variable.axes[i])

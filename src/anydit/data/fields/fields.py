@@ -24,6 +24,7 @@ from anydit.data.fields.found import found_in, refuse_absent
 from anydit.data.fields.layout import Layout, check_alike, layout, number, view
 from anydit.data.fields.times import gaps
 from anydit.data.fields.view import Quantity
+from anydit.data.folders import passed_over
 from anydit.data.outside import SHOWN
 from anydit.tensors import Batch
 
@@ -76,7 +77,7 @@ class Fields(Data):
         path = self.path.expanduser()
         check_here([path])  # before a link is followed
         path = path.resolve()
-        files = found_in(path)
+        files, _ = found_in(path)
         refuse_absent([file for file, _ in files])
         stats = tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in (file.stat() for file, _ in files))
         whole = _whole(replace(self, path=path), stats)
@@ -187,7 +188,9 @@ def coarsened(x: Float[Tensor, "b c *space"], factor: int) -> Float[Tensor, "b c
 @lru_cache(maxsize=1)
 def _whole(data: Fields, state: tuple[tuple[int, ...], ...]) -> FieldSamples:
     """What both parts share, found once; a new state of the files reads anew."""
-    files = found_in(data.path)
+    files, others = found_in(data.path)
+    if others:
+        print(passed_over(others, "fields"), file=sys.stderr)
     paths = [file for file, _ in files]
     contents = [listed(file) for file in paths]
     layouts = _layouts(data, paths, contents)
@@ -270,7 +273,8 @@ def _windows(data: Fields, sources: Sequence[Source]) -> Int[Tensor, "n 2"]:
     if not len(together):
         raise ValueError(
             f"data.past, data.future: got {data.past} and {data.future} states {data.stride} apart, expected at most "
-            f"the {max(source.states for source in sources)} that a trajectory has, at even times"
+            f"the {max(source.states for source in sources)} that a trajectory has, at even times; each file has "
+            "trajectories of its own"
         )
     return together
 
