@@ -1,5 +1,7 @@
 """Files of molecules: what is read of each format, and what is refused by name."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,20 @@ def test_what_is_no_database_says_so(tmp_path: Path, suffix: str, ethanol: ase.A
     periodic = tmp_path / f"y{suffix}"
     ase.db.connect(periodic).write(ethanol) if suffix != ".traj" else ase.io.write(periodic, ethanol)
     assert read(periodic) == [(periodic.name, "a periodic cell, expected a molecule")]
+
+
+@pytest.mark.parametrize("kind", ["empty", "a byte", "of others"])
+def test_reading_writes_nothing_into_a_database_of_others(tmp_path: Path, kind: str):
+    path = tmp_path / "Thumbs.db"
+    path.write_bytes(b"" if kind == "empty" else b"x")
+    if kind == "of others":
+        path.unlink()
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE thumbs (x)")
+    before = path.read_bytes()
+    ((name, why),) = read(path)
+    assert name == "Thumbs.db" and ("no database of ASE's" in why or "not a database" in why)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("suffix", [".db", ".json"])

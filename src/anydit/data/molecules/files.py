@@ -1,7 +1,9 @@
 """Molecules in files: XYZ (plain or extended, of any number of frames), SDF, ASE's databases, and what ASE reads."""
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from math import isfinite
@@ -237,11 +239,20 @@ def _database(path: Path) -> Iterator[Callable[[], Molecule]]:
     from ase.db import connect
 
     try:
+        if path.suffix.lower() == ".db" and not _has_systems(path):  # ASE would write its tables into it
+            yield partial(_fails, "no database of ASE's")
+            return
         for row in connect(path, type=DATABASE[path.suffix.lower()]).select():
             said = {k: row.get(k) for k in ("energy", "free_energy", "magmom", "charge") if row.get(k) is not None}
             yield partial(_atoms, row.toatoms(), said | row.key_value_pairs)
     except Exception as error:  # what it raises of a damaged file is anything
         yield partial(_fails, f"ASE reads no further: {str(error) or type(error).__name__}")
+
+
+def _has_systems(path: Path) -> bool:
+    """Whether a file is a database of SQLite with a table of ASE's; it is opened for reading alone."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+        return bool(opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'systems'").fetchall())
 
 
 def _others(path: Path) -> Iterator[Callable[[], Molecule]]:
