@@ -31,8 +31,8 @@ def found_in(path: Path) -> tuple[list[tuple[Path, Part | None]], list[str]]:
             f"data.path: got {root} with the folders {', '.join(named)}, which are parts; expected train among them, "
             f"or one of them, as {root / named[0]}"
         )
-    every = [(file, part) for at, part in parts.items() for file in _below(root / at)]
-    found = [(file, part) for file, part in every if file.suffix.lower() in SUFFIXES]
+    every: list[tuple[Path, Part | None]] = [(file, part) for at, part in parts.items() for file in _below(root / at)]
+    found = [each for each in every if each[0].suffix.lower() in SUFFIXES]
     if not found:
         raise ValueError(f"data.path: got {path} without fields, expected files named {', '.join(SUFFIXES)}")
     return found, [file.name for file, _ in every if file.suffix.lower() not in SUFFIXES]
