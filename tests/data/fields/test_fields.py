@@ -330,7 +330,7 @@ def test_or_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ({"numbers": ("w",)}, "data.numbers: got 'w', which"),
         ({"numbers": ("u",)}, "data.numbers: got 'u' of shape (5, 7, 6, 4)"),
         ({"past": 7}, "data.past, data.future: got 7 and 1 states 1 apart, expected at most the 7"),
-        ({"path": Path("none.nc")}, "data.path: got"),
+        ({"path": Path("none.nc")}, "none.nc, which is not there; expected a file of fields"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, fields: dict[str, Any], said: str) -> None:

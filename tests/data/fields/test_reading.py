@@ -80,15 +80,33 @@ def test_of_states_that_are_nearer_those_as_far_apart_as_the_datas_are_taken(tmp
         FieldView(variables=("v", "u"), interval=0.7).read(tmp_path / "a.nc", (4, X, Y))
 
 
-@pytest.mark.parametrize(("unit", "taken"), [("hours since 2020-01-01", True), ("", True), ("days", False)])
+@pytest.mark.parametrize(("unit", "taken"), [("hours since 2020-01-01", True), ("", True), ("months", False)])
 def test_one_state_too_is_in_the_unit_of_time_of_the_data(tmp_path: Path, unit: str, taken: bool):
     path = replace(VIEW, time_unit=unit, start=3.0).save(torch.zeros(2, Y, X), tmp_path / "one")
     if taken:
         _, view = read(VIEW, path, 1)
         assert (view.start, view.time_unit) == (3.0, unit or "h")
     else:
-        with pytest.raises(ValueError, match="with times in 'days', expected 'h'"):
+        with pytest.raises(ValueError, match="with times in 'months', expected 'h'"):
             read(VIEW, path, 1)
+
+
+@pytest.mark.parametrize(("unit", "many"), [("days", 1 / 24), ("Minutes", 60), ("sec", 3600)])
+def test_times_in_another_unit_are_brought_to_that_of_the_data(tmp_path: Path, unit: str, many: float):
+    """As xarray chooses a unit for each file anew."""
+    states(tmp_path / "a.nc")
+    arrays = states(tmp_path / "b.nc", time=f"{unit} since 2020-01-01")
+    with netCDF4.Dataset(tmp_path / "b.nc", "a") as out:
+        out["time"][:] *= many
+    expected, view = read(VIEW, tmp_path / "a.nc", 3)
+    x, then = read(VIEW, tmp_path / "b.nc", 3)
+    assert x.shape == expected.shape and np.array_equal(x[-1], arrays["u"][-1].T)
+    assert (view.time_unit, then.time_unit) == ("h since 2020-01-01",) * 2
+    assert view.start is not None and then.start == pytest.approx(view.start)
+    states(tmp_path / "c.nc", time=f"{unit} since 2020-01-01")
+    said = "with 12, 12 h from state to state, expected 0.5" if many < 1 else "with 7 states, expected 3, .* apart"
+    with pytest.raises(ValueError, match=said):
+        read(VIEW, tmp_path / "c.nc", 3)
 
 
 def test_no_coordinate_is_a_component(tmp_path: Path):
@@ -115,7 +133,7 @@ def test_the_wells_vectors_are_channels(tmp_path: Path):
     [
         ({"u": "km/h"}, "with u in 'km/h', expected 'm/s'"),
         ({"x": "m"}, "with x in 'm', expected 'km'"),
-        ({"time": "days since 2020-01-01"}, "with times in 'days', expected 'h'"),
+        ({"time": "months since 2020-01-01"}, "with times in 'months', expected 'h'"),
     ],
 )
 def test_other_units_are_refused(tmp_path: Path, how: dict[str, Any], said: str):

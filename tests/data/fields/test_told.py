@@ -106,7 +106,7 @@ def test_what_is_told_without_a_time_is_written_without_one(tmp_path: Path) -> N
         ("given", {"depth": "km"}, "with depth in 'km', expected 'm'"),
         ("coarse", {"u": "km/h"}, "with u in 'km/h', expected 'm/s'"),
         ("coarse", {"x": "m"}, "with x in 'm', expected 'km'"),
-        ("given", {"time": "days since 2000-01-01"}, "with times in 'days', expected 'hours'"),
+        ("given", {"time": "years since 2000-01-01"}, "with times in 'years', expected 'hours'"),
     ],
 )
 def test_other_units_are_refused(tmp_path: Path, name: str, wrong: dict[str, str], said: str) -> None:

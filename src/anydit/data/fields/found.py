@@ -21,6 +21,8 @@ def found_in(path: Path) -> tuple[list[tuple[Path, Part | None]], list[str]]:
     """
     if path.suffix.lower() in SUFFIXES and path.exists():
         return [(path, None)], []
+    if not path.exists():
+        raise ValueError(f"data.path: got {path}, which is not there; expected a file of fields, or a folder of some")
     if not path.is_dir():
         raise ValueError(f"data.path: got {path}, expected a file named {', '.join(SUFFIXES)}, or a folder of them")
     root = path / "data" if (path / "data").is_dir() else path

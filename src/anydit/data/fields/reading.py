@@ -14,7 +14,7 @@ from anydit.data.base import Loaded
 from anydit.data.fields.contents import COMPONENT, SAMPLE, TIME, Variable, duration, meant
 from anydit.data.fields.files import listed, read
 from anydit.data.fields.layout import Layout, layout
-from anydit.data.fields.times import LONGER, same
+from anydit.data.fields.times import LONGER, many
 from anydit.data.fields.view import EVEN, Axis, FieldView
 from anydit.data.known import COARSE, GIVEN, KNOWN, PAST
 from anydit.data.reading import check_named, check_shape
@@ -181,13 +181,23 @@ class Source:
 
     @cached_property
     def times(self) -> Float[np.ndarray, " t"] | None:
-        """When the states are, where the file says it."""
-        return None if self.time is None else read(self.path, self.time, dtype=np.float64).reshape(-1)
+        """When the states are, in the data's unit, where the file says it."""
+        return None if self.time is None else read(self.path, self.time, dtype=np.float64).reshape(-1) * self._many
 
     @property
     def time_unit(self) -> str:
         """Of the times, with the day that they count from if there is one."""
-        return "" if self.time is None else self.time.unit
+        own = "" if self.time is None else self.time.unit
+        return own if self._many == 1 else f"{duration(self.view.time_unit or '')}{own[len(duration(own)) :]}"
+
+    @cached_property
+    def _many(self) -> float:
+        """How many of the data's units of time are in one of the file's."""
+        unit, expected = (duration(each or "") for each in (self.time and self.time.unit, self.view.time_unit))
+        found = many(unit, expected) if unit and expected else 1.0
+        if found is None:
+            raise ValueError(f"got {self.path} with times in {unit!r}, expected {expected!r}")
+        return found
 
     def check_axis(self, axis: Axis) -> None:
         """Refuse points at other places, where the file says where they are."""
@@ -204,9 +214,7 @@ class Source:
 
     def last(self, count: int) -> range:
         """The last states of the file, as far apart as those of the data."""
-        interval, unit, expected = self.view.interval, duration(self.time_unit), duration(self.view.time_unit or "")
-        if unit and expected and not same(unit, expected):
-            raise ValueError(f"got {self.path} with times in {unit!r}, expected {expected!r}")
+        interval, unit = self.view.interval, duration(self.time_unit)
         stride = 1
         if self.times is not None and interval is not None and len(self.times) > 1:
             usual = abs(float(np.median(np.diff(self.times))))

@@ -28,6 +28,9 @@ SPELLED = {
 }
 """The units of time that have several spellings."""
 
+SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+"""How many are in a unit of time, by its last spelling."""
+
 CALENDARS = {
     "365_day": "noleap",
     "366_day": "all_leap",
@@ -41,6 +44,12 @@ def same(unit: str, other: str) -> bool:
     """Whether two units of time are one, however they are spelled."""
     a, b = (duration(each).lower() for each in (unit, other))
     return SPELLED.get(a, a) == SPELLED.get(b, b)
+
+
+def many(unit: str, other: str) -> float | None:
+    """How many of another unit of time are in one; None where that is not the same always, as in months."""
+    a, b = (SECONDS.get(SPELLED.get(duration(each).lower(), "")) for each in (unit, other))
+    return 1.0 if same(unit, other) else a / b if a and b else None
 
 
 def calendar(times: Variable) -> str:
