@@ -64,6 +64,13 @@ class DiTConfig:
     learned_variance: bool = False
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_positions()
+        self._check_conditions()
+        if isinstance(self.attention, Axial):
+            self._check_axial(self.attention)
+
+    def _check_sizes(self) -> None:
         for name in ("width", "depth", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
@@ -75,37 +82,42 @@ class DiTConfig:
             raise ValueError(f"channels: got {self.channels}, expected at least 1")
         if self.size is not None:
             grid_of(self.size, self.patch)
-        head, axes, positions = self.width // self.heads, len(self.patch), parts(self.position)
-        for position in positions:
+
+    def _check_positions(self) -> None:
+        head, axes, (added, turned) = self.width // self.heads, len(self.patch), parts(self.position)
+        for position in (added, turned):
             if isinstance(position, (SinCos, Rope)) and position.extent is not None and len(position.extent) != axes:
                 raise ValueError(f"position.extent: got {position.extent}, expected a number for each of {axes} axes")
-        if positions[1] is not None and (head % 2 or head < 2 * axes):
+        if turned is not None and (head % 2 or head < 2 * axes):
             raise ValueError(f"heads: got {head} values a head, expected an even number from {2 * axes} on, for Rope")
         if isinstance(self.position, Learned) and self.size is not None:
             self.position.fits(self.grid)
-        if isinstance(self.attention, Axial):
-            self.attention.check(axes, self.depth)
         if isinstance(self.position, Points):
             self._check_points(self.position)
-        for name in self.conditions:
-            if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
-                taken = f"that is not {MASK!r} and that PyTorch's modules do not use themselves"
-                raise ValueError(f"conditions: got the name {name!r}, expected an identifier {taken}")
-        if isinstance(self.attention, Axial) and isinstance(self.text, Joint):
-            raise ValueError("attention: got Axial beside a text that enters by Joint, expected Full, or another entry")
-        dual = self.text.dual if isinstance(self.text, Joint) else 0
-        if dual > self.depth:
-            raise ValueError(f"conditions: got dual {dual}, expected at most depth {self.depth}")
 
     def _check_points(self, position: Points) -> None:
         if max(self.patch) > 1:
             raise ValueError(f"patch: got {self.patch}, expected 1 along each axis, for Points")
         if self.channels is not None and self.channels < position.axes:
             raise ValueError(f"position.axes: got {position.axes}, expected at most channels {self.channels}")
-        if isinstance(self.attention, Axial):
-            raise ValueError("attention: got Axial beside Points, expected Full: a set has no axes to attend along")
         if isinstance(self.text, Joint):
             raise ValueError("position: got Points beside a text in joint attention, expected Cross or Pooled for it")
+
+    def _check_conditions(self) -> None:
+        for name in self.conditions:
+            if not name.isidentifier() or name == MASK or hasattr(_MODULES, name):
+                taken = f"that is not {MASK!r} and that PyTorch's modules do not use themselves"
+                raise ValueError(f"conditions: got the name {name!r}, expected an identifier {taken}")
+        dual = self.text.dual if isinstance(self.text, Joint) else 0
+        if dual > self.depth:
+            raise ValueError(f"conditions: got dual {dual}, expected at most depth {self.depth}")
+
+    def _check_axial(self, attention: Axial) -> None:
+        attention.check(len(self.patch), self.depth)
+        if isinstance(self.position, Points):
+            raise ValueError("attention: got Axial beside Points, expected Full: a set has no axes to attend along")
+        if isinstance(self.text, Joint):
+            raise ValueError("attention: got Axial beside a text that enters by Joint, expected Full, or another entry")
 
     @property
     def text(self) -> Cross | Joint | None:

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
+from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -65,45 +66,47 @@ class Run(Generic[T]):
             )
 
     def resume(self) -> None:
-        """Take up the newest whole checkpoint, if there is one; else write the recipe.
+        """Take up the newest whole checkpoint, if there is one; write the recipe, if steps are left.
 
         Raises:
             ValueError: the folder holds checkpoints without a recipe, or none that is whole, or of other data.
         """
-        root = self.site.out / CHECKPOINTS
+        root, frozen = self.site.out / CHECKPOINTS, self.work.frozen()
         if self.site.processes.first:
             checkpoint.sweep(root)
             sweep(self.site.out)
-        frozen = self.work.frozen()
-        if (self.site.out / RUN_FILE).is_file():
-            # The id that it began with, if there were ids then, although steps and intervals may have changed.
-            self.id = read_id(self.site.out / RUN_FILE)
-        elif root.is_dir() and any(root.iterdir()):
-            raise ValueError(
-                f"out: got {self.site.out}, which has checkpoints but no {RUN_FILE}; expected a run or a free folder"
-            )
-        else:
-            self.id = identify(to_json(self.recipe) | self.work.origin, *frozen.values())
+        self.id = self._identity(root, frozen)
         found = checkpoint.newest(root, self.site.note)
         if found is not None:
             self._load(found)
-            if self.done >= self.recipe.loop.steps:
-                self.site.note(
-                    f"Nothing is left to do: the run in {self.site.out} is at step {self.done}, and train.steps is "
-                    f"{self.recipe.loop.steps}."
-                )
-                return
-            self.site.note(f"Going on from step {self.done} of {self.recipe.loop.steps} in {self.site.out}.")
-            if jump := self.recipe.loop.jump(self.done, float(found.info()["lr"])):
-                self.site.note(jump)
-        elif root.is_dir() and any(root.iterdir()):
+            self._say(found)
+        elif any(root.glob("*")):
             raise ValueError(f"out: got {self.site.out}, where no checkpoint is whole; move it away to start anew")
-        if self.site.processes.first:
+        if self.site.processes.first and self.done < self.recipe.loop.steps:
             self.due = found is None and self.work.first(self.site.out)
             for name, tensors in frozen.items():
                 save_tensors(self.site.out / name, tensors, self.id)
             write_config(self.site.out / RUN_FILE, to_json(self.recipe), self.id)
             (self.site.out / SAMPLES).mkdir(exist_ok=True)
+
+    def _identity(self, root: Path, frozen: Mapping[str, Mapping[str, Tensor]]) -> str | None:
+        """The id that the run began with, if there were ids then, although steps and intervals may have changed."""
+        if (self.site.out / RUN_FILE).is_file():
+            return read_id(self.site.out / RUN_FILE)
+        if any(root.glob("*")):
+            got = f"{self.site.out}, which has checkpoints but no {RUN_FILE}"
+            raise ValueError(f"out: got {got}; expected a run or a free folder")
+        return identify(to_json(self.recipe) | self.work.origin, *frozen.values())
+
+    def _say(self, found: Checkpoint) -> None:
+        """From where the run goes on, or that it is over."""
+        steps, out, note = self.recipe.loop.steps, self.site.out, self.site.note
+        if self.done >= steps:
+            note(f"Nothing is left to do: the run in {out} is at step {self.done}, and train.steps is {steps}.")
+            return
+        note(f"Going on from step {self.done} of {steps} in {out}.")
+        if jump := self.recipe.loop.jump(self.done, float(found.info()["lr"])):
+            note(jump)
 
     def agree(self) -> None:
         """What all processes do together before the first step.
@@ -257,8 +260,7 @@ class Run(Generic[T]):
         """The pictures of a finished run."""
         with self.work.step.shown():
             self.work.finish(self.site.out)
-        entries = read(self.site.out / LOG_FILE)
-        if entries:
+        if entries := read(self.site.out / LOG_FILE):
             pictures.loss_curve(entries, self.site.out / LOSS_CURVE)
 
     def _preview(self, log: Log) -> None:
