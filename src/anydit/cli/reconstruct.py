@@ -20,7 +20,6 @@ from rich.progress import Progress
 from anydit.cli import Parser
 from anydit.cli._fields import asks_for_help, page, without_help
 from anydit.config import check_at_least, config, overridden
-from anydit.data import FieldView
 from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
@@ -28,6 +27,7 @@ from anydit.inverse.corrections import AnyCorrection, MomentMatching
 from anydit.inverse.measured import trained_on, usual
 from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpainting, Sensors, SuperResolution
 from anydit.inverse.scan import comparison
+from anydit.inverse.scan.own import endings
 from anydit.model.conditioning import Field, Label, Numbers, Text
 from anydit.recipes import data_of
 from anydit.weights import RUN_FILE, read_config
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
         return 0 if asks_for_help(argv) else 2
     known, rest = _parser().parse_known_args(without_help(argv))
     saved = load_config(known.run)
-    if known.physics is None and isinstance(saved.view, FieldView) and known.scan is not None:
+    if known.physics is None and known.scan is not None and endings(saved.view):
         known.physics = "sensors"
     if asks_for_help(argv):
         asked = _asked(saved, known.physics or "mri", rest)

@@ -9,16 +9,27 @@ from torch import Tensor
 
 from anydit.data import FieldView, View
 from anydit.data.base import Loaded
-from anydit.data.fields.files import SUFFIXES, WRITTEN_AS
+from anydit.data.fields.files import SUFFIXES, WRITTEN_AS, kind
 from anydit.inverse.operators import Operator, SuperResolution
 
 WRITTEN = tuple(WRITTEN_AS.values())
 """What names of files that are written end in."""
 
 
+def endings(view: View) -> tuple[str, ...]:
+    """What names of files end in that hold samples as the data of a model of fields do; of other models nothing."""
+    return WRITTEN if isinstance(view, FieldView) else ()
+
+
 def is_own(view: View, path: Path) -> bool:
     """Whether a file is one of fields, for a model of fields."""
-    return isinstance(view, FieldView) and path.suffix.lower() in SUFFIXES
+    return bool(endings(view)) and path.suffix.lower() in SUFFIXES
+
+
+def ending_like(view: View, path: Path) -> str:
+    """What names of files end in that are as a file of a model's own is."""
+    well = isinstance(view, FieldView) and view.grid is not None and kind(path) == "hdf5"
+    return WRITTEN_AS["the_well" if well else kind(path)]
 
 
 def read_own(view: View, path: Path, shape: Sequence[int], blocks: Operator | None) -> Loaded:

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
-from anydit.data import FieldView, SliceView, View, VolumeView
-from anydit.data.fields.files import WRITTEN_AS, kind
+from anydit.data import SliceView, View, VolumeView
+from anydit.data.fields.files import WRITTEN_AS
 from anydit.data.volumes.medical import DICOM, NIFTI, Scan
 from anydit.inverse.scan.files import Series
 from anydit.inverse.scan.grid import Grid, write_dicom, write_nifti
-from anydit.inverse.scan.own import WRITTEN, is_own, write_own
+from anydit.inverse.scan.own import WRITTEN, ending_like, endings, is_own, write_own
 from anydit.inverse.scan.place import Place, Turn
 from anydit.inverse.scan.solve import Solution
 
@@ -76,7 +76,7 @@ def check_out(out: Path, axes: int, inputs: Sequence[Path] = (), view: View | No
         ValueError: a name of no kind that is known, NIfTI for samples that are neither slices nor volumes, a file of
             fields for others, files beside which or in whose place results would be, or a place where none can be.
     """
-    fields = WRITTEN if isinstance(view, FieldView) else ()
+    fields = endings(view) if view else ()
     if not _is_folder(out) and not out.name.lower().endswith((*NIFTI, NUMPY, PICTURE, *fields)):
         kinds = ", ".join(f"FILE{end}" for end in (NIFTI[1], NUMPY, *fields))
         raise ValueError(f"out: got {out}, expected {kinds}, FILE{PICTURE} (the comparison alone), or a folder")
@@ -90,10 +90,7 @@ def check_out(out: Path, axes: int, inputs: Sequence[Path] = (), view: View | No
 
 def end_of(view: View, scan: Path | None) -> str:
     """What the name of results ends in where nothing is said: that of a file of fields as it came."""
-    if scan is None or not is_own(view, scan):
-        return NUMPY
-    well = isinstance(view, FieldView) and view.grid is not None and kind(scan) == "hdf5"
-    return WRITTEN_AS["the_well" if well else kind(scan)]
+    return ending_like(view, scan) if scan is not None and is_own(view, scan) else NUMPY
 
 
 def write(solution: Solution, view: View, origin: Origin, picture: Image, out: Path) -> list[Path]:
@@ -113,7 +110,7 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
     end = out.name[len(stem) :] if not folder else NIFTI[1] if placed else NUMPY
     if within and origin.native:
         files = view.write(origin.values(solution.mean), out, "mean")
-        end = files[0].suffix if isinstance(view, FieldView) else end
+        end = files[0].suffix if endings(view) else end
     elif folder and origin.dicom:
         assert origin.series is not None
         files = write_dicom(origin.scan(solution.mean, view), origin.series.files, out, "reconstruction")
