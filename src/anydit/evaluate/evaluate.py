@@ -107,7 +107,6 @@ def evaluate(
     if followed:
         clock.lap("judge of texts")
     mine = own(sets.view, x, sets)
-    said = (*_one_of_several(sets), *_unjudged(sets, judge), *_few(sets.count, used["features"]))
     return Report(
         figures=judged.figures | followed | {**mine.figures} | figures | copied,
         features=space.name,
@@ -115,7 +114,7 @@ def evaluate(
         settings=_settings(how, seed, data),
         seconds=clock.seconds,
         network_calls=calls,
-        notes=(*notes, *said, *mine.notes),
+        notes=(*notes, *_unlike(sets, judge, used["features"]), *mine.notes),
         classes=judged.classes,
         confusion=judged.confusion,
         pictures=pictures.shown(sets, x, near) | judged.pictures | {**mine.pictures},
@@ -264,6 +263,11 @@ def _judged(judge: Classifier | None, sets: Sets, x: Float[Tensor, "n c *space"]
         judge.classes,
         tuple(tuple(row) for row in table.tolist()),
     )
+
+
+def _unlike(sets: Sets, judge: Classifier | None, features: int) -> list[str]:
+    """What keeps figures from being as those of other reports."""
+    return [*_one_of_several(sets), *_unjudged(sets, judge), *_few(sets.count, features)]
 
 
 def _one_of_several(sets: Sets) -> list[str]:
