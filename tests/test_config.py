@@ -1,16 +1,18 @@
-"""Configs: round trips, unions, open bases, refusals with a path, and command-line flags."""
+"""Configs: round trips, unions, open bases, and refusals with a path."""
 
 import dataclasses
+import importlib
 import json
-import re
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anydit.config import config, differences, from_json, overridden, to_json, write_json
+from anydit.config import config, differences, from_json, to_json, write_json
 
 
 @config
@@ -95,6 +97,54 @@ def test_every_value_is_plain() -> None:
     assert to_json(Numbers((4,)))["values"] == [4]
 
 
+@config
+class Scalars:
+    whole: int = 1
+    real: float = 1.0
+    truth: bool = False
+    text: str = ""
+    several: tuple[int | None, ...] = ()
+    named: dict[str, float] = field(default_factory=dict[str, float])
+    place: Path = Path()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("whole", "3"), ("whole", 3.0), ("whole", True), ("real", "3"), ("real", True), ("truth", 1), ("truth", "yes"),
+        ("text", 3), ("text", Path("a")), ("several", (1, "2")), ("several", [1, True]), ("named", {"a": "1"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("build", [lambda fields: Scalars(**fields), lambda fields: from_json(Scalars, fields)])
+def test_numbers_truth_values_and_texts_are_not_made_of_one_another(
+    build: Callable[[dict[str, Any]], Scalars], name: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}[.\w]*: Input should be a valid "):
+        build({name: value})
+
+
+def test_what_json_cannot_tell_apart_is_taken() -> None:
+    made = Scalars(real=3, several=[1, None], place="a/b")  # pyright: ignore[reportArgumentType]
+    assert (repr(made.real), made.several, made.place) == ("3.0", (1, None), Path("a/b"))
+
+
+def test_every_config_of_ours_is_so_strict() -> None:
+    """In each field, also in those that it inherits."""
+    for name in ("codecs", "data", "evaluate", "inverse", "recipes", "train.recipe"):
+        importlib.import_module(f"anydit.{name}")
+    known = [
+        value for name, module in sys.modules.items() if name.startswith("anydit.") for value in vars(module).values()
+    ]
+    ours = {cls for cls in known if isinstance(cls, type) and hasattr(cls, "__pydantic_validator__")}
+    lax = [
+        f"{cls.__module__}.{cls.__name__}.{f.name}"
+        for cls in ours
+        for f in dataclasses.fields(cls)
+        if f.type in (int, float, bool, str) or isinstance(f.type, str)
+    ]
+    assert len(ours) > 100 and not lax
+
+
 def test_a_config_is_frozen_and_checked_when_built() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         WHOLE.steps = 6  # type: ignore[misc]
@@ -150,54 +200,3 @@ def test_differences_are_dotted() -> None:
         "steps": (5, 6),
     }
     assert not list(differences(to_json(WHOLE), to_json(WHOLE)))
-
-
-@pytest.mark.parametrize(
-    ("args", "expected"),
-    [
-        ((), {}),
-        (("--steps", "7"), {"steps": 7}),
-        (("--steps=7", "--fast", "False"), {"steps": 7, "fast": False}),
-        (("--shape.side", "9"), {"shape": Square(9)}),
-        (("--shape", "Round"), {"shape": Round()}),
-        (("--shape=Round", "--shape.radius", "3"), {"shape": Round(3)}),
-        (("--shape.radius", "3", "--shape=Round"), {"shape": Round(3)}),
-        (("--inner", "None"), {"inner": None}),
-        (("--inner", "Square", "--inner.side=4"), {"inner": Square(4)}),
-        (("--sizes", "5", "6", "7"), {"sizes": (5, 6, 7)}),
-        (("--named.b.side", "2"), {"named": {"a": Round(), "b": Square(2)}}),
-        (("--named.a", "Square"), {"named": {"a": Square(), "b": Square(7)}}),
-        (("--named.a", "None"), {"named": {"b": Square(7)}}),
-        (("--source", "OpenSource"), {"source": OpenSource()}),
-    ],
-)
-def test_flags_override_single_fields(args: tuple[str, ...], expected: dict[str, Any]) -> None:
-    assert overridden(WHOLE, args, "anydit") == dataclasses.replace(WHOLE, **expected)
-
-
-def test_a_flag_gives_a_class_to_a_field_that_held_none() -> None:
-    without = dataclasses.replace(WHOLE, inner=None, named={})
-    assert overridden(without, ("--inner", "Round", "--inner.radius", "3"), "anydit").inner == Round(3)
-    assert overridden(without, ("--named.c", "Square"), "anydit").named == {"c": Square()}
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (("--stepz", "7"), "--stepz"),
-        (("--steps", "many"), "--steps"),
-        (("--shape.radius", "2"), "--shape.radius"),
-        (("--shape", "Round", "--shape.radius", "-2"), "expected above 0"),
-    ],
-)
-def test_unknown_flags_and_values_are_refused_in_one_line(args: tuple[str, ...], words: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)) as refused:
-        overridden(WHOLE, args, "anydit")
-    assert "\n" not in str(refused.value) and not set("╭│─") & set(str(refused.value))
-
-
-def test_a_class_that_the_field_does_not_take_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^shape\.type: got 'Triangle', expected one of Round, Square$"):
-        overridden(WHOLE, ("--shape", "Triangle"), "anydit")
-    with pytest.raises(ValueError, match=r"^shape\.type: got 'None'"):
-        overridden(WHOLE, ("--shape", "None"), "anydit")

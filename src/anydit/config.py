@@ -1,23 +1,22 @@
-"""Frozen, strict configuration: dataclasses that refuse what they do not know, to JSON and back, and from dotted flags.
+"""Frozen, strict configuration: dataclasses that refuse what they do not know, to JSON and back.
 
 A config is a dataclass made by `@config`. In JSON it carries its class name under `"type"`, so a field annotated with a
 union (`position: SinCos | Rope`) or with an open base class (`data: Data`) comes back as the class that was written.
 A name is only ever looked up among classes that are already imported: reading a file imports no code.
 """
 
-import contextlib
 import dataclasses
 import functools
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import get_annotations
 from math import inf
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, ClassVar, TypeVar, Union, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
@@ -32,7 +31,11 @@ OTHER_TYPE = "other_type"
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a config: a frozen dataclass that validates its fields and refuses unknown ones, by `ValueError`."""
+    """Make `cls` a config: a frozen dataclass that validates its fields and refuses unknown ones, by `ValueError`.
+
+    Lists are taken for tuples and texts for paths, as JSON has them; but "3" is no number, and 1 is not True.
+    """
+    cls.__annotations__ = {name: _strict(hint) for name, hint in get_annotations(cls).items()}
     setattr(cls, "_dispatch", model_validator(mode="wrap")(cast("Any", classmethod(_dispatch))))  # noqa: B010
     made = cast("Any", pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid")))
     validate = made.__init__
@@ -134,7 +137,7 @@ def explain(error: ValidationError) -> str:
             other.setdefault(where, []).extend(context["expected"])
             got[where] = context["got"]
         elif fault["type"] in {"value_error", "missing"}:
-            plain[_at(where, fault["msg"].removeprefix("Value error, "))] = where
+            plain[at_field(where, fault["msg"].removeprefix("Value error, "))] = where
         else:
             plain[f"{at}{fault['msg']} (got {fault['input']!r})"] = where
     # In a union every class but the one named refuses the name; that says nothing where the named class has a fault.
@@ -146,109 +149,22 @@ def explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def _at(where: str, said: str) -> str:
+def at_field(where: str, said: str) -> str:
     """What a config says of one of its fields, with the way to it before: once, where it says that itself."""
     if not where or said.startswith(f"{where}."):
         return said
     return f"{where}.{said}" if re.match(r"\w+: got ", said) else f"{where}: {said}"
 
 
-def overridden(default: T, args: Sequence[str], program: str, description: str = "") -> T:
-    """`default` with dotted flags applied: `--model.depth 8`; `--model.position Rope` puts another class in a field.
-
-    None empties a field that may be empty, and takes an entry out of a dictionary: `--model.conditions.label None`.
-
-    Raises:
-        ValueError: a flag or a value that no field takes, or a config that is refused as a whole.
-    """
-    if not args:
-        return default
-    import tyro  # costs a second, with all that it learns of a recipe
-
-    chosen, rest = _choose(default, args)
-    marks = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), _plain_json():
-            return tyro.cli(
-                type(default), prog=program, description=description, default=chosen, args=rest, config=marks
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise ValueError(_sentence(said.getvalue())) from None
-        raise
-
-
-def _plain_json() -> contextlib.AbstractContextManager[Any]:
-    """Where plain JSON is in a field (`dict[str, Any]`), let tyro take it as one text, and not look into it."""
-    from tyro import constructors
-
-    text: Any = constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="JSON",
-        instance_from_str=lambda words: json.loads(words[0]),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [json.dumps(value)],
-    )
-    registry: Any = constructors.ConstructorRegistry()
-
-    def rule(about: Any) -> Any:
-        return text if about.type == Json else None
-
-    registry.primitive_rule(rule)
-    return registry
-
-
-def _sentence(box: str) -> str:
-    """What tyro draws as a box over several lines, as one line without the box."""
-    # The frame is drawn in lines, or in ASCII where the terminal knows no others; a flag's own dashes stay.
-    lines = (re.sub(r"^-+ |(^| )-+$", "", line.strip("╭╮╰╯│─+| ")).strip() for line in box.splitlines())
-    text = " ".join(line for line in lines if line).partition("For full helptext")[0]
-    text = text.replace(" Argument helptext:", "; expected").replace(" Perhaps you meant:", "; perhaps you meant")
-    for title in ("Value error ", "Unrecognized options ", "Parsing error ", "Missing argument "):
-        text = text.removeprefix(title)
-    if text.startswith("Error parsing "):
-        where, _, said = text.removeprefix("Error parsing ").strip().partition(": ")
-        text = said if where[:1].isupper() else _at(where, said)  # of the whole config tyro says the class
-    return text.strip().replace("Unrecognized options: ", "unrecognized options: ")
-
-
-def _choose(default: T, args: Sequence[str]) -> tuple[T, list[str]]:
-    """Apply the flags that put another class, or None, in a field that holds a config; return the other flags."""
-    left, rest = list(args), list[str]()
-    while left:
-        word = left.pop(0)
-        flag, equals, value = word.partition("=")
-        *way, name = flag.removeprefix("--").replace("-", "_").split(".")
-        takes = _takes(default, way, name) if flag.startswith("--") else set[type]()
-        if not any(map(dataclasses.is_dataclass, takes)) or not (equals or left):
-            rest.append(word)
-            continue
-        value = value if equals else left.pop(0)
-        data = parent = to_json(default)
-        for part in way:
-            parent = parent[part]
-        if value == "None" and TYPE not in parent:
-            parent.pop(name, None)
-        else:
-            parent[name] = None if value == "None" and NoneType in takes else {TYPE: value}
-        default = from_json(type(default), data)
-    return default, rest
-
-
-def _takes(value: Any, way: Sequence[str], name: str) -> set[type]:
-    """The classes that a field may hold, found by following `way` from `value`; empty where there is no such field."""
-    hint = cast("Any", type(value))
-    for part in (*way, name):
-        if isinstance(value, Mapping):
-            hint = (*get_args(hint), Any)[1]
-            value = cast("Json", value).get(part)
-        elif dataclasses.is_dataclass(value):
-            hint = get_type_hints(type(value)).get(part, Any)
-            value = getattr(value, part, None)
-        else:
-            return set()
-    return {cast("type", cls) for cls in (*get_args(hint), hint) if isinstance(cls, type)}
+def _strict(hint: Any) -> Any:
+    """The annotation of a field, whose numbers, truth values and texts are not made of one another."""
+    if hint in (int, float, bool, str):
+        return Annotated[hint, Strict()]
+    origin, args = get_origin(hint), get_args(hint)
+    inner = tuple(map(_strict, args))
+    if inner == args or origin is ClassVar or hint == Json:
+        return hint
+    return Union[inner] if origin in (Union, UnionType) else origin[inner]  # noqa: UP007
 
 
 def _subclasses(cls: type) -> Iterator[type]:

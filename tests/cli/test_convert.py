@@ -78,3 +78,8 @@ def test_refusals(model, tmp_path):
         run(["sit", str(model), "--to", str(tmp_path / "x"), "--latents", "stats.pt"])
     with pytest.raises(ValueError, match="invalid choice: 'nonsense'"):
         run(["nonsense", str(model), "--to", "x"])
+
+
+def test_the_nearest_option_is_named(model, tmp_path):
+    with pytest.raises(ValueError, match=r"^unrecognized arguments: --too x; perhaps you meant --to$"):
+        run(["to-dit", str(model), "--to", str(tmp_path / "model.pt"), "--too", "x"])

@@ -62,7 +62,7 @@ def test_default_place_names_the_seed(run: Path):
         (["--size", "7", "8"], "(7, 8)"),
         (["--sampler", "Hein"], "got 'Hein', expected one of DDPM"),
         (["--steps", "0"], "steps: got 0, expected at least 1"),
-        (["--lable", "3"], "--lable"),
+        (["--lable", "3"], "unrecognized options: --lable, 3; perhaps you meant --label"),
         (["--lab", "3"], "--lab"),
     ],
 )

@@ -60,7 +60,8 @@ def test_another_recipe_in_the_same_folder(run: Path, capsys: pytest.CaptureFixt
         (["digit"], "did you mean digits?"),
         (["nowhere.py:f"], "got nowhere.py, which is not a file"),
         ([f"{tiny.__file__}:big"], "got 'big', expected a function that"),
-        (["digits", "--train.step", "5"], "--train.steps"),
+        (["digits", "--train.stepz", "5"], "unrecognized options: --train.stepz, 5; perhaps you meant --train.steps"),
+        (["digits", "--devise", "cpu"], "unrecognized options: --devise, cpu; perhaps you meant --device"),
         (["digits", "--train.steps", "many"], "--train.steps"),
         (["digits", "--train.steps", "0"], "train.steps: got 0, expected at least 1"),
         (["digits", "--model.position", "Ropes"], "model.position.type: got 'Ropes', expected one of SinCos, Rope"),
@@ -68,6 +69,7 @@ def test_another_recipe_in_the_same_folder(run: Path, capsys: pytest.CaptureFixt
         (["digits", "--model.heads", "5"], "heads"),
         (["digits", "--model.channels", "3"], "model.channels: got 3, expected 1"),
         (["digits", "--prediction", "Noise"], "expected Velocity, V or X0"),
+        ([TINY, "--model.conditions.text", "Text"], "model.conditions: got text, expected one of: label, which the"),
     ],
 )
 def test_refused_before_any_work(words: list[str], named: str, here: Path, capsys: pytest.CaptureFixture[str]):
@@ -85,6 +87,19 @@ def test_interrupted_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("anydit.cli.train.train", stopped)
     assert main(["train", "digits"]) == 130
     assert "Stopped and saved after step 7. Run the same command again to go on." in said(capsys)
+
+
+def test_conditions_that_flags_speak_of_must_be_in_the_data_those_of_the_recipe_need_not(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    np.savez(here / "flows.npz", x=np.random.default_rng(0).random((40, 2, 8), np.float32))
+    tiny = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--model.patch", "4", "--device", "cpu"]
+    words = ["train", "arrays", "--data.path", "flows.npz", "--train.steps", "1", *tiny]
+    for name in ("label", "numbers"):
+        assert main([*words, f"--model.conditions.{name}.dropout", "0.2"]) == 2
+        assert f"model.conditions: got {name}, expected one of: none" in said(capsys)
+    assert main([*words, "--model.conditions.label", "None"]) == 0
+    assert "The model is not conditioned on numbers or field: the data has none." in said(capsys)
 
 
 def test_arrays_are_conditioned_on_what_the_flags_name(here: Path, capsys: pytest.CaptureFixture[str]):

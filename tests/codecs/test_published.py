@@ -10,7 +10,8 @@ from torch import Tensor
 
 from anydit.codecs import CodecConfig, Latents, Published
 from anydit.codecs.published import KINDS
-from anydit.config import from_json, overridden, to_json
+from anydit.config import from_json, to_json
+from anydit.overrides import overridden
 from tests.codecs.tiny import OPTIONS, images, saved, survey
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from anydit.codecs import Codec, KLAutoencoder, Normalize, Published, Tiles, base
-from anydit.config import overridden
 from anydit.data import Images
 from anydit.inference.coding import decoded, encoded, kept
 from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiTConfig
+from anydit.overrides import overridden
 from tests.codecs.tiny import OPTIONS
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from PIL import Image
 from anydit.cli import main
 from anydit.codecs import Latents, Normalize
 from anydit.codecs.whiten import Whiten
-from anydit.config import config, overridden
+from anydit.config import config
 from anydit.data import ArraySamples, ArrayView, Aspects, Data, Facts, ImageFolder, Part, Samples, Sizes
 from anydit.data.base import Bucketed
 from anydit.data.buckets import Groups, by_bucket, by_size
@@ -23,6 +23,7 @@ from anydit.model.conditioning import Numbers
 from anydit.model.dit import DiTConfig
 from anydit.model.text import Text
 from anydit.model.tokens import Learned, Rope
+from anydit.overrides import overridden
 from anydit.tensors import Tokens
 from anydit.train.base import Site
 from anydit.train.latents import Cached, Encoding

@@ -12,11 +12,12 @@ from PIL import Image
 from anydit.codecs import RAE, KLAutoencoder, Latents, Normalize, Tiles
 from anydit.codecs import load as load_codec
 from anydit.codecs.perceptual import Perceptual
-from anydit.config import from_json, overridden, to_json
+from anydit.config import from_json, to_json
 from anydit.data import Arrays, ArraySamples, ArrayView, Digits
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import load
 from anydit.model.conditioning import Field
+from anydit.overrides import overridden
 from anydit.train.checkpoint import newest
 from anydit.train.codec import CodecRecipe, Squared
 from anydit.train.critic import CriticConfig

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from anydit.codecs import Normalize
-from anydit.config import overridden
 from anydit.data import Arrays, ArrayView, ImageFolder
 from anydit.inference.pipeline import load
+from anydit.overrides import overridden
 from anydit.train import loop
 from anydit.train import pictures as train_pictures
 from anydit.train.checkpoint import newest

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from anydit.codecs import Normalize
-from anydit.config import config, from_json, overridden, to_json
+from anydit.config import config, from_json, to_json
 from anydit.data import ArrayView, Data, Facts, Part, Samples
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiTConfig
 from anydit.model.text import Cross, Text
+from anydit.overrides import overridden
 from anydit.tensors import Batch, Tokens
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe

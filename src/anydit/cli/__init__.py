@@ -28,8 +28,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
+    @property
+    def flags(self) -> list[str]:
+        """All that it takes."""
+        return [*self._option_string_actions]
+
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message.removeprefix("argument "))
+        from anydit.overrides import meant
+
+        words = message.partition("unrecognized arguments: ")[2].split()
+        raise ValueError(f"{message.removeprefix('argument ')}{meant(words, self.flags)}")
 
 
 class Command(NamedTuple):

@@ -11,6 +11,8 @@ from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from anydit.config import Json
+from anydit.inference.config import PipelineConfig
+from anydit.overrides import entries
 
 WORDS = {int: "INT", float: "NUMBER", str: "TEXT", bool: "True|False", Path: "PATH", NoneType: "None", Any: "VALUE"}
 DOCUMENTED = re.compile(r"(?:^|(?<=\. ))((?:`\w+`, )*`\w+`): ")
@@ -26,6 +28,11 @@ def page(config: Any, prefix: str = "--") -> str:
 def asks_for_help(argv: list[str]) -> bool:
     """Whether the user wants to be told instead of served."""
     return bool({"-h", "--help"} & set(argv))
+
+
+def asked_of(recipe: PipelineConfig, argv: list[str]) -> set[str]:
+    """The model's conditions that flags say something of."""
+    return entries(argv, "model.conditions", "encoders", "field_codecs") & recipe.model.conditions.keys()
 
 
 def without_help(argv: list[str]) -> list[str]:

@@ -16,13 +16,14 @@ from rich.progress import Progress, TaskID
 
 from anydit.cli import Parser
 from anydit.codecs import load as load_codec
-from anydit.config import TYPE, from_json, overridden
+from anydit.config import TYPE, from_json
 from anydit.data import Data
 from anydit.evaluate import report as reports
 from anydit.evaluate.evaluate import Report, evaluate, evaluate_codec
 from anydit.evaluate.pretrained import KINDS, named
 from anydit.inference.device import find_device
 from anydit.inference.pipeline import load
+from anydit.overrides import overridden
 from anydit.recipes import data_of, find
 from anydit.train.codec import CodecRecipe
 from anydit.weights import EXPORT_FILE, RUN_FILE, read_config
@@ -49,7 +50,7 @@ def run(argv: list[str]) -> int:
 def _of_pipeline(known: argparse.Namespace, rest: list[str]) -> tuple[Report, dict[str, Image.Image]]:
     """The report on a model's samples, and what training left to look at."""
     pipeline, data = load(known.run, known.device), _data(known.run, known.recipe)
-    sampling = overridden(pipeline.config.sampling, rest, "anydit evaluate", _SAMPLING_HELP)
+    sampling = overridden(pipeline.config.sampling, rest, "anydit evaluate", _parser().flags)
     if known.steps is not None:
         sampling = replace(sampling, steps=known.steps)
     if known.guidance is not None:
@@ -94,7 +95,7 @@ The rest of the saved sampling can be said anew too: --sampler Heun, --sampler D
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser("anydit evaluate", usage="%(prog)s RUN [options]", add_help=False)
     parser.add_argument("run", type=Path, help="a run's folder, or an exported folder together with --recipe")
     parser.add_argument("--samples", type=int, metavar="N", help="how many in all (as the held-out, but 2000 or more)")

@@ -13,13 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from anydit.cli import Parser
-from anydit.config import TYPE, Json, from_json, overridden, to_json
+from anydit.cli._fields import asked_of
+from anydit.config import TYPE, Json, from_json, to_json
 from anydit.inference.device import find_device
+from anydit.overrides import overridden
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
 from anydit.train.profile import Profile, Room, over_sizes, plot, profile, room
 from anydit.train.recipe import Recipe
-from anydit.train.resolve import resolved
+from anydit.train.resolve import check_there, resolved
 from anydit.weights import RUN_FILE, read_config
 
 
@@ -42,7 +44,7 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("profile.png"), help="where to draw the curve (profile.png)")
     known, rest = parser.parse_known_args(argv)
-    recipe = _recipe(known.what, rest)
+    recipe = _recipe(known.what, rest, parser.flags)
     if known.batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
     device = find_device(known.device)
@@ -95,15 +97,18 @@ def _of_memory(room: Room) -> list[tuple[str, str]]:
     return rows
 
 
-def _recipe(what: str, overrides: list[str]) -> Recipe:
+def _recipe(what: str, overrides: list[str], beside: list[str]) -> Recipe:
     """A resolved recipe, from a run or by name; data are opened only where the recipe leaves something to them."""
     run = Path(what) / RUN_FILE
     content: Json = read_config(run) if run.is_file() else to_json(find(what)())
     if content[TYPE] == CodecRecipe.__name__:
         raise ValueError(f"recipe: got {what}, which trains a codec, expected one that trains a model")
-    recipe = overridden(from_json(Recipe, content), overrides, "anydit profile")
-    complete = recipe.model.complete and recipe.codec.complete
-    return recipe if complete else resolved(recipe, recipe.data.open("train"))
+    recipe = overridden(from_json(Recipe, content), overrides, "anydit profile", beside)
+    if recipe.model.complete and recipe.codec.complete:
+        return recipe
+    samples = recipe.data.open("train")
+    check_there(asked_of(recipe, overrides), samples.facts)
+    return resolved(recipe, samples)
 
 
 def _sizes(recipe: Recipe, edges: list[int] | None) -> list[tuple[int, ...]]:

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from anydit.cli import Parser
 from anydit.cli._fields import asks_for_help, page, without_help
-from anydit.config import check_at_least, config, overridden
+from anydit.config import check_at_least, config
 from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
@@ -29,6 +29,7 @@ from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpaintin
 from anydit.inverse.scan import comparison
 from anydit.inverse.scan.own import endings
 from anydit.model.conditioning import Field, Label, Numbers, Text
+from anydit.overrides import overridden
 from anydit.recipes import data_of
 from anydit.weights import RUN_FILE, read_config
 
@@ -112,7 +113,7 @@ def _asked(saved: PipelineConfig, physics: str, rest: Sequence[str]) -> Asked:
         place = "physics" if name in own else "sampling" if name in drawn else ""
         words.append(f"--{place}.{word[2:]}" if word.startswith("--") and place else word)
     asked = Asked(operator, usual(saved.model.conditions), saved.sampling)
-    return overridden(asked, words, "anydit reconstruct")
+    return overridden(asked, words, "anydit reconstruct", _parser().flags)
 
 
 def _conditions(saved: PipelineConfig, told: Sequence[str]) -> dict[str, Given]:
@@ -153,7 +154,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser("anydit reconstruct", usage="%(prog)s RUN [SCAN] --physics NAME [options]", add_help=False)
     add = parser.add_argument
     add("run", type=Path, help="a run's folder, or an exported one")

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from anydit.cli import Parser
 from anydit.cli._fields import asks_for_help, page, without_help
-from anydit.config import overridden
 from anydit.data import Images, View
 from anydit.data.known import KNOWN
 from anydit.data.reading import NPY
@@ -35,6 +34,7 @@ from anydit.inference.files import FromFiles
 from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
+from anydit.overrides import overridden
 
 FRAMES = 24
 """Pictures in a GIF of the way from noise to data."""
@@ -59,11 +59,13 @@ def run(argv: list[str]) -> int:
         print(f"{parser.format_help()}\n{page(overridden(config.sampling, rest, 'anydit sample'))}")
         return 0
     pipeline = load(argv[0])
-    known, rest = _parser(pipeline.config.model.conditions, pipeline.config.view).parse_known_args(argv[1:])
+    parser = _parser(pipeline.config.model.conditions, pipeline.config.view)
+    known, rest = parser.parse_known_args(argv[1:])
     outs: list[Path] = known.out or [Path(argv[0]) / "samples" / f"seed-{known.seed}.png"]
     for out in outs:
         _check_out(out)
-    sampling = _sampling(pipeline.config, known, overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}"))
+    sampling = overridden(pipeline.config.sampling, rest, f"anydit sample {argv[0]}", parser.flags)
+    sampling = _sampling(pipeline.config, known, sampling)
     if known.device is not None:
         pipeline.to(find_device(known.device))
     for written in draw(pipeline, _asked(pipeline, known, sampling), outs):
@@ -147,7 +149,7 @@ Everything of the saved sampling can be said anew: --steps 50, --sampler Heun, -
 """
 
 
-def _parser(conditions: dict[str, Condition], view: View) -> argparse.ArgumentParser:
+def _parser(conditions: dict[str, Condition], view: View) -> Parser:
     parser = Parser("anydit sample RUN", usage="%(prog)s [options]", add_help=False)
     parser.add_argument("-n", type=int, help="how many samples (16, or one of each text or file)")
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on seed, i and condition only (0)")

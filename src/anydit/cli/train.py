@@ -11,10 +11,10 @@ from inspect import getdoc
 from pathlib import Path
 
 from anydit.cli import INTERRUPTED, Parser
-from anydit.cli._fields import asks_for_help, page, without_help
-from anydit.config import overridden
+from anydit.cli._fields import asked_of, asks_for_help, page, without_help
 from anydit.inference.config import PipelineConfig
 from anydit.interop.source import read
+from anydit.overrides import overridden
 from anydit.recipes import find
 from anydit.train.guards import Interrupted
 from anydit.train.loop import train
@@ -48,13 +48,14 @@ def run(argv: list[str]) -> int:
     recipe = make()
     if origin is not None and isinstance(recipe, PipelineConfig):
         recipe = begun(recipe, origin)
-    recipe = overridden(recipe, without_help(rest), f"anydit train {known.recipe}")
+    recipe = overridden(recipe, without_help(rest), f"anydit train {known.recipe}", parser.flags)
     if asks_for_help(rest):
         print(f"{getdoc(make) or known.recipe}\n\n{HELP}\n\n{LEGEND}\n\n{page(recipe)}")
         return 0
+    asked = asked_of(recipe, rest) if isinstance(recipe, PipelineConfig) else ()
     first = os.environ.get("RANK", "0") == "0"
     try:
-        train(recipe, out, known.device, start=start)
+        train(recipe, out, known.device, start=start, asked=asked)
     except Interrupted as stopped:
         if first:
             print(f"Stopped and saved after step {stopped.step}. Run the same command again to go on.")

@@ -1,6 +1,6 @@
 """One training run in one folder: start it, or go on where its newest whole checkpoint left off."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from anydit.train.config import RESUMABLE
 from anydit.train.guards import StopRequest, locked, make_writable
 from anydit.train.pace import own_threads
 from anydit.train.parallel import Processes, together
+from anydit.train.resolve import check_there
 from anydit.train.run import Run
 from anydit.train.start import Start
 from anydit.weights import RUN_FILE, read_config
@@ -28,13 +29,15 @@ def train(
     device: torch.device | str | None = None,
     note: Note = print,
     start: Start | None = None,
+    asked: Collection[str] = (),
 ) -> T:
     """Train `recipe` in the folder `out`, or go on with what is there; returns what it makes, with averaged weights.
 
     Of a `Recipe` that is a `Pipeline`, of a `CodecRecipe` a codec.
 
     `start`: weights to begin with, for a recipe that `anydit.train.start.begun` has fitted to them. A run that began
-    with some goes on without them.
+    with some goes on without them. `asked`: conditions that the data must have; others that the recipe leaves open are
+    left out where it has none.
 
     Raises:
         ValueError: the recipe cannot be built, contradicts its data or the run in `out`, or `out` is in use; the run
@@ -55,7 +58,7 @@ def train(
         recipe.loop.check_device(device)
         note = note if processes.first else _silent
         with processes.first_before_others():
-            run = _begun(recipe, Site(out, device, note, processes), start)
+            run = _begun(recipe, Site(out, device, note, processes), start, asked)
             run.resume()
         run.agree()
         with StopRequest().listening() as stop:  # before and after, nothing is lost, and Ctrl-C acts at once
@@ -80,14 +83,15 @@ def _silent(_: str) -> None:
     """What the first process has said is not said again."""
 
 
-def _begun(recipe: Trainable[T], site: Site, start: Start | None) -> "Run[T]":
+def _begun(recipe: Trainable[T], site: Site, start: Start | None, asked: Collection[str]) -> "Run[T]":
     """The run before its next step.
 
     Raises:
-        ValueError: the folder is of another recipe.
+        ValueError: the folder is of another recipe, or the data lacks what is asked for.
     """
     begins, file = recipe.beginning(site.out, start), site.out / RUN_FILE
     samples = recipe.data.open("train")
+    check_there(asked, samples.facts)
     before = _before(file, type(recipe)) if file.is_file() else None
     whole: Trainable[T] = begins.settled(recipe.resolved(samples, site.note, site.device, before))
     if before is not None:

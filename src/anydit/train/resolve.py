@@ -1,6 +1,6 @@
 """What a recipe leaves open, filled in from the data: scales, sizes, classes, widths, and the codecs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -50,7 +50,7 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
         elif _open(condition):
             absent.append(name)
         else:
-            raise ValueError(f"model.conditions: got {name}, expected one of: {', '.join(facts.conditions) or 'none'}")
+            check_there([name], facts)
     if absent:
         note(f"The model is not conditioned on {' or '.join(absent)}: the data has none.")
     for name in facts.conditions:
@@ -71,6 +71,14 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
         if name in conditions
     }
     return replace(recipe, model=model, codec=codec, field_codecs=fields, encoders=encoders, view=view, lengths=lengths)
+
+
+def check_there(names: Iterable[str], facts: Facts) -> None:
+    """Refuse conditions that the data has not."""
+    for name in names:
+        if name not in facts.conditions:
+            has = ", ".join(facts.conditions) or "none"
+            raise ValueError(f"model.conditions: got {name}, expected one of: {has}, which the data has")
 
 
 def refilled(recipe: R, before: Json) -> R:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anydit.config import from_json, overridden, to_json
+from anydit.config import from_json, to_json
 from anydit.data import Aspects, Crop, ImageFolder, Pad, Samples, Sizes, Stretch
 from anydit.data.base import Bucketed
 from anydit.data.buckets import by_bucket, by_size
 from anydit.data.images.aspects import nearest, share_off
+from anydit.overrides import overridden
 from tests.data.images import pictures
 from tests.data.images.test_cache import entries
 

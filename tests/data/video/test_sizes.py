@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from anydit.config import from_json, overridden, to_json
+from anydit.config import from_json, to_json
 from anydit.data import KNOWN, Data, First, Sizes, VideoFolder
 from anydit.data.base import Bucketed, Part, Samples
 from anydit.data.buckets import by_bucket, by_size
 from anydit.data.loader import order_of, read_ahead
 from anydit.data.video.clips import Filmed, Stills
+from anydit.overrides import overridden
 from tests.data.loading import goes_on
 from tests.data.video.films import film, pictures, which
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from anydit.config import from_json, overridden, to_json
+from anydit.config import from_json, to_json
 from anydit.data import Data, EachSize, Samples, Volumes, VolumeView, Whole
 from anydit.data.base import Bucketed
 from anydit.data.buckets import by_bucket, by_size
 from anydit.data.loader import order_of, read_ahead
 from anydit.inference.config import PipelineConfig, exported
+from anydit.overrides import overridden
 from anydit.train.resolve import resolved
 from tests.data.loading import goes_on
 from tests.data.volumes.scans import AFFINE, nifti, values
