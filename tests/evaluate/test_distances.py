@@ -64,6 +64,20 @@ def kernel(x: Tensor, y: Tensor) -> float:
     return (float(x @ y) / len(x) + 1) ** 3
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_frechet_of_features_that_are_nearly_all_zero(seed: int):
+    """Of four of these MKL's solver, which PyTorch asks, finds no eigenvalues."""
+    random = torch.Generator().manual_seed(seed)
+    few, some = torch.zeros(20, 1280, dtype=torch.float64), torch.randperm(1280, generator=random)[:106]
+    weak = 10 ** (-6 * torch.rand(106, generator=random, dtype=torch.float64) - 3)
+    few[:, some] = torch.randn(20, 106, generator=random, dtype=torch.float64) * weak
+    kept = moments(few[:, some])
+    others = moments(spread_out(200, 106)[:, :106].double() * weak)
+    wide = Moments(torch.zeros(1280).double(), torch.zeros(1280, 1280).double())
+    wide.mean[some], wide.covariance[some[:, None], some] = others.mean, others.covariance
+    assert frechet(moments(few), wide) == pytest.approx(frechet(kept, others), rel=1e-6)
+
+
 def test_kernel_distance_by_brute_force():
     a, b = spread_out(13, 3).double(), spread_out(17, 3, seed=1).double()
     within = [

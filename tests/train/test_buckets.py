@@ -172,8 +172,13 @@ def test_sizes_that_the_network_cannot_take_are_refused():
     small = replace(recipe.model, position=Learned((4,)))
     with pytest.raises(ValueError, match=r"expected at most position\.canvas"):
         resolved(replace(recipe, model=small), Lines().open("train"), silent)
-    with pytest.raises(ValueError, match=r"codec: got samples of sizes \(24,\) and \(16,\) to measure, expected one"):
-        resolved(replace(recipe, codec=Whiten()), Groups(by_size(Lines().open("train"))), silent)
+
+
+def test_a_codec_is_measured_over_all_sizes():
+    codec = resolved(replace(lines(), codec=Whiten()), Groups(by_size(Lines().open("train"))), silent).codec
+    assert isinstance(codec, Whiten) and codec.complete and codec.shift
+    mean = (20 * 8 * 0.0 + 50 * 24 * 1.0 + 30 * 16 * 5.0) / (20 * 8 + 50 * 24 + 30 * 16)
+    assert codec.shift[0] == pytest.approx(mean, abs=0.15)
 
 
 def test_texts_of_all_sizes_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@ Rows are samples. Nothing here needs more memory than the features and one block
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -57,10 +58,11 @@ def frechet(a: Moments, b: Moments) -> float:
 
     The trace of the root is that of the symmetric (A^(1/2) B A^(1/2))^(1/2), which exists for singular A and B too.
     """
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
-    distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
+    # By NumPy, since MKL, which PyTorch asks, gives up where few samples have features that are nearly all 0.
+    values, vectors = np.linalg.eigh(a.covariance.cpu().numpy())
+    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ b.covariance.cpu().numpy() @ root).clip(min=0)).sum()
+    distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * float(cross)
     return max(0.0, float(distance))
 
 
