@@ -73,8 +73,7 @@ batches as the prior. Noise: {sigma:g} of white.
 Calls are of the network, those for all samples of a mean together; moment matching takes {gradients} gradients more
 for each. Total variation and deepinv's DPS have the weight that comes nearest to the truth; their seconds are of all
 that were tried. The eigenvectors of CT and of coils are found before, once for all, in about 3 s. Seconds are of the
-clock, beside other work on the machine, of which there was several times as much beside moment matching as else.
-The residual of a mean is not that of its samples, which have 1."""
+clock, beside other work on the machine. The residual of a mean is not that of its samples, which have 1."""
 
 SURE = "How often the truth lies in the intervals that samples tell: [another page](reconstruct_calibration.md)."
 
