@@ -42,7 +42,7 @@ def moving_digits() -> Recipe:
 
 
 def moving_digits_text() -> Recipe:
-    """The same told in words, as "a three moving left and up, fast", by MiniLM; 27 minutes of one CPU core.
+    """The same told in words, as "a three moving left and up, fast", by MiniLM; 12 minutes of one CPU core.
 
     anydit train moving-digits-text
     """
