@@ -10,6 +10,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from anydit.config import config, differences, from_json, to_json, write_json
@@ -126,6 +127,12 @@ def test_numbers_truth_values_and_texts_are_not_made_of_one_another(
 def test_what_json_cannot_tell_apart_is_taken() -> None:
     made = Scalars(real=3, several=[1, None], place="a/b")  # pyright: ignore[reportArgumentType]
     assert (repr(made.real), made.several, made.place) == ("3.0", (1, None), Path("a/b"))
+
+
+@pytest.mark.parametrize("whole", [np.int64(3), np.uint8(3)])
+def test_numpy_s_numbers_are_numbers(whole: np.integer[Any]) -> None:
+    made = Scalars(whole=whole, real=np.float32(0.5), several=(whole, None))  # pyright: ignore[reportArgumentType]
+    assert made == Scalars(whole=3, real=0.5, several=(3, None)) and type(made.whole) is int
 
 
 def test_every_config_of_ours_is_so_strict() -> None:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import get_annotations
 from math import inf
+from numbers import Integral
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
@@ -159,12 +160,17 @@ def at_field(where: str, said: str) -> str:
 def _strict(hint: Any) -> Any:
     """The annotation of a field, whose numbers, truth values and texts are not made of one another."""
     if hint in (int, float, bool, str):
-        return Annotated[hint, Strict()]
+        return Annotated[hint, BeforeValidator(_whole), Strict()] if hint is int else Annotated[hint, Strict()]
     origin, args = get_origin(hint), get_args(hint)
     inner = tuple(map(_strict, args))
     if inner == args or origin is ClassVar or hint == Json:
         return hint
     return Union[inner] if origin in (Union, UnionType) else origin[inner]  # noqa: UP007
+
+
+def _whole(value: object) -> object:
+    """NumPy's integers are integers, too."""
+    return value if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
 
 
 def _subclasses(cls: type) -> Iterator[type]:

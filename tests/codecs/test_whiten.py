@@ -129,6 +129,12 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str):
 
 
 def test_what_it_cannot_code_is_refused():
+    x = red(4, 8)
+    x[1] = float("nan")  # does not exist at all
+    assert Whiten().measured(survey([x])) == Whiten().measured(survey([x[[0, 2, 3]]]))
+    x[2, :, 3] = float("nan")
+    with pytest.raises(ValueError, match="got NaN within a sample"):
+        Whiten().measured(survey([x]))
     with pytest.raises(ValueError, match="resolve the config with its data first"):
         Whiten().build()
     with pytest.raises(ValueError, match="got no samples to measure"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from anydit.data import Series, SeriesView
+from anydit.data.series.tables import Head, read_part
 
 VIEW = SeriesView(names=("b", "a"), step=900.0, suffix=".csv")
 
@@ -116,6 +117,19 @@ def test_lines_before_the_header_are_as_many_as_the_datas_or_none(tmp_path: Path
     (tmp_path / "z.csv").write_text("more\n" + text)
     with pytest.raises(ValueError, match=r"z\.csv"):
         view.read(tmp_path / "z.csv", (2, 10))
+
+
+@pytest.mark.parametrize("first", ["nan,1", "NA,NULL", ",1", "-2,"])
+def test_a_first_row_with_gaps_is_a_row(tmp_path: Path, first: str):
+    """And no line of units, of which the data have one; that may be blank."""
+    (tmp_path / "x.csv").write_text(f"seconds,a,b\n0,{first}\n1,2,3\n2,3,4\n")
+    (tmp_path / "units.csv").write_text("seconds,a,b\n,,\n1,2,3\n2,3,4\n")
+    for name, rows in (("x", 3), ("units", 2)):
+        values, clock = read_part(tmp_path / f"{name}.csv", ("a", "b"), 1.0, None, Head(0, 1))
+        assert len(values) == rows and values[-2:].tolist() == [[2, 3], [3, 4]]
+        assert clock is not None and clock.first == str(3 - rows)
+    (tmp_path / "none.csv").write_text(f"a,b\n{first}\n2,3\n")
+    assert len(read_part(tmp_path / "none.csv", ("a", "b"), None, None, Head(1, 0))[0]) == 2
 
 
 def test_no_clock_tells_data_apart():

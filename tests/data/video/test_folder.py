@@ -19,6 +19,7 @@ from anydit.config import from_json, to_json
 from anydit.data import KNOWN, Crop, Data, First, Pad, Part, Samples, VideoFolder, Videos
 from anydit.data.kept import INDEX, UNUSED_SECONDS
 from anydit.data.outside import OPEN
+from anydit.data.video import files
 from anydit.data.video.clips import Filmed, Stills
 from anydit.data.video.files import FRAMES, mapped
 from anydit.inference.config import PipelineConfig, exported
@@ -107,6 +108,23 @@ def test_what_is_passed_over_is_counted(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Passed over folders without videos: notes.\n" in capsys.readouterr().err
     data_of(root, held_out=0.9).open("held_out")
     assert not capsys.readouterr().err, "said once"
+
+
+def test_a_folder_of_pictures_that_cannot_be_listed_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    for name in "abc":
+        pictures(tmp_path / "in" / "x" / name, range(16))
+    listed = files._parts
+
+    def refusing(path: Path) -> list[Path]:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(files, "_parts", refusing)
+    assert len(data_of(tmp_path / "in", pictures_rate=8.0, bad_limit=0.5).open("train")) == 4
+    assert "Skipped 1 unreadable of 3 videos (x/b: Permission denied)" in capsys.readouterr().err
 
 
 def test_videos_that_cannot_be_used_are_named_skipped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

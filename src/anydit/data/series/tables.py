@@ -146,15 +146,22 @@ def read_part(
 
 
 def _begins_with(file: Path, columns: Sequence[str]) -> bool:
-    """Whether the first line of a file names columns, and the second has a number, or nothing, in each of them."""
+    """Whether a file's first line names columns, and the second is a row: a number, or none, is in each of them.
+
+    Where none has a number, another column has one, as that of times, or a word for none as nan, as no line of units.
+    """
     try:
+        from pyarrow.csv import ConvertOptions
+
         with file.open(encoding="utf-8-sig", newline="") as opened:
             lines = reader(opened)
             names, first = next(lines, []), next(lines, [])
-    except (OSError, UnicodeDecodeError, CSVError):  # which reading all of it tells
+    except (ImportError, OSError, UnicodeDecodeError, CSVError):  # which reading all of it tells
         return False
-    cells = dict(zip(names, first, strict=False))
-    return all(re.match(NUMBER, cells.get(name, "none")) for name in columns)
+    empty = {*ConvertOptions().null_values, "inf", "-inf"} - {""}
+    cells = dict(zip(names, map(str.strip, first), strict=False))
+    row = all(re.match(NUMBER, cell) or cell in empty for cell in (cells.get(name, "none") for name in columns))
+    return row and any(cell in empty or re.match(r"[-+.]*\d", cell) for cell in cells.values())
 
 
 def _may_say(name: str, kind: Any) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from itertools import count
@@ -113,8 +114,12 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _absent(source: Path | Member) -> str:
-    """Why the content of a video is not here; empty where it is."""
-    return "" if isinstance(source, Member) else next(filter(None, map(elsewhere, _parts(source))), "")
+    """Why the content of a video is not here; empty where it is, or where not even its folder can be read."""
+    if isinstance(source, Member):
+        return ""
+    with suppress(OSError):
+        return next(filter(None, map(elsewhere, _parts(source))), "")
+    return ""
 
 
 def _about(file: Path) -> Path:
