@@ -32,9 +32,10 @@ def test_all_directions_become_equally_strong(shape: tuple[int, int, int]):
     values = torch.linalg.svdvals(made.float())
     assert float(values.min()) > 0.6 and float(values.max()) < 1.25
     assert float(s.max() / s.min()) > 2, "the control: they were not"
-    # The directions are those of the matrix itself: U'(made)V is diagonal.
+    # The directions are those of the matrix itself: U'(made)V is diagonal, but for rounding, in bfloat16.
     turned = u.mT @ made @ v.mT
-    assert float((turned - torch.diag_embed(turned.diagonal(dim1=1, dim2=2))).abs().max()) < 0.05
+    off = turned - torch.diag_embed(turned.diagonal(dim1=1, dim2=2))
+    assert float(off.square().mean().sqrt()) < 0.02
     assert made.dtype == x.dtype and not orthogonal(torch.zeros(shape)).any()
 
 
