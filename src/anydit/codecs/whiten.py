@@ -149,9 +149,9 @@ def _bins(space: tuple[int, ...]) -> Int[Tensor, "*space"]:
 
 def _by_size(x: Float[Tensor, "b c *space"]) -> Iterator[Float[Tensor, "n c *size"]]:
     """The samples of a batch by how large each is: its values are NaN from where it ends. ValueError: or before it."""
-    there = ~x.isnan().any(1)
-    along = [there.movedim(axis, 1).reshape(*there.movedim(axis, 1).shape[:2], -1) for axis in range(1, there.ndim)]
-    sizes = torch.stack([some.any(2).sum(1) for some in along], 1)
+    there = ~x.isnan().any(1)[..., None]
+    along = range(1, there.ndim - 1)
+    sizes = torch.stack([there.movedim(axis, 1).flatten(2).any(2).sum(1) for axis in along], 1)
     for size in sizes.unique(dim=0):
         some = x[(sizes == size).all(1)][:, :, *(slice(int(n)) for n in size)]
         if some.isnan().any():
