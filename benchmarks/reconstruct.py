@@ -8,9 +8,10 @@ The slices are of one template, MNI152: bands of 12 mm of it are held out, and o
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import deepinv
 import numpy as np
@@ -21,6 +22,7 @@ from supervised import STEPS, Pairs, unet
 from torch import Tensor, nn
 
 from anydit.data import Bands, Data, Slices
+from anydit.inference.conditions import Given
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.adapter import as_deepinv
 from anydit.inverse.classical import least_variation, plainly
@@ -83,11 +85,12 @@ FOUND = tuple[Tensor, int]
 
 @dataclass(frozen=True)
 class Problem:
-    """Truth, what was measured of it, and a method's answer put beside the truth."""
+    """Truth, what was measured of it and what is told of it, and a method's answer put beside the truth."""
 
     name: str
     truth: Tensor
     measured: Measurement
+    cond: Mapping[str, Given]
 
     def figures(self, method: str, find: Callable[["Problem"], FOUND]) -> list[object]:
         """A method's, in the table; `find` is timed."""
@@ -98,11 +101,16 @@ class Problem:
         seconds = (time.perf_counter() - began) / len(x)
         unit, truth = (self.measured.unit(one).clamp(0, 1) for one in (x, self.truth))
         psnr = float(deepinv.metric.PSNR()(unit, truth).mean())
-        ssim = float(deepinv.metric.SSIM()(unit, truth).mean())
+        ssim = float(deepinv.metric.SSIM()(in_planes(unit), in_planes(truth)).mean())
         row = [psnr, ssim, float(self.measured.residual(x).mean()), calls, seconds]
         shown = (f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
         print(self.name, method, *shown, sep=" | ", flush=True)
         return row
+
+
+def in_planes(x: Tensor) -> Tensor:
+    """Images as they are, and volumes plane by plane."""
+    return x if x.ndim == 4 else x.transpose(1, 2).flatten(0, 1)
 
 
 def variation(problem: Problem) -> FOUND:
@@ -116,7 +124,7 @@ def ours(pipeline: Pipeline, how: AnyCorrection, steps: int, samples: int, probl
     measured = problem.measured
     sampling = replace(pipeline.config.sampling, steps=steps)
     found = reconstruct(
-        pipeline, measured.y, measured.physics, how=how, samples=samples, sigma=SIGMA, sampling=sampling
+        pipeline, measured.y, measured.physics, problem.cond, how=how, samples=samples, sigma=SIGMA, sampling=sampling
     )
     return found.mean, found.calls * samples
 
@@ -188,13 +196,14 @@ def held_out(data: Data, count: int) -> Tensor:
     return samples.read(torch.tensor(middle)[at]).x
 
 
-def posed(pipeline: Pipeline, truth: Tensor, name: str) -> Problem:
+def posed(pipeline: Pipeline, truth: Tensor, name: str, cond: Mapping[str, Given] = MappingProxyType({})) -> Problem:
     """A problem, measured."""
     shape, bounds = tuple(truth.shape[1:]), pipeline.config.view.bounds
     low, high = bounds or (0.0, 1.0)
     physics = PROBLEMS[name].build(shape, SIGMA)
     physics.prox_l2(truth, physics.A(truth), 1.0)  # finds the eigenvectors, once for all
-    return Problem(name, truth, checked(physics((truth - low) / (high - low)), physics, SIGMA, shape, bounds))
+    measured = checked(physics((truth - low) / (high - low)), physics, SIGMA, shape, bounds)
+    return Problem(name, truth, measured, cond)
 
 
 def problem_rows(pipeline: Pipeline, truth: Tensor, name: str, pairs: Pairs, kept: Kept) -> list[list[object]]:
