@@ -28,18 +28,23 @@ from anydit.diffusion.times import LogSNR
 from anydit.evaluate.own.fields import axes_of, spectrum
 from anydit.inference.config import Sampling
 from anydit.inference.pipeline import Pipeline
-from anydit.inverse.corrections import MomentMatching
+from anydit.inverse.corrections import AnyCorrection, Conditional, MomentMatching
+from anydit.inverse.measured import MEASURED, Measured
 from anydit.inverse.measurement import Measurement, checked
 from anydit.inverse.operators import Operator, Sensors, SuperResolution
 from anydit.inverse.reconstruct import Reconstruction, reconstruct
+from anydit.model.conditioning import Field
 from anydit.recipes.fields import flow
 from anydit.train.recipe import Recipe
 
-COUNT, SAMPLES = 4, 39
+COUNT, SAMPLES = 12, 39
 """Held-out states, and samples of each."""
 
-PRIOR, TRAJECTORIES, STEPS = "flow-longer", 200, 9000
-"""The prior's folder, how many flows it learns from, and how long it does."""
+PRIOR, TOLD = "flow-longer", "flow-sensors"
+"""The folders of the prior, and of the network that is told of the sensors."""
+
+TRAJECTORIES, STEPS, BATCH = 400, 14_000, 16
+"""How many flows they learn from, and how long they do."""
 
 SAMPLING = Sampling(sampler=SDE(), steps=10, grid=LogSNR(low=log(1 / 20), high=log(1 / 0.05)))
 """From where something of a state shows to the noise of the measurements."""
@@ -55,7 +60,9 @@ deviation: {COUNT} states of trajectories that no model saw. Errors are root mea
 Spectrum: the largest relative error of the energy up to half of Nyquist's wavenumber, beside the true states'; that of
 moment matching is of single samples, since a mean loses what samples differ in. Modes (POD) are all of the training
 states, each weighted by its energy: what is best of all that is linear. The prior is the recipe `flow`, trained on
-{TRAJECTORIES} trajectories for {{steps}} steps, which took {{minutes:.0f}} minutes."""
+{TRAJECTORIES} trajectories for {STEPS} steps of {BATCH}, which took {{prior:.0f}} minutes. The DiT that is told has its
+network, and was trained as long ({{told:.0f}} minutes) for these very sensors and this noise, of which it is told: how
+near a network of this size comes that has nothing else to learn."""
 
 BY_WAVENUMBER = """\
 The energy by wavenumber, as a share of that of the true states; of these and of the prior's own samples, which know of
@@ -66,15 +73,26 @@ SURENESS = "How often the truth lies in intervals of so many percent:"
 LEVELS = (0.5, 0.8, 0.95)
 T = TypeVar("T")
 
-PROBLEMS: dict[str, Operator] = {"sensors, 5 %": Sensors(share=0.05), "means over 4 x 4": SuperResolution(factor=4)}
+SENSORS = Sensors(share=0.05, seed=1)
+"""Where those are that `Measured` trains on."""
+
+PROBLEMS: dict[str, Operator] = {"sensors, 5 %": SENSORS, "means over 4 x 4": SuperResolution(factor=4)}
 
 
 def prior() -> Recipe:
     """The recipe, trained longer on more flows: after its own steps samples lack a third of small eddies' energy."""
     recipe = flow()
     assert isinstance(recipe.data, Turbulence)
-    data, longer = replace(recipe.data, trajectories=TRAJECTORIES), replace(recipe.train, steps=STEPS)
-    return replace(recipe, data=data, train=longer)
+    longer = replace(recipe.train, steps=STEPS, batch=BATCH, ema_decay=0.999)
+    return replace(recipe, data=replace(recipe.data, trajectories=TRAJECTORIES), train=longer)
+
+
+def told(sigma: float) -> Recipe:
+    """The same given what the sensors show, with noise of that deviation."""
+    recipe = prior()
+    conditions = {**recipe.model.conditions, MEASURED: Field(coded=True)}
+    data = Measured(data=recipe.data, operator=SENSORS, sigma=sigma)
+    return replace(recipe, data=data, model=replace(recipe.model, conditions=conditions))
 
 
 def interpolated(measured: Measurement) -> Tensor:
@@ -116,6 +134,7 @@ class Problem:
     truth: Tensor
     measured: Measurement
     scale: Tensor
+    how: AnyCorrection
 
     @cached_property
     def drawn(self) -> tuple[Reconstruction, float]:
@@ -125,8 +144,7 @@ class Problem:
     def draw(self, count: int) -> Reconstruction:
         """So many samples of each state."""
         y, physics, sigma = self.measured.y, self.measured.physics, self.measured.sigma
-        how = MomentMatching()
-        return reconstruct(self.pipeline, y, physics, how=how, samples=count, sigma=sigma, sampling=SAMPLING)
+        return reconstruct(self.pipeline, y, physics, how=self.how, samples=count, sigma=sigma, sampling=SAMPLING)
 
     def shares(self, x: Tensor, beside: Tensor) -> list[float]:
         """Energies of states as shares of others', for each wavenumber up to half of Nyquist's."""
@@ -166,24 +184,26 @@ def parts(runs: Path, again: Sequence[str]) -> list[str]:
     """
     recipe = prior()
     done = trained(recipe, runs / PRIOR)
-    pipeline = done.pipeline
     held_out, train = recipe.data.open("held_out"), recipe.data.open("train")
     truth = held_out.read(torch.arange(COUNT) * len(held_out) // COUNT).x
     states, others = (part.read(torch.arange(0, len(part), 2)).x for part in (train, held_out))
-    scale = states.transpose(0, 1).flatten(1).std(1)
+    scale, sigma = states.transpose(0, 1).flatten(1).std(1), NOISE * float(states.std())
+    informed = trained(told(sigma), runs / TOLD)
     kept = [Kept.of(runs / f"{PRIOR}{name}.json", again) for name in ("", "-energies", "-coverage")]
     rows, energies, sure = list[list[object]](), list[list[object]](), list[list[object]]()
     for name, operator in PROBLEMS.items():
-        sigma = NOISE * float(states.std())
         physics = operator.build(tuple(truth.shape[1:]), sigma)
         measured = checked(physics(truth), physics, sigma, tuple(truth.shape[1:]), None)
-        one = Problem(name, pipeline, truth, measured, scale)
-        rows += [kept[0].row(name, method, find) for method, find in _methods(one, states).items()]
+        one = Problem(name, done.pipeline, truth, measured, scale, MomentMatching())
+        all_of_it = _methods(one, states)
+        if operator is SENSORS:
+            all_of_it |= _sampled(replace(one, pipeline=informed.pipeline, how=Conditional()), "DiT told")
+        rows += [kept[0].row(name, method, find) for method, find in all_of_it.items()]
         energies += [kept[1].row(*which, find) for which, find in _energies(one, others).items()]
         sure.append(kept[2].row(name, "MomentMatching", one.coverage))
     waves = ["problem", "states", *map(str, range(1, len(energies[0]) - 1))]
     levels = ["problem", "method", *(f"{100 * level:g} %" for level in LEVELS)]
-    about = ABOUT.format(minutes=done.minutes, steps=recipe.train.steps)
+    about = ABOUT.format(prior=done.minutes, told=informed.minutes)
     tables = (about, HEAD, rows), (BY_WAVENUMBER, waves, energies), (SURENESS, levels, sure)
     return [*(f"{above}\n\n{table(head, some)}" for above, head, some in tables), machine(THREADS)]
 
@@ -193,9 +213,13 @@ def _methods(one: Problem, states: Tensor) -> dict[str, Callable[[], list[object
     return {
         "interpolation": partial(one.by, interpolated),
         "modes (POD)": partial(one.by, partial(by_modes, states)),
-        "MomentMatching, a sample": partial(one.sampled, 1),
-        f"MomentMatching, mean of {SAMPLES}": partial(one.sampled, SAMPLES),
+        **_sampled(one, "MomentMatching"),
     }
+
+
+def _sampled(one: Problem, name: str) -> dict[str, Callable[[], list[object]]]:
+    """Of samples, and of their mean."""
+    return {f"{name}, a sample": partial(one.sampled, 1), f"{name}, mean of {SAMPLES}": partial(one.sampled, SAMPLES)}
 
 
 def _energies(one: Problem, others: Tensor) -> dict[tuple[str, str], Callable[[], list[float]]]:
