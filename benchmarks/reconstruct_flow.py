@@ -43,7 +43,7 @@ COUNT, SAMPLES = 12, 39
 PRIOR, TOLD = "flow-longer", "flow-sensors"
 """The folders of the prior, and of the network that is told of the sensors."""
 
-TRAJECTORIES, STEPS, BATCH = 400, 14_000, 16
+TRAJECTORIES, STEPS, STEPS_TOLD, BATCH = 400, 14_000, 8000, 16
 """How many flows they learn from, and how long they do."""
 
 SAMPLING = Sampling(sampler=SDE(), steps=10, grid=LogSNR(low=log(1 / 20), high=log(1 / 0.05)))
@@ -61,8 +61,7 @@ Spectrum: the largest relative error of the energy up to half of Nyquist's waven
 moment matching is of single samples, since a mean loses what samples differ in. Modes (POD) are all of the training
 states, each weighted by its energy: what is best of all that is linear. The prior is the recipe `flow`, trained on
 {TRAJECTORIES} trajectories for {STEPS} steps of {BATCH}, which took {{prior:.0f}} minutes. The DiT that is told has its
-network, and was trained as long ({{told:.0f}} minutes) for these very sensors and this noise, of which it is told: how
-near a network of this size comes that has nothing else to learn."""
+network, and was trained for these very sensors and this noise alone, in {STEPS_TOLD} steps ({{told:.0f}} minutes)."""
 
 BY_WAVENUMBER = """\
 The energy by wavenumber, as a share of that of the true states; of these and of the prior's own samples, which know of
@@ -83,7 +82,7 @@ def prior() -> Recipe:
     """The recipe, trained longer on more flows: after its own steps samples lack a third of small eddies' energy."""
     recipe = flow()
     assert isinstance(recipe.data, Turbulence)
-    longer = replace(recipe.train, steps=STEPS, batch=BATCH, ema_decay=0.999)
+    longer = replace(recipe.train, steps=STEPS, batch=BATCH, ema_decay=0.999, sample_every=STEPS, save_every=1000)
     return replace(recipe, data=replace(recipe.data, trajectories=TRAJECTORIES), train=longer)
 
 
@@ -92,7 +91,8 @@ def told(sigma: float) -> Recipe:
     recipe = prior()
     conditions = {**recipe.model.conditions, MEASURED: Field(coded=True)}
     data = Measured(data=recipe.data, operator=SENSORS, sigma=sigma)
-    return replace(recipe, data=data, model=replace(recipe.model, conditions=conditions))
+    shorter = replace(recipe.train, steps=STEPS_TOLD)
+    return replace(recipe, data=data, model=replace(recipe.model, conditions=conditions), train=shorter)
 
 
 def interpolated(measured: Measurement) -> Tensor:
