@@ -236,6 +236,23 @@ def test_one_sample_does_not_say_how_sure_it_is():
         _ = Reconstruction(torch.zeros(1, 1, *IMAGE), torch.zeros(1, 1), 1).deviation
 
 
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (deepinv.physics.GaussianNoise(torch.tensor([0.05, 0.2])), "sigma: got 2 that differ, expected one deviation"),
+        (
+            deepinv.physics.PoissonGaussianNoise(gain=0.05, sigma=0.01),
+            "noise of PoissonGaussianNoise, expected Gaussian",
+        ),
+    ],
+)
+def test_other_noise_is_not_taken_for_normal_noise_of_one_deviation(noise, message):
+    operator = physics()
+    operator.noise_model = noise
+    with pytest.raises(ValueError, match=message):
+        reconstruct(pipeline(), torch.zeros(2, *IMAGE), operator)
+
+
 def test_noise_has_to_be_known():
     operator = physics()
     operator.noise_model = deepinv.physics.ZeroNoise()

@@ -28,6 +28,7 @@ from anydit.tensors import Tokens
 from anydit.train.base import Site
 from anydit.train.latents import Cached, Encoding
 from anydit.train.loop import train
+from anydit.train.mesh import Mesh
 from anydit.train.recipe import Recipe
 from anydit.train.resolve import resolved, surveyed
 from anydit.train.texts import Told, tables
@@ -149,6 +150,13 @@ def test_a_patch_that_divides_not_all_sizes_is_refused_before_the_folder_is_look
     with pytest.raises(ValueError, match=r"size: got \(4, 18\), expected multiples of patch"):
         replace(tiny(), data=data)
     assert replace(tiny(), data=replace(data, buckets=Aspects(multiple=4)))
+
+
+def test_tokens_of_some_size_that_processes_cannot_share_are_refused_before_the_first_step(tmp_path: Path):
+    data = ImageFolder(path=tmp_path / "missing", size=(8, 8), buckets=Sizes(((4, 12),)))
+    one = replace(tiny(), data=data)
+    with pytest.raises(ValueError, match=r"train\.mesh\.context: got 2, expected a divisor of .*3"):
+        replace(one, train=replace(one.train, mesh=Mesh(context=2)))
 
 
 def test_what_is_measured_is_measured_of_all_sizes():

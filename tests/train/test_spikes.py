@@ -11,6 +11,7 @@ from anydit.train.checkpoint import newest
 from anydit.train.guards import Norms, SkipCounter, Spiked, Spikes
 from anydit.train.log import read
 from anydit.train.loop import train
+from anydit.train.posthoc import PROFILES, Profiles
 from anydit.train.step import TrainStep
 from tests.train.spiking import SPIKES, ids_of, of_batches, spiking
 from tests.train.tiny import KILL_IN_STEP, ends_as, losses, silent, state_hash, tiny_with
@@ -143,6 +144,21 @@ def test_what_was_saved_after_the_step_that_it_goes_back_to_is_gone(tmp_path: Pa
 
     train(tiny_with(steps=15, spikes=NARROW, save_every=2, keep=5), tmp_path, "cpu", note)
     assert kept == [["04", "06", "08"]]
+
+
+@pytest.mark.fault("T14")
+def test_averages_written_down_after_the_step_that_it_goes_back_to_are_gone(tmp_path: Path, spiked):
+    """Else an average made before the run has come so far again would be of the course that was given up."""
+    spiked(of_batches(*BAD))
+    kept = list[list[str]]()
+
+    def note(said: str) -> None:
+        if said.startswith("Going back to step 8"):
+            kept.append(sorted(file.stem[-2:] for file in (tmp_path / PROFILES).iterdir()))
+
+    train(tiny_with(steps=15, spikes=NARROW, profiles=Profiles(every=3)), tmp_path, "cpu", note)
+    assert kept == [["03", "06"]]
+    assert sorted(file.stem[-2:] for file in (tmp_path / PROFILES).iterdir()) == ["03", "06", "09", "12", "15"]
 
 
 @pytest.mark.fault("T14")

@@ -23,6 +23,7 @@ from anydit.train.checkpoint import newest
 from anydit.train.fit import KEPT
 from anydit.train.loop import train
 from anydit.train.start import INIT_FILE, Start, begun, read_origin, settled
+from anydit.train.width import Width
 from tests.train.tiny import losses, state_hash, tiny, tiny_with
 from tests.train.tiny_codec import tiny_codec
 
@@ -111,6 +112,13 @@ def test_random_weights_train_otherwise(other: Path, whole: Path, tmp_path: Path
     """The negative control of the comparison above."""
     train(begun(tiny(), start_of(other).origin), tmp_path, "cpu", silent)
     assert losses(tmp_path) != losses(whole)
+
+
+def test_weights_to_begin_with_stay_as_they_are_where_the_width_decides(other: Path, tmp_path: Path) -> None:
+    """How large weights are at first is not for them: that learning rates alone follow is said."""
+    start, said = start_of(other), list[str]()
+    train(begun(tiny_with(steps=1, width=Width(8)), start.origin), tmp_path, "cpu", said.append, start)
+    assert any("learning rates alone follow the width" in each for each in said), said
 
 
 def test_a_run_stopped_before_its_first_step_goes_on(other: Path, whole: Path, tmp_path: Path) -> None:

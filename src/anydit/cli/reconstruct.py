@@ -93,7 +93,7 @@ def _reconstruct(known: argparse.Namespace, asked: Asked) -> None:
     console = Console()
     title = f"{known.scan.name if known.scan else 'held-out data'}: {known.physics}, {len(solution.mean)} reconstructed"
     console.print(comparison.table(solution, view.bounds, title))
-    for note in filter(None, (comparison.covered(solution), *task.notes, told)):
+    for note in filter(None, (comparison.covered(solution), comparison.fit(solution), *task.notes, told)):
         console.print(f"{note[:1].upper()}{note[1:]}.", highlight=False, soft_wrap=True)
     print(f"{solution.calls} calls of the network for each sample, {solution.seconds:.1f} s in all.")
     for path in write(solution, view, origin, comparison.sheet(view, solution), out):

@@ -142,7 +142,7 @@ def checked(
         told = getattr(getattr(physics, "noise_model", None), "sigma", None)
         if told is None:
             raise ValueError("sigma: got None, and the physics has no Gaussian noise; expected the noise's deviation")
-        sigma = float(told.max() if isinstance(told, Tensor) else told)
+        sigma = _one_sigma(told, type(physics.noise_model).__name__)  # pyright: ignore
     if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma: got {sigma}, expected a finite deviation above 0")
     generator = torch.Generator().manual_seed(0)
@@ -164,6 +164,18 @@ def checked(
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise ValueError("y: got NaN or infinity, expected finite values")
     return Measurement(y, physics, sigma, bounds)
+
+
+def _one_sigma(told: Tensor | float, model: str) -> float:
+    """The deviation of a model of noise, refused where it is not Gaussian or not alike everywhere."""
+    if model.endswith("Noise") and model != "GaussianNoise":
+        raise ValueError(
+            f"sigma: got None, and noise of {model}, expected GaussianNoise, or the deviation nearest to it"
+        )
+    values = torch.as_tensor(told).flatten()
+    if not bool((values == values[0]).all()):
+        raise ValueError(f"sigma: got {len(values)} that differ, expected one deviation for all; call once for each")
+    return float(values[0])
 
 
 def is_linear(physics: AnyPhysics, x: Float[Tensor, "b c *space"], y: Tensor) -> bool:

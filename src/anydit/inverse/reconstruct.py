@@ -170,6 +170,8 @@ def reconstruct(
     shown = _shown(measured, config.model.conditions, cond or {})
     told = {name: _each(value, n, samples) for name, value in shown.items()}
     x = corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch)
+    if not bool(x.isfinite().all()):
+        raise ValueError("samples: got NaN or infinity from the model, expected finite ones; is cond as in training?")
     all_of_them = measured.rows(torch.arange(len(x), device=device) % n)
     x = all_of_them.fitted(x.to(device)) if how.fits and isinstance(physics, Physics) else x.to(device)
     x, residual = (each.unflatten(0, (samples, n)).cpu() for each in (x, all_of_them.residual(x)))

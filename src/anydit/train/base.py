@@ -74,6 +74,9 @@ class Work(ABC, Generic[T]):
     def passed(self, out: Path, done: int) -> None:
         """Write what is kept of the moment after `done` steps, beside checkpoints."""
 
+    def undone(self, out: Path, done: int) -> None:
+        """Remove what was kept of moments after `done` steps, to which the run goes back."""
+
     @property
     def told(self) -> Json:
         """What of how it trains here decides over the last bits of a loss, beside what the site tells."""

@@ -69,6 +69,10 @@ class DiffusionWork(Work[Pipeline]):
             standardise(model, self.samples)
             if train.width is not None:
                 train.width.begin(model, train.seed)
+        elif train.width is not None:
+            self.note(
+                "train.width: the weights are those to begin with, so that learning rates alone follow the width."
+            )
         if not processes.mesh.splits:  # else each layer is moved as it is cut
             model.to(device)
         self.order = order_of(self.samples, train.batch, train.seed, processes.part, processes.mesh.parts)
@@ -107,6 +111,10 @@ class DiffusionWork(Work[Pipeline]):
     def passed(self, out: Path, done: int) -> None:
         if self.averages is not None and (self.averages.due(done) or done == self.train.steps):
             self.averages.write(out, done)
+
+    def undone(self, out: Path, done: int) -> None:
+        if self.averages is not None:
+            self.averages.forget(out, done)
 
     @property
     def told(self) -> Json:

@@ -99,6 +99,12 @@ class Averages:
         (run / PROFILES).mkdir(exist_ok=True)
         save_tensors(run / PROFILES / f"step-{step:09d}.safetensors", self.state())
 
+    def forget(self, run: Path, after: int) -> None:
+        """Remove what was written down after that step, the newest first: it is of a course that was given up."""
+        for step, file in sorted(_written(run).items(), reverse=True):
+            if step > after:
+                file.unlink()
+
 
 @cache
 def power(length: float) -> float:
@@ -127,7 +133,7 @@ def averaged(run: Path, length: float, step: int | None = None) -> Made:
         ValueError: the run kept no averages, or none of that step; the length is out of range.
     """
     check_length("length", length)
-    files = {int(f.stem.removeprefix("step-")): f for f in sorted((run / PROFILES).glob("step-*.safetensors"))}
+    files = _written(run)
     if not files:
         raise ValueError(f"run: got {run}, which kept no averages; expected one trained with --train.profiles Profiles")
     last = max(files) if step is None else step
@@ -137,6 +143,11 @@ def averaged(run: Path, length: float, step: int | None = None) -> Made:
     kept = [(time, own) for time in files if time <= last for own in lengths]
     counts, misfit = fitted([(time, float(own)) for time, own in kept], (last, length))
     return Made(_sum(files, dict(zip(kept, counts, strict=True))), length, last, misfit)
+
+
+def _written(run: Path) -> dict[int, Path]:
+    """The files of a run's averages, by step."""
+    return {int(f.stem.removeprefix("step-")): f for f in sorted((run / PROFILES).glob("step-*.safetensors"))}
 
 
 def _sum(files: Mapping[int, Path], counts: Mapping[tuple[int, str], float]) -> dict[str, Tensor]:

@@ -41,7 +41,9 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         check_context(self.model, self.train.mesh)
         check_tensor(self.model, self.train.mesh)
         for size in self.data.sizes if self.codec.complete else ():
-            grid_of(self.codec.latent_size(size), self.model.patch)
+            latent = self.codec.latent_size(size)
+            grid_of(latent, self.model.patch)
+            check_context(replace(self.model, size=latent), self.train.mesh)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
             raise ValueError(

@@ -172,6 +172,7 @@ class Run(Generic[T]):
         self._publish()
         if self.site.processes.first:
             checkpoint.forget(root, found.step)
+            self.work.undone(self.site.out, found.step)
         self.returned, self.passed, self.skips.total = found.step, batch - found.step, skipped
         self.site.note(
             f"Going back to step {found.step}, because the steps {spiked.first} to {spiked.last} were skipped; their "
@@ -205,11 +206,12 @@ class Run(Generic[T]):
         """Read the pending steps' outcomes off the device, in one wait for all of them."""
         if not self.pending:
             return
-        outcomes = [(float(o.loss), float(o.grad_norm), bool(o.applied)) for _, o, _ in self.pending]
-        terms = [{name: float(term) for name, term in o.terms.items()} for _, o, _ in self.pending]
+        pending, self.pending = self.pending, []
+        outcomes = [(float(o.loss), float(o.grad_norm), bool(o.applied)) for _, o, _ in pending]
+        terms = [{name: float(term) for name, term in o.terms.items()} for _, o, _ in pending]
         seconds = (perf_counter() - self.began) / len(outcomes)
         rate = self.recipe.loop.batch / seconds
-        for (step, _, entry), (loss, norm, applied), told in zip(self.pending, outcomes, terms, strict=True):
+        for (step, _, entry), (loss, norm, applied), told in zip(pending, outcomes, terms, strict=True):
             figures = {"loss": loss, "loss_hex": loss.hex(), "grad_norm": norm, "skipped": not applied}
             if log is not None:
                 log.step(entry | figures | told | {"seconds": seconds, "samples_per_second": rate})
@@ -219,9 +221,7 @@ class Run(Generic[T]):
         if log is not None and bar is not None:
             log.flush()
             bar.update(self.done, outcomes[-1][0], rate)
-        steps = [step for step, _, _ in self.pending]
-        self.pending.clear()
-        for step, (loss, norm, applied) in zip(steps, outcomes, strict=True):
+        for (step, _, _), (loss, norm, applied) in zip(pending, outcomes, strict=True):
             self.skips.see(step, applied=applied, finite=isfinite(loss + norm))
         self.began = perf_counter()
 

@@ -114,6 +114,20 @@ def test_zeros_at_the_edges_are_no_undersampling():
     assert any("the acceleration has no part in it" in note for note in task.notes)
 
 
+def test_what_is_said_to_be_measured_is_used_whole():
+    k = acquired(4, 1.0)
+    task = of_kspace(of_size(32, 32), k, MRI(acceleration=4), None, None, measured=True)
+    assert bool((task.jobs[0].y != 0).all()) and task.jobs[0].truth is None
+
+
+def test_lines_that_are_missing_at_one_end_are_no_padding():
+    """Partial Fourier: what it shows by itself is not the truth."""
+    k, there = acquired(4, 1.0), torch.arange(32) >= 8
+    partial = KSpace(k.y * there, there.expand(32, 32))
+    assert not partial.whole
+    assert of_kspace(of_size(32, 32), partial, MRI(acceleration=4), None, None).jobs[0].truth is None
+
+
 def padding(edge: int) -> torch.Tensor:
     """Columns that are measured, but for so many at each side."""
     at = torch.arange(32)
@@ -223,6 +237,19 @@ def test_complex_samples_need_no_phase():
         ),
         (lambda: with_maps(torch.nan), "coil-maps: got NaN or infinity"),
         (lambda: with_maps(0), "coil-maps: got zeros alone"),
+        (lambda: kspace(torch.zeros(2, 0, 8, 8), 2), r"k-space: got shape \(2, 0, 8, 8\), expected"),
+        (
+            lambda: kspace(torch.fft.fftshift(acquired(1, 1.0, noise=0.01).y, dim=(2, 3)), 2),
+            "k-space: got one whose corners are stronger than its middle, expected frequency 0 in the middle",
+        ),
+        (
+            lambda: of_kspace(of_size(32, 32), acquired(), MRI(), None, 1e5 / SCALE),
+            r"scale: got 3.*e\+09, by which the brightest of what k-space shows is .*, expected about 200",
+        ),
+        (
+            lambda: of_kspace(of_size(32, 32), acquired(), MRI(), None, 0.001 / SCALE),
+            r"scale: got 33.*, by which the brightest of what k-space shows is .*, expected about 200",
+        ),
         (
             lambda: maps_of(KSpace(acquired().y, (torch.arange(32) != 16).expand(32, 32))),
             "mask: got one without the middle",

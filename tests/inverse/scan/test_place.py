@@ -18,7 +18,7 @@ from anydit.inverse.scan.kspace import KSpace, images, maps_respaced, respaced, 
 from anydit.inverse.scan.place import Fit, Place, Turn
 from anydit.inverse.scan.source import Source, opened
 from tests.cli.test_reconstruct import AXES
-from tests.inverse.scan.test_kspace import acquired, of_size, ring
+from tests.inverse.scan.test_kspace import SCALE, acquired, of_size, ring
 from tests.inverse.scan.test_raw import PHASES, READ, found, header, line, write_raw
 
 AXIAL = SliceView(low=0, high=200, affine=AXES, code=1, unit="mm")
@@ -104,7 +104,7 @@ def test_maps_of_the_file_s_own_size_serve_a_model_of_another_spacing():
     pipe = of_size(16, 16)
     pipe.config = pipe.config.__class__(**{**vars(pipe.config), "view": AXIAL})
     k = replace(acquired(), place=Place.spaced((1.0, 1.5, 5.0)))
-    task = of_kspace(pipe, k, MRI(), 0.02, 100.0, ring(4, (32, 32))[None])
+    task = of_kspace(pipe, k, MRI(), 0.02, 100 / SCALE, ring(4, (32, 32))[None])
     assert any("brought from 1 x 1.5 mm" in note for note in task.notes)
 
 

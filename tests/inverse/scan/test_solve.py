@@ -12,7 +12,7 @@ from anydit.inverse.corrections import Proximal
 from anydit.inverse.eigen import Eigen
 from anydit.inverse.operators import MRI, Inpainting
 from anydit.inverse.reconstruct import reconstruct
-from anydit.inverse.scan.comparison import covered
+from anydit.inverse.scan.comparison import covered, fit
 from anydit.inverse.scan.solve import Solution, Way, solve
 from anydit.inverse.scan.task import Job, Task, of_samples
 from tests.inverse.test_adapter import IMAGE, pipeline
@@ -60,6 +60,17 @@ def test_nothing_is_said_of_the_truth_where_too_few_samples_tell_or_nobody_knows
     (job,) = task.jobs
     unknown = Task([Job(job.y, job.physics), job], 0.02)
     assert solved(unknown, 3).within == {} and covered(solved(unknown, 3)) is None
+
+
+def test_samples_that_do_not_fit_what_was_measured_are_told():
+    solution = solved(of_samples(pipeline(), images(2), Inpainting(known=0.5), 0.02, None), 2)
+    for residual, said in (
+        (4.0, "samples do not fit: they are 4 deviations"),
+        (1.1, None),
+        (0.4, "are 0.4 deviations"),
+    ):
+        told = fit(replace(solution, residual=torch.full((4,), residual)))
+        assert told is None if said is None else said in (told or "")
 
 
 def test_what_was_found_of_the_physics_is_kept_for_no_longer_than_it_serves():

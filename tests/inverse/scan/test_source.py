@@ -27,6 +27,24 @@ def test_what_is_said_of_a_file_wants_one(told: dict[str, Any], named: str):
     assert Source(Path("scan.npy"), **told).path and Source(scale=2.0, sigma=0.1).path is None
 
 
+def test_masks_are_numbers(tmp_path: Path):
+    """NaN is what is unknown in arrays, and would count as measured in a mask."""
+    np.save(tmp_path / "a.npy", np.linspace(1, 16, 64, dtype=np.float32).reshape(1, 1, 8, 8))
+    for kind in (np.longdouble, ">f4", ">i2"):
+        np.save(tmp_path / "mask.npy", np.eye(8).astype(kind))
+        task, _ = opened(pipeline(), Source(tmp_path / "a.npy", mask=tmp_path / "mask.npy", sigma=0.1), Inpainting())
+        assert int((task.jobs[0].y != 0).sum()) == 8
+    np.save(tmp_path / "mask.npy", np.where(np.eye(8), 1, np.nan))
+    with pytest.raises(ValueError, match=r"mask: got NaN or infinity in .*mask\.npy, expected 0 where nothing"):
+        opened(pipeline(), Source(tmp_path / "a.npy", mask=tmp_path / "mask.npy", sigma=0.1), Inpainting())
+
+
+def test_an_array_without_anything_is_refused(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.zeros((0, 1, 8, 8), np.float32))
+    with pytest.raises(ValueError, match=r"scan: got shape \(0, 1, 8, 8\), in which there is nothing"):
+        opened(pipeline(), Source(tmp_path / "a.npy"), Inpainting())
+
+
 def test_of_a_picture_the_scale_is_known(tmp_path: Path):
     Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     task, _ = opened(pipeline(), Source(tmp_path / "a.png"), Inpainting())

@@ -17,6 +17,9 @@ from anydit.inverse.scan.kspace import KSpace
 from anydit.inverse.scan.place import Fit
 from anydit.inverse.scan.task import Job, Task
 
+BESIDE = 10.0
+"""How many times as bright or as dark as the data the images are that k-space shows by a scale that is given."""
+
 LEAST_NOISE = 1e-4
 """The deviation that noise found in k-space has at least, of 1 between black and white."""
 
@@ -28,15 +31,20 @@ def of_kspace(
     sigma: float | None,
     scale: float | None,
     maps: Complex[Tensor, "n coils *space"] | None = None,
+    *,
+    measured: bool = False,
 ) -> Task:
     """k-space of any scale; what is whole is undersampled as the operator says, and the whole is the truth.
+
+    `measured`: all of it is used, as a measurement whose truth is not known.
 
     It comes to the spacing and the axes of the model's data, where those are known. `maps`: of coils; None takes those
     that the middle of k-space shows.
 
     Raises:
         ValueError: the operator is not MRI, the model's samples are neither real nor complex, of another plane or
-            larger than what k-space shows, or maps are of another shape, not finite or all 0.
+            larger than what k-space shows, maps are of another shape, not finite or all 0, or the scale makes it far
+            brighter or darker than the data.
     """
     if not isinstance(operator, MRI):
         raise ValueError(f"physics: got {type(operator).__name__} and complex k-space, expected mri")
@@ -48,7 +56,7 @@ def of_kspace(
     _check_maps(maps, k)
     k, maps = ks.respaced(k, fit.size), None if maps is None else ks.maps_respaced(maps, fit.size)
     place = k.place and k.place.narrowed(k.mask.shape, own[1:])
-    k, truth, note = _used(ks.narrowed(k, own[1:]), operator, own[1:])
+    k, truth, note = _used(ks.narrowed(k, own[1:]), operator, own[1:], measured)
     alone = maps is None and shape[0] == 2 and k.y.shape[1] == 1
     maps = None if alone else _coils(k, maps, real=shape[0] == 1)
     scaling = _scaling(pipeline, shape, k, scale, sigma, level)
@@ -91,18 +99,24 @@ def _scaling(
     if scale is None:
         scale = white / ks.brightness(k)
         notes.append(f"scale {scale:.4g}, by which the brightest of what k-space shows is the model's white")
+    elif white > 0 and not white / BESIDE <= (bright := scale * ks.brightness(k)) <= BESIDE * white:
+        raise ValueError(
+            f"scale: got {scale:g}, by which the brightest of what k-space shows is {bright:.4g}, expected about "
+            f"{white:.4g}, as in training: none, which is then found from k-space, or "
+            f"about {scale * white / max(bright, 1e-30):.4g}"
+        )
     unit = scale / (high - low)
     if sigma is None:
         sigma = max((level or 0.0) * unit, LEAST_NOISE * white / (high - low))
-        whence = "as it was measured" if k.noise is not None else "from the outermost frequencies"
+        whence = "as it was measured" if k.noise is not None else "at most, from the outermost frequencies"
         notes.append(f"noise of deviation {sigma:.3g}, {whence}")
     return Scaling(scale, black, unit, (black - low) / (high - low), sigma, tuple(notes))
 
 
-def _used(k: KSpace, operator: MRI, size: tuple[int, ...]) -> tuple[KSpace, Tensor | None, str]:
+def _used(k: KSpace, operator: MRI, size: tuple[int, ...], measured: bool) -> tuple[KSpace, Tensor | None, str]:
     """What of k-space is used, the truth of that size if it is known, and a sentence on it."""
     truth = k.truth if k.truth is not None and k.truth.shape[2:] == size else None
-    if k.whole and operator.acceleration > 1:
+    if k.whole and operator.acceleration > 1 and not measured:
         truth = ks.middle(ks.together(k.y), size)
         k = ks.undersampled(k, operator)
         return k, truth, f"k-space is whole: a share of {_measured(k):.3g} of it is used, the whole is the truth"

@@ -9,6 +9,9 @@ from torch import Tensor
 from anydit.data import View
 from anydit.inverse.scan.solve import Solution
 
+AMISS = 1.25
+"""How many times as far from what was measured as noise explains samples are of which that is said."""
+
 MOST_ROWS = 6
 """Samples on a sheet."""
 
@@ -35,6 +38,22 @@ def covered(solution: Solution) -> str | None:
         " / ".join(f"{100 * v:.0f} %" for v in some) for some in (solution.within.keys(), solution.within.values())
     )
     return f"truth within the {shares} interval: {parts}"
+
+
+def fit(solution: Solution) -> str | None:
+    """A sentence where samples are further from what was measured than its noise explains, or nearer; else None."""
+    found = _root(solution.residual)
+    if found > AMISS:
+        return (
+            f"samples do not fit: they are {found:.3g} deviations of the noise from what was measured, expected 1; "
+            "coil maps, mask, scale or --sigma are not quite those of the measurement"
+        )
+    if found < 1 / AMISS:
+        return (
+            f"samples are {found:.3g} deviations of the noise from what was measured, expected 1: it is smaller than "
+            "that, or too little was measured to tell; --sigma NUMBER says how large it is"
+        )
+    return None
 
 
 def sheet(view: View, solution: Solution) -> Image.Image:

@@ -23,8 +23,14 @@ BRIGHT = 0.995
 PADDED = 0.3
 """The part of an axis, at its two ends together, that is zero-padding at most; more is not measured."""
 
+SKEWED = 0.05
+"""The part of an axis by which padding at one end may be more than at the other; more was left out by the scanner."""
+
 SCATTERED = 0.1
 """The part of the lines that were measured at which values may be 0 by chance; where there are more, nothing was."""
+
+CORNERED = 10.0
+"""How many times as strong as its middle the corners of k-space are that was not shifted."""
 
 OUTER = 0.1
 """The part of k-space at its edges, along each axis, in which there is nothing but noise."""
@@ -46,13 +52,13 @@ class KSpace:
 
     @property
     def whole(self) -> bool:
-        """Whether everything was measured, but for the zeros that scanners pad k-space with at its edges."""
+        """Whether everything was measured, but for the zeros that scanners pad k-space with at both its edges."""
         inner = self.mask
         for axis, n in enumerate(self.mask.shape):
             others = tuple(other for other in range(self.mask.ndim) if other != axis)
             there = self.mask.any(others).nonzero()[:, 0] if others else self.mask.nonzero()[:, 0]
             first, length = int(there[0]), int(there[-1] - there[0]) + 1
-            if length < (1 - PADDED) * n:
+            if length < (1 - PADDED) * n or abs(n - length - 2 * first) > max(2, SKEWED * n):
                 return False
             inner = inner.narrow(axis, first, length)
         return bool(inner.all())
@@ -64,10 +70,10 @@ def kspace(
     """Complex numbers `[n (coils) *space]` or `[*space]` as k-space; the mask is given, or its zeros tell it.
 
     Raises:
-        ValueError: another number of axes, values that are not finite, or a mask that measures nothing, is of another
-            size, or leaves out what was measured.
+        ValueError: another number of axes, none of some axis, values that are not finite, frequency 0 at its corners,
+            or a mask that measures nothing, is of another size, or leaves out what was measured.
     """
-    if not axes <= y.ndim <= axes + 2:
+    if not axes <= y.ndim <= axes + 2 or not y.numel():
         size = ", ".join("dhw"[-axes:])
         raise ValueError(f"k-space: got shape {tuple(y.shape)}, expected [n, coils, {size}], [n, {size}] or [{size}]")
     if not bool(torch.view_as_real(y.resolve_conj()).isfinite().all()):
@@ -76,7 +82,21 @@ def kspace(
     if mask is not None:
         mask = checked_mask(mask, tuple(y.shape[2:]))
         y = y * mask
-    return KSpace(y, measured_of(y, mask), truth, place)
+    there = measured_of(y, mask)
+    _refuse_cornered(y, there)
+    return KSpace(y, there, truth, place)
+
+
+def _refuse_cornered(y: Complex[Tensor, "n coils *space"], there: Bool[Tensor, "*space"]) -> None:
+    """Refuse k-space whose low frequencies are at its corners, as those of a transform that was not shifted are."""
+    energy = y.abs().square().sum((0, 1))
+    middle = tuple(slice(n // 2 - n // 8, n // 2 + n // 8 + 1) for n in energy.shape)
+    inner, corners = float(energy[middle].sum()), float(torch.fft.fftshift(energy)[middle].sum())
+    if bool(there[tuple(n // 2 for n in energy.shape)]) and corners > CORNERED * inner:
+        raise ValueError(
+            "k-space: got one whose corners are stronger than its middle, expected frequency 0 in the middle: "
+            "np.fft.fftshift of a transform of np.fft.ifftshift of the image"
+        )
 
 
 def checked_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anydit.data.outside import Unreadable
@@ -97,7 +97,7 @@ def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) ->
         if not places:
             got = type(operator).__name__
             raise ValueError(f"mask: got one for {got}, expected k-space, or inpainting or sensors, for which it is")
-        mask = torch.from_numpy(files.array(source.mask, "mask")) != 0
+        mask = _mask(source.mask)
         if tuple(mask.shape) not in (shape, shape[1:]):
             raise ValueError(f"mask: got shape {tuple(mask.shape)}, expected {shape[1:]}, or {shape}")
         x = torch.where(mask, x, torch.nan)
@@ -152,7 +152,7 @@ def _scan(
 def _kspace(pipeline: Pipeline, source: Source, operator: Operator, k: KSpace) -> tuple[Task, Origin]:
     """k-space with the mask, the maps and of the slices that a person names."""
     if source.mask is not None:
-        mask = checked_mask(torch.from_numpy(files.array(source.mask, "mask")), tuple(k.mask.shape))
+        mask = checked_mask(_mask(source.mask), tuple(k.mask.shape))
         there = kspace(k.y, k.mask.ndim, mask)
         k = replace(k, y=there.y, mask=there.mask)
     rows, maps = _rows(source, len(k.y)), None
@@ -166,10 +166,21 @@ def _kspace(pipeline: Pipeline, source: Source, operator: Operator, k: KSpace) -
         maps = maps[rows] if len(maps) == len(k.y) else maps
     slices = k.mask.ndim == 2  # and not volumes, each of which is in the same place
     place = k.place and k.place.from_slice(rows.start or 0) if slices else k.place
-    task = of_kspace(
-        pipeline, replace(k, y=k.y[rows], truth=truth, place=place), operator, source.sigma, source.scale, maps
-    )
+    k, measured = replace(k, y=k.y[rows], truth=truth, place=place), source.measured or source.mask is not None
+    task = of_kspace(pipeline, k, operator, source.sigma, source.scale, maps, measured=measured)
     return task, Origin(place=task.place, turn=task.turn, scale=task.scale, black=task.black)
+
+
+def _mask(path: Path) -> Bool[Tensor, "*space"]:
+    """Where an array of numbers is not 0.
+
+    Raises:
+        ValueError: some of them are no numbers, which elsewhere say that nothing is known.
+    """
+    values = files.array(path, "mask")
+    if not np.isfinite(values).all():
+        raise ValueError(f"mask: got NaN or infinity in {path}, expected 0 where nothing was measured")
+    return torch.from_numpy(values != 0)
 
 
 def _rows(source: Source, count: int) -> slice:

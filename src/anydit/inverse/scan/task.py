@@ -124,6 +124,8 @@ def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"
         ValueError: they are of another shape, or hold NaN or infinity.
     """
     given, axes = tuple(x.shape), len(shape)
+    if not x.numel():
+        raise ValueError(f"scan: got shape {given}, in which there is nothing, expected samples of {shape}")
     if x.ndim in (axes - 1, axes) and shape[0] == 1 and x.shape[-axes + 1 :] == shape[1:] and x.shape != shape:
         x = x.reshape(-1, *shape)
     x = x[None] if x.ndim == axes else x
@@ -132,7 +134,9 @@ def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"
     if x.shape[1] != shape[0]:
         raise ValueError(f"scan: got {x.shape[1]} channels, expected the model's {shape[0]}")
     if not bool(x.isfinite().all()):
-        raise ValueError("scan: got NaN or infinity, expected finite values; --measured takes NaN as unknown")
+        raise ValueError(
+            "scan: got NaN or infinity, expected finite values; inpainting and sensors take NaN as unknown"
+        )
     return x.float()
 
 

@@ -157,6 +157,8 @@ def _over(out: Path, given: Path) -> bool:
         series, into = (given, out.resolve().parents) if given.is_dir() else (given.parent, ())
         if any(place.exists() and place.samefile(series) for place in (out, *into)):
             return True
+    if not folder and given.is_dir() and parent.exists() and parent.samefile(given):
+        return True
     written = [out, *(parent / f"{stem}{end}" for end in (PICTURE, *(f"-deviation{kind}" for kind in KINDS)))]
     if folder:
         names = ("mean.*", "mean-[0-9]*", "deviation.*", "comparison.*")
