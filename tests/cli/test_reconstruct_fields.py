@@ -137,7 +137,7 @@ def test_whole_fields_are_measured_synthetically(flow: Path, tmp_path: Path, cap
         (["other.h5"], "scan: got other.h5 without p"),
         (["sensors.h5", "--mask", "mask.npy"], "mask: got shape (3,), expected (8, 12), or (2, 8, 12)"),
         (["state.npy", "--physics", "ct", "--mask", "mask.npy"], "mask: got one for CT, expected k-space"),
-        (["sensors.h5", "--physics", "super-resolution"], "--measured takes NaN as unknown"),
+        (["sensors.h5", "--physics", "super-resolution"], "inpainting and sensors take NaN as unknown"),
     ],
 )
 def test_refused(
