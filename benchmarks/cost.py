@@ -29,14 +29,14 @@ from anydit.train.step import TrainStep
 HEAD = ["", "GFLOPs a step", "attention's share", "ms", "by the law", "of the fastest product", "memory MiB"]
 
 GPUS = (1, 8, 64, 1024)
-LONG = 20.0
-"""Seconds of a step that needs no other before it: what is done once in it does not count beside the rest."""
-
 IN_A_MACHINE, PARALLEL_LINKS = 8, 50e9
 """GPUs in a machine, and bytes a second that each sends to others: a network card of 400 Gbit/s for each."""
 
 INSIDE = 450e9
 """Bytes a second between the GPUs of a machine (NVLink 4, one way)."""
+
+LONG = 20.0
+"""Seconds of a step that needs no other before it: what is done once in it does not count beside the rest."""
 
 
 @dataclass(frozen=True)

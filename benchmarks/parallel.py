@@ -49,6 +49,9 @@ BESIDE = """\
 What the machine gives at most. A step has a part that does not shrink with the batch, the update of all weights, so
 that a half takes more than half; and the gradients of all weights are exchanged, by the processors that compute:"""
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""The environment of each process."""
+
 ROUNDS, EXCHANGES = 2, 40
 """Trainings of each kind, and exchanges whose median is told."""
 
@@ -73,8 +76,7 @@ def begun(out: Path, count: int, steps: int, batch: int, device: str) -> "subpro
     """The command that trains with so many processes."""
     flags = ["--out", str(out), "--device", device, "--train.steps", str(steps), "--train.batch", str(batch),
              "--train.log-every", "1", "--train.sample-every", "1000000"]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*agent(count), "-m", "anydit", "train", "digits", *flags], env=environment)
+    return subprocess.Popen([*agent(count), "-m", "anydit", "train", "digits", *flags], env=ONE_THREAD)
 
 
 def agent(count: int) -> list[str]:
@@ -100,9 +102,7 @@ def exchange(device: str) -> None:
 def exchanged(count: int, device: str) -> float:
     """Seconds that so many processes take for that."""
     command = [*agent(count), __file__, "--exchange", "--device", device]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
@@ -114,8 +114,13 @@ def parameters() -> int:
     return cost(model).parameters
 
 
-def compared(folder: Path, known: argparse.Namespace, batch: int) -> tuple[list[list[object]], list[list[object]]]:
-    """Rows of one batch: what processes take together, and what the machine gives at most."""
+def compared(
+    folder: Path, known: argparse.Namespace, batch: int, alone: float
+) -> tuple[list[list[object]], list[list[object]]]:
+    """Rows of one batch: what processes take together, and what the machine gives at most.
+
+    `alone`: the seconds of an exchange of gradients, which are as many whatever the batch.
+    """
     turns = [(count, turn) for turn in range(ROUNDS) for count in known.processes]
     logs = {(n, turn): run(folder / f"{n}-{turn}", n, known.steps, batch, known.device) for n, turn in turns}
     first, last = known.processes[0], known.processes[-1]
@@ -128,7 +133,7 @@ def compared(folder: Path, known: argparse.Namespace, batch: int) -> tuple[list[
     limits = {
         f"one run of a batch of {part}": apart(folder / "one", 1, known.steps, part, known.device),
         f"{last} such runs at a time, apart": apart(folder / "all", last, known.steps, part, known.device),
-        f"the exchange between {last} alone": exchanged(last, known.device),
+        f"the exchange between {last} alone": alone,
     }
     return rows, [[batch, what, 1000 * each, each / seconds[first]] for what, each in limits.items()]
 
@@ -145,10 +150,10 @@ def main() -> None:
     if known.exchange:
         exchange(known.device)
         return
-    rows, limits = list[list[object]](), list[list[object]]()
+    rows, limits, alone = list[list[object]](), list[list[object]](), exchanged(known.processes[-1], known.device)
     for batch in known.batches:
         with tempfile.TemporaryDirectory() as folder:
-            of_all, beside = compared(Path(folder), known, batch)
+            of_all, beside = compared(Path(folder), known, batch, alone)
             rows, limits = rows + of_all, limits + beside
     about = ABOUT.format(parameters=parameters() / 1e6, steps=known.steps, rounds=ROUNDS)
     body = f"{about}\n\n{table(HEAD, rows)}\n\n{BESIDE}\n\n{table(LIMITS, limits)}"

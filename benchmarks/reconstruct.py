@@ -8,7 +8,7 @@ The slices are of one template, MNI152: bands of 12 mm of it are held out, and o
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -17,7 +17,8 @@ import deepinv
 import numpy as np
 import torch
 from modality import Trained, trained
-from results import PAGES, Kept, options, publish, table
+from PIL import Image
+from results import Kept, options, picture, publish, table
 from supervised import STEPS, Pairs, unet
 from torch import Tensor, nn
 
@@ -59,6 +60,9 @@ PROBLEMS: dict[str, Operator] = {
     "super-resolution x4": SuperResolution(factor=4),
     "deblurring": Deblurring(width=1.5),
 }
+
+SHOWN = ("MRI x4", "MRI x8", "CT, 30 views", "inpainting 70 %")
+"""Problems on the picture."""
 
 UNSURE = ("MRI x4, 4 coils", "MRI x8, 4 coils", "CT, 30 views", "CT, 60 views")
 """Problems whose mean takes more samples to settle."""
@@ -119,6 +123,13 @@ def variation(problem: Problem) -> FOUND:
     return min(found, key=lambda x: float((x - problem.truth).square().mean())), 0
 
 
+WITHOUT_MODEL: dict[str, Callable[[Problem], FOUND]] = {
+    "measured": lambda problem: (plainly(problem.measured), 0),
+    "total variation, best weight": variation,
+}
+"""What no training is needed for, by the name that tables have."""
+
+
 def ours(pipeline: Pipeline, how: AnyCorrection, steps: int, samples: int, problem: Problem) -> FOUND:
     """The mean of some samples of the posterior."""
     measured = problem.measured
@@ -160,10 +171,7 @@ def by_unet(network: nn.Module, problem: Problem) -> FOUND:
 def methods(name: str, pipeline: Pipeline, pairs: Pairs) -> dict[str, Callable[[Problem], FOUND]]:
     """What is tried on a problem, by the name that the table has."""
     own, operator = partial(partial, ours, pipeline), PROBLEMS[name]
-    found: dict[str, Callable[[Problem], FOUND]] = {
-        "measured": lambda problem: (plainly(problem.measured), 0),
-        "total variation, best weight": variation,
-    }
+    found = dict(WITHOUT_MODEL)
     if isinstance(operator, MRI):
         found["U-Net as large, trained on x4"] = partial(by_unet, pairs.unet(operator.coils))
     if isinstance(operator, MRI) and operator.coils == 1:
@@ -196,11 +204,13 @@ def held_out(data: Data, count: int) -> Tensor:
     return samples.read(torch.tensor(middle)[at]).x
 
 
-def posed(pipeline: Pipeline, truth: Tensor, name: str, cond: Mapping[str, Given] = MappingProxyType({})) -> Problem:
-    """A problem, measured."""
+def posed(
+    pipeline: Pipeline, truth: Tensor, name: str, operator: Operator, cond: Mapping[str, Given] = MappingProxyType({})
+) -> Problem:
+    """A problem, measured by the operator."""
     shape, bounds = tuple(truth.shape[1:]), pipeline.config.view.bounds
     low, high = bounds or (0.0, 1.0)
-    physics = PROBLEMS[name].build(shape, SIGMA)
+    physics = operator.build(shape, SIGMA)
     physics.prox_l2(truth, physics.A(truth), 1.0)  # finds the eigenvectors, once for all
     measured = checked(physics((truth - low) / (high - low)), physics, SIGMA, shape, bounds)
     return Problem(name, truth, measured, cond)
@@ -208,25 +218,22 @@ def posed(pipeline: Pipeline, truth: Tensor, name: str, cond: Mapping[str, Given
 
 def problem_rows(pipeline: Pipeline, truth: Tensor, name: str, pairs: Pairs, kept: Kept) -> list[list[object]]:
     """All that is tried on a problem."""
-    problem = posed(pipeline, truth, name)
+    problem = posed(pipeline, truth, name, PROBLEMS[name])
     return [
         kept.row(name, method, partial(problem.figures, method, find))
         for method, find in methods(name, pipeline, pairs).items()
     ]
 
 
-def picture(pipeline: Pipeline, truth: Tensor) -> str:
-    """Each problem on two slices: measured, total variation, the mean of 8 samples, truth; beside the page."""
+def beside(pipeline: Pipeline, problems: Sequence[Problem], columns: int) -> Image.Image:
+    """All samples of each problem: measured, total variation, the mean of 8 of moment matching, truth."""
     rows, captions = list[Tensor](), list[str]()
-    for name in ("MRI x4", "MRI x8", "CT, 30 views", "inpainting 70 %"):
-        problem = posed(pipeline, truth[1:3], name)
+    for problem in problems:
         mean, _ = ours(pipeline, MomentMatching(), 25, 8, problem)
         shown = [plainly(problem.measured), variation(problem)[0], mean, problem.truth]
         rows += torch.stack(shown, 1).flatten(0, 1).split(1)
-        captions += 2 * [name, "total variation", "mean of 8", "truth"]
-    PAGES.mkdir(parents=True, exist_ok=True)
-    pipeline.config.view.picture(torch.cat(rows), captions, columns=8).save(PAGES / "reconstruct.png")
-    return "reconstruct.png"
+        captions += len(problem.truth) * [problem.name, "total variation", "mean of 8", "truth"]
+    return pipeline.config.view.picture(torch.cat(rows), captions, columns=columns)
 
 
 def asked() -> argparse.Namespace:
@@ -248,7 +255,9 @@ def compared(known: argparse.Namespace, recipe: Recipe, done: Trained) -> str:
     prior, other = (sum(p.numel() for p in one.parameters()) / 1e6 for one in (pipeline.model, unet()))
     gradients = MomentMatching().iterations
     about = ABOUT.format(minutes=done.minutes, steps=STEPS, sigma=SIGMA, gradients=gradients, prior=prior, unet=other)
-    return "\n\n".join((about, table(HEAD, rows), SURE, f"![slices]({picture(pipeline, truth)})"))
+    shown = [posed(pipeline, truth[1:3], name, PROBLEMS[name]) for name in SHOWN]
+    sheet = picture("reconstruct", beside(pipeline, shown, columns=8), "slices")
+    return "\n\n".join((about, table(HEAD, rows), SURE, sheet))
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ HEAD = ["problem", "method", *(f"{100 * level:g} %{kind}" for kind in ("", ", wi
 
 def coverage(pipeline: Pipeline, truth: Tensor, name: str, how: AnyCorrection) -> list[object]:
     """The percentages within intervals of the curve as they are, and as wide as other slices ask for."""
-    measured = posed(pipeline, truth, name).measured
+    measured = posed(pipeline, truth, name, PROBLEMS[name]).measured
     found = reconstruct(pipeline, measured.y, measured.physics, how=how, samples=SAMPLES, sigma=SIGMA)
     there = truth > BRAIN
     plain = [100 * float(found.coverage(truth, level)[there].mean()) for level in CURVE]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from modality import THREADS, Trained, machine, minutes, trained
-from reconstruct import FOUND, HEAD, PROBLEMS, SIGMA, Problem, ours, posed, variation
+from reconstruct import FOUND, HEAD, PROBLEMS, SIGMA, WITHOUT_MODEL, Problem, beside, ours, posed
 from results import Kept, options, picture, publish, table
 from torch import Tensor
 
@@ -24,9 +24,8 @@ from anydit.diffusion.multistep import SDE
 from anydit.diffusion.predictions import V
 from anydit.diffusion.times import LogSNR
 from anydit.inference.config import Sampling
-from anydit.inverse.classical import plainly
 from anydit.inverse.corrections import DAPS, MomentMatching, Proximal
-from anydit.inverse.operators import SuperResolution
+from anydit.inverse.operators import Operator, SuperResolution
 from anydit.recipes.brain import brain, brain_codec, brain_latent
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe
@@ -36,7 +35,7 @@ COUNT, SHOWN, STEPS = 4, 2, 25
 
 SAMPLING = Sampling(sampler=SDE(), steps=STEPS, grid=LogSNR(low=log(1 / 20), high=log(1 / SIGMA)))
 
-PROBLEMS["super-resolution x2"] = SuperResolution(factor=2)
+OPERATORS: dict[str, Operator] = {**PROBLEMS, "super-resolution x2": SuperResolution(factor=2)}
 
 CASES = {
     "voxels": ("MRI x4", "inpainting 70 %", "super-resolution x2"),
@@ -74,7 +73,7 @@ class Prior:
 
     def posed(self, problem: str, count: int = COUNT) -> Problem:
         """One of the problems, of so many crops, measured."""
-        return posed(self.done.pipeline, self.truth[:count], problem, {"place": self.place[:count]})
+        return posed(self.done.pipeline, self.truth[:count], problem, OPERATORS[problem], {"place": self.place[:count]})
 
     def methods(self) -> dict[str, Callable[[Problem], FOUND]]:
         """What is tried, by the name that the table has."""
@@ -85,8 +84,7 @@ class Prior:
                 return codec.decode(codec.encode(problem.truth)), 0
 
         return {
-            "measured": lambda one: (plainly(one.measured), 0),
-            "total variation, best weight": variation,
+            **WITHOUT_MODEL,
             **({"back and forth": back} if self.name == "latents" else {}),
             "Proximal, a sample": own(Proximal(), STEPS, 1),
             "DAPS, a sample": own(DAPS(), STEPS, 1),
@@ -106,14 +104,8 @@ class Prior:
         return found
 
     def sheet(self) -> str:
-        """Two crops of each problem, three planes of each: measured, total variation, moment matching, truth."""
-        rows, captions = list[Tensor](), list[str]()
-        for name in CASES[self.name]:
-            one = self.posed(name, SHOWN)
-            mean, _ = ours(self.done.pipeline, MomentMatching(), STEPS, 8, one)
-            rows += torch.stack([plainly(one.measured), variation(one)[0], mean, one.truth], 1).flatten(0, 1).split(1)
-            captions += SHOWN * [name, "total variation", "mean of 8", "truth"]
-        sheet = self.done.pipeline.config.view.picture(torch.cat(rows), captions, columns=4)
+        """Two crops of each problem, three planes of each."""
+        sheet = beside(self.done.pipeline, [self.posed(name, SHOWN) for name in CASES[self.name]], columns=4)
         return picture(f"reconstruct_whole-{self.name}", sheet, f"crops of a brain, by a prior in {self.name}")
 
 

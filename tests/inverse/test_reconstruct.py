@@ -253,6 +253,14 @@ def test_other_noise_is_not_taken_for_normal_noise_of_one_deviation(noise, messa
         reconstruct(pipeline(), torch.zeros(2, *IMAGE), operator)
 
 
+def test_samples_that_are_no_numbers_are_not_returned():
+    pipe, operator = pipeline(), physics()
+    with torch.no_grad():
+        next(pipe.model.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="samples: got NaN or infinity from the model"):
+        reconstruct(pipe, operator(torch.rand(1, *IMAGE)), operator, how=Proximal(), sampling=Sampling(steps=2))
+
+
 def test_noise_has_to_be_known():
     operator = physics()
     operator.noise_model = deepinv.physics.ZeroNoise()

@@ -13,7 +13,6 @@ from anydit.diffusion.times import Discrete
 from anydit.inference.config import PipelineConfig
 from anydit.inference.pipeline import Pipeline
 from anydit.model.dit import DiT
-from anydit.model.tokens import grid_of
 from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.context import check_context
@@ -41,9 +40,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         check_context(self.model, self.train.mesh)
         check_tensor(self.model, self.train.mesh)
         for size in self.data.sizes if self.codec.complete else ():
-            latent = self.codec.latent_size(size)
-            grid_of(latent, self.model.patch)
-            check_context(replace(self.model, size=latent), self.train.mesh)
+            check_context(replace(self.model, size=self.codec.latent_size(size)), self.train.mesh)
         if self.model.learned_variance and not isinstance(self.train.times, Discrete):
             got = type(self.train.times).__name__
             raise ValueError(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anydit.inverse.operators import Inpainting
+from anydit.inverse.operators import MRI, Inpainting
 from anydit.inverse.scan.source import Source, opened
+from tests.inverse.scan.test_kspace import acquired, of_size
 from tests.inverse.test_adapter import pipeline
 
 
@@ -37,6 +38,18 @@ def test_masks_are_numbers(tmp_path: Path):
     np.save(tmp_path / "mask.npy", np.where(np.eye(8), 1, np.nan))
     with pytest.raises(ValueError, match=r"mask: got NaN or infinity in .*mask\.npy, expected 0 where nothing"):
         opened(pipeline(), Source(tmp_path / "a.npy", mask=tmp_path / "mask.npy", sigma=0.1), Inpainting())
+
+
+@pytest.mark.parametrize("how", ["measured", "mask"])
+def test_k_space_that_is_said_to_be_measured_is_used_whole(how: str, tmp_path: Path):
+    """A mask says so, too: where it measures nearly all, what is left is not left out again."""
+    np.save(tmp_path / "k.npy", acquired(1, 1.0, noise=0.01).y.numpy())
+    np.save(tmp_path / "mask.npy", np.ones(32))
+    told: dict[str, Any] = {"measured": True} if how == "measured" else {"mask": tmp_path / "mask.npy"}
+    for said, share, known in (({}, 0.25, True), (told, 1.0, False)):
+        task, _ = opened(of_size(32, 32), Source(tmp_path / "k.npy", **said), MRI(acceleration=4))
+        assert (task.jobs[0].y != 0).float().mean().item() == pytest.approx(share, abs=0.01)
+        assert (task.jobs[0].truth is not None) == known
 
 
 def test_an_array_without_anything_is_refused(tmp_path: Path):

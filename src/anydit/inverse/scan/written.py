@@ -153,12 +153,10 @@ def _stem(out: Path) -> str:
 def _over(out: Path, given: Path) -> bool:
     """Whether `write` would replace a file that is given, or put a series in a folder where another is read from."""
     folder, stem, parent = _is_folder(out), _stem(out), out.parent
-    if folder and (given.is_dir() or given.suffix.lower() in DICOM):
+    if given.is_dir() or (folder and given.suffix.lower() in DICOM):
         series, into = (given, out.resolve().parents) if given.is_dir() else (given.parent, ())
-        if any(place.exists() and place.samefile(series) for place in (out, *into)):
+        if any(place.exists() and place.samefile(series) for place in ((out, *into) if folder else (parent,))):
             return True
-    if not folder and given.is_dir() and parent.exists() and parent.samefile(given):
-        return True
     written = [out, *(parent / f"{stem}{end}" for end in (PICTURE, *(f"-deviation{kind}" for kind in KINDS)))]
     if folder:
         names = ("mean.*", "mean-[0-9]*", "deviation.*", "comparison.*")
