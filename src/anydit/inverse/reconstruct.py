@@ -169,9 +169,7 @@ def reconstruct(
     corrected.correct = correct
     shown = _shown(measured, config.model.conditions, cond or {})
     told = {name: _each(value, n, samples) for name, value in shown.items()}
-    x = corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch)
-    if not bool(x.isfinite().all()):
-        raise ValueError("samples: got NaN or infinity from the model, expected finite ones; is cond as in training?")
+    x = _finite(corrected.sample(samples * n, told, sampling=sampling, seed=seed, batch=batch))
     all_of_them = measured.rows(torch.arange(len(x), device=device) % n)
     x = all_of_them.fitted(x.to(device)) if how.fits and isinstance(physics, Physics) else x.to(device)
     x, residual = (each.unflatten(0, (samples, n)).cpu() for each in (x, all_of_them.residual(x)))
@@ -193,6 +191,13 @@ def gradients_at_once(pipeline: Pipeline) -> int:
     """Of how many samples a gradient through the network is asked in one call, unless something else is said."""
     config = pipeline.config.model
     return max(1, TOKENS_AT_ONCE // GRADIENT_COST // prod(grid_of(config.size or (), config.patch)))
+
+
+def _finite(x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    """What the model drew, which must be numbers."""
+    if not bool(x.isfinite().all()):
+        raise ValueError("samples: got NaN or infinity from the model, expected finite ones; is cond as in training?")
+    return x
 
 
 def _possible(how: AnyCorrection, conditions: Collection[str]) -> AnyCorrection:
