@@ -1,7 +1,8 @@
 """Words spoken by espeak-ng, for a process of its own: `python espeak.py FILE`, with what to say on its input as JSON.
 
-The library breathes and trembles by numbers that go on from one word to the next: only a fresh process says the same
-words the same way. It is GPL-3, loaded by no other process, and brought by the package espeakng-loader.
+The library breathes and trembles by numbers that go on from one word to the next: only a fresh process, and one that
+sets their seed, says the same words the same way. It is GPL-3, loaded by no other process, and brought by the package
+espeakng-loader.
 """
 
 import ctypes
@@ -14,6 +15,9 @@ import numpy as np
 SYNCHRONOUS = 2
 RATE, PITCH = 1, 3
 """The library's numbers of what can be set."""
+
+SEED = 1
+"""Of the noise in breath, which the library takes from the time otherwise."""
 
 SAID = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -31,6 +35,7 @@ def main(file: str) -> None:
             parts.append(np.ctypeslib.as_array(values, (count,)).copy())
         return 0
 
+    library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
     callback = SAID(heard)  # kept alive while the library has it
     library.espeak_SetSynthCallback(callback)
     lengths = list[int]()

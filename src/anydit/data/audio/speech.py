@@ -23,7 +23,7 @@ from anydit.data.base import Data, Part, Samples, cache_folder, check_share
 from anydit.data.outside import rows_of
 from anydit.tensors import Stream
 
-SCHEMA = 1
+SCHEMA = 2
 """Of what is said and how it is cut: another number has all of it said anew."""
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
