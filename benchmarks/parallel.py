@@ -25,6 +25,8 @@ from results import publish, table
 from anydit.model.flops import cost
 from anydit.recipes.digits import digits
 from anydit.train.log import LOG_FILE, read
+from anydit.train.mesh import Mesh
+from anydit.train.parallel import together
 
 WARM = 20
 """Steps that are left out at the beginning."""
@@ -52,8 +54,8 @@ that a half takes more than half; and the gradients of all weights are exchanged
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 """The environment of each process."""
 
-ROUNDS, EXCHANGES = 2, 40
-"""Trainings of each kind, and exchanges whose median is told."""
+ROUNDS, EXCHANGES, PATIENCE = 2, 40, 60.0
+"""Trainings of each kind, exchanges whose median is told, and seconds that a process waits for another."""
 
 
 def run(out: Path, count: int, steps: int, batch: int, device: str) -> list[dict[str, float]]:
@@ -86,23 +88,23 @@ def agent(count: int) -> list[str]:
 
 def exchange(device: str) -> None:
     """In one of several processes: sum what is as large as the model's gradients, and say how many seconds it takes."""
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
-    gradients, times = torch.ones(parameters(), device=device), list[float]()
-    for _ in range(EXCHANGES):
-        dist.barrier()
-        began = time.perf_counter()
-        dist.all_reduce(gradients)
-        float(gradients[0])
-        times.append(time.perf_counter() - began)
-    if dist.get_rank() == 0:
-        print(median(times))
-    dist.destroy_process_group()
+    with together(torch.device(device), PATIENCE, Mesh()) as (processes, own):
+        gradients, times = torch.ones(parameters(), device=own), list[float]()
+        for _ in range(EXCHANGES):
+            processes.meet()
+            began = time.perf_counter()
+            dist.all_reduce(gradients)
+            float(gradients[0])
+            times.append(time.perf_counter() - began)
+        if processes.first:
+            print(median(times))
+        processes.meet()
 
 
 def exchanged(count: int, device: str) -> float:
     """Seconds that so many processes take for that."""
     command = [*agent(count), __file__, "--exchange", "--device", device]
-    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=ONE_THREAD, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 
 

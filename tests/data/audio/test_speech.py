@@ -55,7 +55,7 @@ def test_voices_are_held_out_whole():
 
 
 def test_the_same_is_said_each_time(tmp_path: Path):
-    """Although espeak-ng says no word twice alike, and voices that breathe (five, none of them held out) do by a seed."""
+    """Although espeak-ng says no word twice alike, and voices that breathe, none of them held out, do by a seed."""
     again = replace(FEW, cache=tmp_path)
     for part in ("train", "held_out"):
         ids = torch.arange(len(FEW.open(part)))
