@@ -199,6 +199,17 @@ def test_missing_recipe_is_never_a_silent_fresh_start(whole: Path, tmp_path: Pat
         train(tiny(), tmp_path / "run", "cpu", silent)
 
 
+def test_a_run_that_knows_nothing_of_contrast_goes_on_and_learns_it(whole: Path, tmp_path: Path):
+    """As those of before there was such a thing do."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    content = json.loads((out / "recipe.json").read_text())
+    assert content.pop("contrast") > 0
+    (out / "recipe.json").write_text(json.dumps(content))
+    train(tiny_with(steps=tiny().train.steps + 1), out, "cpu", silent)
+    assert json.loads((out / "recipe.json").read_text())["contrast"] > 0
+
+
 @pytest.mark.fault("T18")
 @pytest.mark.parametrize(
     ("flags", "field"),

@@ -7,7 +7,7 @@ import torch
 
 from anydit.codecs import Normalize
 from anydit.config import config, from_json, to_json
-from anydit.data import ArrayView, Data, Facts, Part, Samples
+from anydit.data import ArrayView, Data, Facts, Images, Part, Samples
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiTConfig
 from anydit.model.text import Cross, Text
@@ -15,7 +15,7 @@ from anydit.overrides import overridden
 from anydit.tensors import Batch, Tokens
 from anydit.train.loop import train
 from anydit.train.recipe import Recipe
-from anydit.train.resolve import resolved
+from anydit.train.resolve import refilled, resolved
 from tests.train.tiny import tiny, tiny_with
 
 
@@ -145,3 +145,23 @@ def test_a_recipe_with_channels_and_size_may_leave_its_conditions_to_the_data(tm
     recipe = replace(tiny_with(steps=1, batch=2), model=model, codec=Normalize(), view=ArrayView(), data=InMemory())
     trained = train(recipe, tmp_path, "cpu", lambda _: None)
     assert trained.config.model.complete and list(trained.config.model.conditions) == [name]
+
+
+@dataclass
+class Pictures(Few):
+    """Forty pictures between 0 and 1, of which a few are dark."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def read(self, ids):
+        x = torch.linspace(0, 1, 24).reshape(4, 6) * torch.where(ids < 3, 0.1, 0.5 + ids / 100)[:, None, None, None]
+        return Batch(x.expand(-1, 2, 4, 6), {"mask": torch.arange(6).expand(len(ids), 4, 6) < 5}, ids)
+
+
+def test_contrast_is_that_of_nearly_all_samples_where_they_exist_and_of_data_with_bounds():
+    recipe = replace(open_recipe(), view=Images(low=0, high=1))
+    found = resolved(recipe, Pictures())
+    assert found.contrast is not None and found.contrast == pytest.approx(0.54 * 22 / 23, abs=0.01)
+    assert refilled(recipe, to_json(found)).contrast == found.contrast
+    assert resolved(replace(recipe, view=ArrayView()), Pictures()).contrast is None

@@ -46,6 +46,8 @@ class PipelineConfig:
     is added to the last of them (as in GenCast, Price 2023, arXiv 2312.15796), and the codec is measured on that.
     `field_codecs`: of coded fields that have one of their own, without weights and with latents of the samples' shape.
     That of `change_of` gets one like `codec`, measured on what it holds, unless `codec` has weights or is given whole.
+    `contrast`: how far apart the least and the largest value are in nine of ten training samples at least, of data with
+    bounds; None: not known.
     """
 
     _: KW_ONLY
@@ -57,6 +59,7 @@ class PipelineConfig:
     field_codecs: dict[str, CodecConfig] = field(default_factory=dict[str, CodecConfig])
     change_of: str | None = None
     lengths: Lengths | None = None
+    contrast: float | None = None
     sampling: Sampling = Sampling()
     view: View = Images()
 

@@ -172,5 +172,6 @@ RESUMABLE = (
     "data.bad_limit.",
     "sampling.",
     "view.",
+    "contrast.",
 )
 """Fields, with all in them, that a resumed run may change, because what was trained so far would be the same."""

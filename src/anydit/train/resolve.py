@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,9 @@ from anydit.inference.lengths import Lengths
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.tensors import Batch, Tokens, existing
 from anydit.train.base import Note
+
+LOOKED_AT, ALL_BUT = 64, 0.1
+"""Samples whose contrast is measured, and the share of them that may have less than what is saved."""
 
 R = TypeVar("R", bound=PipelineConfig)
 C = TypeVar("C", bound=CodecConfig | TextEncoder)
@@ -70,7 +74,9 @@ def resolved(recipe: R, samples: Samples, note: Note = print, device: torch.devi
         for name, own in _field_codecs(recipe).items()
         if name in conditions
     }
-    return replace(recipe, model=model, codec=codec, field_codecs=fields, encoders=encoders, view=view, lengths=lengths)
+    contrast = _contrast(surveyed(samples, view, device)) if recipe.contrast is None else recipe.contrast
+    return replace(recipe, model=model, codec=codec, field_codecs=fields, encoders=encoders, view=view,
+                   lengths=lengths, contrast=contrast)  # fmt: skip
 
 
 def check_there(names: Iterable[str], facts: Facts) -> None:
@@ -89,7 +95,10 @@ def refilled(recipe: R, before: Json) -> R:
         return {name: filled(one, then.get(name)) for name, one in own.items()}
 
     codec, fields = filled(recipe.codec, before.get("codec")), those("field_codecs", _field_codecs(recipe))
-    return replace(recipe, codec=codec, field_codecs=fields, encoders=those("encoders", recipe.encoders))
+    contrast = before.get("contrast") if recipe.contrast is None else recipe.contrast
+    return replace(
+        recipe, codec=codec, field_codecs=fields, encoders=those("encoders", recipe.encoders), contrast=contrast
+    )
 
 
 def _field_codecs(recipe: PipelineConfig) -> dict[str, CodecConfig]:
@@ -131,6 +140,17 @@ def surveyed(samples: Samples, view: View, device: torch.device, field: str | No
         return apart(held, samples.facts.fields[field] // samples.facts.channels)
 
     return Survey(lambda n: map(shown, _all(samples, n)), view.bounds, device, view.per_second)
+
+
+def _contrast(survey: Survey) -> float | None:
+    """How far apart the least and the largest value of a sample are, of all but few; None of data without bounds."""
+    if survey.bounds is None:
+        return None
+    each = [
+        x.nan_to_num(nan=-inf).flatten(1).amax(1) - x.nan_to_num(nan=inf).flatten(1).amin(1)
+        for x in survey.batches(LOOKED_AT)
+    ]
+    return float(torch.cat(each).quantile(ALL_BUT))
 
 
 def _kind(name: str, facts: Facts) -> type[Condition]:

@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from anydit.codecs import Normalize
+from anydit.data import Images
 from anydit.inverse.operators import MRI, Inpainting
 from anydit.inverse.scan.source import Source, opened
 from tests.inverse.scan.test_kspace import acquired, of_size
-from tests.inverse.test_adapter import pipeline
+from tests.inverse.test_adapter import IMAGE, pipeline
 
 
 @pytest.mark.parametrize(
@@ -62,5 +65,17 @@ def test_of_a_picture_the_scale_is_known(tmp_path: Path):
     Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     task, _ = opened(pipeline(), Source(tmp_path / "a.png"), Inpainting())
     assert task.jobs[0].truth is not None and task.jobs[0].truth.max().item() == pytest.approx(16 * 252 / 255)
-    with pytest.raises(ValueError, match=r"scale: got 2\.0 for .*a\.png, a picture, whose black and white are"):
-        opened(pipeline(), Source(tmp_path / "a.png", scale=2.0), Inpainting())
+
+
+def test_of_a_dark_picture_more_than_black_is_multiplied(tmp_path: Path):
+    """And divided again in what is written."""
+    Image.fromarray(np.arange(0, 64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    pipe = pipeline(contrast=14.0, view=Images(low=-8, high=8), codec=Normalize.to_unit(-8, 8))
+    with pytest.raises(
+        ValueError, match=r"scan: got samples whose values are 3\.95.* apart.* --scale NUMBER"
+    ):
+        opened(pipe, Source(tmp_path / "a.png"), Inpainting())
+    task, origin = opened(pipe, Source(tmp_path / "a.png", scale=4.0), Inpainting())
+    truth = task.jobs[0].truth
+    assert truth is not None and (truth.min(), truth.max()) == (-8, pytest.approx(-8 + 16 * 252 / 255))
+    torch.testing.assert_close(origin.values(truth), torch.arange(64.0).reshape(1, *IMAGE) * 16 / 255 - 8)

@@ -112,6 +112,14 @@ def test_a_window_to_look_at_is_not_the_range_of_the_data():
     assert job.truth is not None and torch.equal(job.truth, x)
 
 
+def test_samples_may_be_dark_where_others_are_not_or_where_it_is_said_so():
+    """A scan has slices with little in them; a dark picture is meant so with a scale."""
+    bright, x = pipeline(contrast=14.0), images()
+    x[0] /= 5
+    assert len(of_samples(bright, x, MRI(), 0.1, None).jobs) == 1
+    assert len(of_samples(bright, x[:1], MRI(), 0.1, 1.0).jobs) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -123,6 +131,10 @@ def test_a_window_to_look_at_is_not_the_range_of_the_data():
         (lambda: of_samples(pipeline(), images()[:, :, :4], MRI(), 0.1, None), r"scan: got shape \(2, 1, 4, 8\), exp"),
         (lambda: of_samples(pipeline(), images().expand(2, 3, 8, 8), MRI(), 0.1, None), "scan: got 3 channels"),
         (lambda: of_samples(pipeline(), images() / 16, MRI(), 0.1, None), "scan: got values from .* fill 0 to 16"),
+        (
+            lambda: of_samples(pipeline(contrast=14.0), images() * 0.3, MRI(), 0.1, None),
+            "scan: got samples whose values are 4.* apart at most, expected about 14 or more",
+        ),
         (lambda: of_samples(pipeline(), images() * 16, MRI(), 0.1, None), "scan: got values from .* fill 0 to 16"),
         (lambda: of_samples(pipeline(), images() - 8, MRI(), 0.1, None), "scan: got values from -"),
         (lambda: of_samples(pipeline(), images() * torch.nan, MRI(), 0.1, None), "scan: got NaN or infinity"),

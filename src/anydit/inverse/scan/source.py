@@ -85,7 +85,8 @@ def opened(
     _refuse_maps(source)
     if isinstance(given, Series):
         return _scan(pipeline, source, operator, given, shape)
-    return _picture(pipeline, source, operator, given), Origin(native=True)
+    task = _picture(pipeline, source, operator, given)
+    return task, Origin(scale=task.scale, black=task.black, native=True)
 
 
 def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) -> Task:
@@ -107,15 +108,12 @@ def _array(pipeline: Pipeline, source: Source, operator: Operator, x: Tensor) ->
 
 
 def _picture(pipeline: Pipeline, source: Source, operator: Operator, given: Picture) -> Task:
-    """A picture, whose black and white are the model's."""
-    if source.scale is not None:
-        raise ValueError(
-            f"scale: got {source.scale} for {source.path}, a picture, whose black and white are the model's; "
-            "expected none, or an array in a .npy file"
-        )
+    """A picture, whose black and white are the model's; a scale multiplies what is above black."""
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
-    x = low + (high - low) * given.x[_rows(source, len(given.x))]
-    return of_samples(pipeline, x, operator, source.sigma, None)
+    scale, said = source.scale or 1.0, None if source.scale is None else 1.0
+    x = low + (high - low) * scale * given.x[_rows(source, len(given.x))]
+    task = of_samples(pipeline, x, operator, source.sigma, said)
+    return replace(task, scale=scale, black=low - scale * low)
 
 
 def _refuse_maps(source: Source) -> None:

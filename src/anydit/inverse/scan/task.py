@@ -21,6 +21,9 @@ SIGMA = 0.02
 LEAST, BEYOND, FAR = 0.1, 0.05, 10.0
 """The part of the model's range that values fill at least; by which they may leave it; deviations from the mean."""
 
+DARK = 0.5
+"""The part of the contrast of training samples that the one of given samples with most of it has at least."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -66,6 +69,7 @@ def of_samples(
     shape = data_shape(pipeline)
     x = check_shape(x, shape) * (scale or 1.0)
     check_values(pipeline, shape, x, scale is not None)
+    _check_contrast(pipeline, x, scale is not None)
     sigma = _sigma(pipeline, shape, sigma)
     physics = operator.build(shape, sigma, pipeline.device)
     low, high = pipeline.config.view.bounds or (0.0, 1.0)
@@ -173,6 +177,17 @@ def check_values(
             got = f"scan: got values of mean {float(known.mean()):.4g} and deviation {float(known.std()):.4g}"
             about, wide = (" ".join(f"{v:.4g}" for v in each) for each in typical)
             raise ValueError(f"{got}, expected about {about} and {wide} (of each channel), {more}")
+
+
+def _check_contrast(pipeline: Pipeline, x: Float[Tensor, "n c *space"], said: bool) -> None:
+    """Refuse samples none of which has half of the contrast that nearly all training samples have."""
+    usual, each = pipeline.config.contrast, x.flatten(1)
+    most = float((each.amax(1) - each.amin(1)).max())
+    if usual is not None and most < DARK * usual and not said:
+        raise ValueError(
+            f"scan: got samples whose values are {most:.4g} apart at most, expected about {usual:.4g} or more, as in "
+            "what the model was trained on; --scale NUMBER multiplies what is given, and --scale 1 takes it as it is"
+        )
 
 
 def _extent(pipeline: Pipeline, shape: tuple[int, ...], low: float, high: float) -> tuple[float, float]:
