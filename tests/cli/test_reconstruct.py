@@ -209,6 +209,27 @@ def test_dicom_in_and_out(slices: Path, tmp_path: Path):
     assert np.allclose(nibabel.load(tmp_path / "out.nii").affine, before.affine)
 
 
+def test_results_of_before_do_not_lie_beside_others(slices: Path, run: Path, tmp_path: Path):
+    """No deviation of others, no slices of a longer series and no further samples; what is another's stays."""
+    out, one = tmp_path / "out", ["--samples", "1", *QUICK[2:]]
+    words = ["--physics", "deblurring", "--width", "0.4", "--sigma", "0.001", "--scale", "1"]
+    long = dicom(tmp_path / "long", (body((10, 12, 6)) / 2 + 512).round(), (1, 0, 0), (0, 1, 0), (0, 0, 2))
+    short = dicom(tmp_path / "short", (body((10, 12, 6)) / 2 + 512).round()[..., 1:-1], (1, 0, 0), (0, 1, 0), (0, 0, 2))
+    assert main(["reconstruct", str(slices), str(long), *words, *QUICK, "--out", str(out)]) == 0
+    deviation, others = tmp_path / "out-deviation.nii.gz", (out / "00009.dcm", out / "00010.dcm", out / "notes.txt")
+    assert deviation.is_file()
+    for other, content in zip(others, (next(long.iterdir()).read_bytes(), b"no image", b"mean"), strict=True):
+        other.write_bytes(content)
+    assert main(["reconstruct", str(slices), str(short), *words, *one, "--out", str(out)]) == 0
+    assert {file.name for file in out.iterdir()} == {*(f"{k:05d}.dcm" for k in range(4)), *(o.name for o in others)}
+    assert not deviation.exists()
+    into = tmp_path / "into"
+    for n, flags in ((3, QUICK), (2, one)):
+        held = ["reconstruct", str(run), "--physics", "inpainting", "-n", str(n), *flags, "--out", str(into)]
+        assert main(held) == 0
+        assert len([*into.glob("mean*")]) == n and len([*into.glob("deviation*")]) == (flags is QUICK)
+
+
 @pytest.mark.parametrize("frames", [1, 3])
 def test_frames_of_one_dicom_file_go_into_a_folder_as_nifti(
     frames: int, slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -71,9 +71,7 @@ def test_of_a_dark_picture_more_than_black_is_multiplied(tmp_path: Path):
     """And divided again in what is written."""
     Image.fromarray(np.arange(0, 64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     pipe = pipeline(contrast=14.0, view=Images(low=-8, high=8), codec=Normalize.to_unit(-8, 8))
-    with pytest.raises(
-        ValueError, match=r"scan: got samples whose values are 3\.95.* apart.* --scale NUMBER"
-    ):
+    with pytest.raises(ValueError, match=r"scan: got samples whose values are 3\.95.* apart.* --scale NUMBER"):
         opened(pipe, Source(tmp_path / "a.png"), Inpainting())
     task, origin = opened(pipe, Source(tmp_path / "a.png", scale=4.0), Inpainting())
     truth = task.jobs[0].truth

@@ -164,6 +164,17 @@ def write_dicom(scan: Scan, like: Sequence[Path], folder: Path, about: str) -> l
     return paths
 
 
+def described(file: Path) -> str:
+    """What a DICOM file says of its series; nothing of what is none."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return str(pydicom.dcmread(file, stop_before_pixels=True).get("SeriesDescription", ""))
+    except InvalidDicomError:
+        return ""
+
+
 def _slices(values: Float[np.ndarray, "volumes c i j k"], across: int) -> Float[np.ndarray, "n c h w"]:
     moved = np.moveaxis(values, across + 2, 1)
     return moved.reshape(-1, *moved.shape[2:])

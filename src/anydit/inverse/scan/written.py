@@ -1,5 +1,6 @@
 """What was reconstructed, as files: on the grid and on the scale of what came in."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,13 +16,19 @@ from anydit.data import SliceView, View, VolumeView
 from anydit.data.fields.files import WRITTEN_AS
 from anydit.data.volumes.medical import DICOM, NIFTI, Scan
 from anydit.inverse.scan.files import Series
-from anydit.inverse.scan.grid import Grid, write_dicom, write_nifti
+from anydit.inverse.scan.grid import Grid, described, write_dicom, write_nifti
 from anydit.inverse.scan.own import WRITTEN, ending_like, endings, is_own, write_own
 from anydit.inverse.scan.place import Place, Turn
 from anydit.inverse.scan.solve import Solution
 
 NUMPY, PICTURE = ".npy", ".png"
 KINDS = (*NIFTI, NUMPY, PICTURE, *WRITTEN)
+
+SERIES, SLICE = "reconstruction", re.compile(r"\d{5,}\.dcm")
+"""How a series of slices is described, and how their files are named."""
+
+OWN = re.compile(r"(mean|deviation)(-\d+)?\.[a-z.]+")
+"""Names of results in a folder."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
     """The best guess, how far samples differ, and the comparison; returns the files.
 
     Beside `NAME.nii.gz` stand `NAME-deviation.nii.gz` and `NAME.png`, and beside a folder of DICOM slices; in any other
-    folder are `mean`, `deviation` and `comparison.png`.
+    folder are `mean`, `deviation` and `comparison.png`. What earlier results left there and these lack is removed.
     """
     folder, stem, view = _is_folder(out), _stem(out), origin.view or view
     within = folder and not origin.dicom
@@ -113,13 +120,27 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
         end = files[0].suffix if endings(view) else end
     elif folder and origin.dicom:
         assert origin.series is not None
-        files = write_dicom(origin.scan(solution.mean, view), origin.series.files, out, "reconstruction")
+        files = write_dicom(origin.scan(solution.mean, view), origin.series.files, out, SERIES)
     else:
         files = _some(origin, view, solution.mean, out / f"mean{end}" if within else out, spread=False)
+    at = out / f"deviation{end}" if within else out.parent / f"{stem}-deviation{end}"
     if solution.deviation is not None:
-        at = out / f"deviation{end}" if within else out.parent / f"{stem}-deviation{end}"
         files = [*files, *_some(origin, view, solution.deviation, at, spread=True)]
+    _sweep(at, out if folder else None, files)
     return [*files, sheet]
+
+
+def _sweep(deviation: Path, folder: Path | None, written: Sequence[Path]) -> None:
+    """Remove what results before these left in the same place, so that no deviation or slice lies beside others."""
+    found = [deviation, *(folder.iterdir() if folder else ())]
+    for file in found:
+        if file.is_file() and file not in written and (file == deviation or OWN.fullmatch(file.name) or _sliced(file)):
+            file.unlink()
+
+
+def _sliced(file: Path) -> bool:
+    """Whether a file is a slice of a series that was written here."""
+    return bool(SLICE.fullmatch(file.name)) and described(file) == SERIES
 
 
 def _is_folder(out: Path) -> bool:
