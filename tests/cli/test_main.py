@@ -2,12 +2,15 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from anydit import cli
 from anydit.cli import COMMANDS, main
@@ -136,6 +139,16 @@ def test_a_bug_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyP
 def test_a_real_refusal(capsys: pytest.CaptureFixture[str]):
     assert main(["recipes", "digit"]) == 2
     assert capsys.readouterr().err.endswith("did you mean digits?\n")
+
+
+def test_the_agent_of_several_processes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And says it at the end of its own page, in place of a hint how to have a traceback."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    before = int(time.time())
+    assert main(["sample", str(tmp_path)]) == 2
+    failed = {1: ProcessFailure(local_rank=1, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))}
+    assert re.search(rf"traceback : .*{tmp_path}", ChildFailedError("train", failed).format_msg())
+    assert before <= failed[1].timestamp <= time.time() + 1
 
 
 def test_a_reader_that_has_enough_is_no_error():

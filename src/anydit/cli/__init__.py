@@ -5,11 +5,15 @@ A command's file has the command's name, `run(argv: list[str]) -> int`, and a do
 
 import argparse
 import errno
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -138,4 +142,13 @@ def _guarded(name: str, argv: list[str]) -> int:
 def _say(sentence: str, code: int) -> int:
     which = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     print(f"anydit: error{which}: {sentence}", file=sys.stderr)
+    if told := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        _tell(told, sentence)
     return code
+
+
+def _tell(file: str, sentence: str) -> None:
+    """Leave a sentence for torchrun, which ends what it prints with that of the process that failed first."""
+    about = {"py_callstack": sentence, "timestamp": f"{time.time():.0f}"}
+    with suppress(OSError):  # it was printed, too
+        Path(file).write_text(json.dumps({"message": {"message": sentence, "extraInfo": about}}))
