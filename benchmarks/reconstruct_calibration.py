@@ -36,7 +36,7 @@ CURVE = tuple(round(0.05 * i, 2) for i in range(1, 20))
 BRAIN = 10
 """Of a slice's values of 0 to 255, above which there is a body."""
 
-COSTLY = ("MRI x4", "MRI x8", "inpainting 70 %", "super-resolution x4")
+COSTLY = ("MRI x4", "MRI x8", "MRI x4, 4 coils", "CT, 30 views", "inpainting 70 %", "super-resolution x4")
 """Problems on which moment matching is tried, which takes several times as long as DAPS."""
 
 CASES: tuple[tuple[str, AnyCorrection], ...] = (
