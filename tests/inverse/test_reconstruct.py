@@ -217,6 +217,10 @@ def test_the_residual_of_the_truth_is_1_however_little_is_measured(operator):
         ({"y": torch.zeros(1, 1, 4, 8)}, r"y: got shape \(1, 1, 4, 8\), expected \[n, 1, 8, 8\]"),
         ({"y": torch.zeros(1, *IMAGE, dtype=torch.complex64)}, "y: got complex numbers, expected real ones"),
         ({"y": torch.full((1, *IMAGE), torch.nan)}, "y: got NaN or infinity"),
+        (
+            {"y": physics().A(127 * torch.ones(1, *IMAGE))},
+            "y: got values 127 times as large as of a white image, .* bounds, 0 and 16, are 0 and 1",
+        ),
         ({"physics": physics(0.0)}, "physics: got an operator that measures nothing"),
         (
             {"physics": deepinv.physics.MRI(torch.ones(8, 8)), "sigma": 0.1},
@@ -229,6 +233,13 @@ def test_what_cannot_be_is_refused(change, message):
     given = {"y": torch.zeros(1, *IMAGE), "physics": physics()} | change
     with pytest.raises(ValueError, match=message):
         reconstruct(pipeline(), given.pop("y"), given.pop("physics"), **given)
+
+
+@pytest.mark.parametrize("operator", [Inpainting(known=0.02), MRI(acceleration=8), MRI(coils=4), SuperResolution()])
+@pytest.mark.parametrize("sigma", [0.01, 50.0])
+def test_bright_images_and_much_noise_are_not_taken_for_another_scale(operator, sigma: float):
+    built = operator.build(IMAGE, sigma)
+    assert checked(built(torch.full((2, *IMAGE), 1.3)), built, sigma, IMAGE, (0.0, 16.0)).sigma == sigma
 
 
 def test_one_sample_does_not_say_how_sure_it_is():

@@ -1,5 +1,6 @@
 """What was measured: by which physics of deepinv's, with how much noise, and what that says of a sample."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Protocol, runtime_checkable
@@ -12,6 +13,10 @@ from anydit.tensors import per_sample
 
 FITS, HALVINGS = (1e-4, 1e6), 16
 """How wide samples may be about what they are made to fit from, as squares in those of the noise; how exactly."""
+
+
+TOO_LARGE = 5.0
+"""Times the norm of a white image's measurement, above which one is on another scale; data may leave their bounds."""
 
 
 @runtime_checkable
@@ -133,7 +138,7 @@ def checked(
 
     Raises:
         ValueError: noise of no size, another shape or kind of numbers than the physics measures, values that are not
-            finite, physics that measures nothing or is not linear but has to be.
+            finite or on another scale, physics that measures nothing or is not linear but has to be.
     """
     expected = "a linear operator of deepinv's; DPS takes others, too" if linear else "an operator of deepinv's"
     if not isinstance(physics, Physics if linear else AnyPhysics):
@@ -163,7 +168,21 @@ def checked(
         raise ValueError(f"y: got shape {tuple(y.shape)}, expected {expected}")
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise ValueError("y: got NaN or infinity, expected finite values")
+    if linear and bounds is not None:
+        _refuse_too_large(y, sigma, [sketch, physics.A(torch.ones_like(like))], bounds)
     return Measurement(y, physics, sigma, bounds)
+
+
+def _refuse_too_large(y: Tensor, sigma: float, like: Sequence[Tensor], bounds: tuple[float, float]) -> None:
+    """Refuse what images on the unit scale can hardly be measured as; `like`: as which a random and a white one are."""
+    usual = max(float(each.abs().square().sum().sqrt()) for each in like)
+    noise = 2 * sigma * (y[0].numel() * (2 if y.is_complex() else 1)) ** 0.5
+    times = (float(y.abs().square().flatten(1).sum(1).max().sqrt()) - noise) / usual
+    if times > TOO_LARGE:
+        raise ValueError(
+            f"y: got values {times:.3g} times as large as of a white image, expected those of images on the scale on "
+            f"which the data's bounds, {bounds[0]:g} and {bounds[1]:g}, are 0 and 1"
+        )
 
 
 def _one_sigma(told: Tensor | float, model: str) -> float:
