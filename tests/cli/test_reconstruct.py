@@ -1,6 +1,7 @@
 """`anydit reconstruct`: from files to files, on their grid and their scale, and what it refuses."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from anydit.inference.config import PipelineConfig, Sampling
 from anydit.inference.pipeline import Pipeline
 from anydit.inverse.classical import least_variation
 from anydit.inverse.scan.kspace import spectra
+from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.train.loop import train
 from tests.data.volumes.scans import AFFINE, dicom, enhanced, nifti
@@ -25,7 +27,7 @@ from tests.inverse.scan.test_files import image, write_fastmri
 from tests.inverse.scan.test_kspace import acquired
 from tests.inverse.scan.test_raw import header, lines, scanned, write_raw
 from tests.inverse.test_measured import DATA, again, heard, told, trained
-from tests.train.tiny import silent
+from tests.train.tiny import silent, tiny_with
 
 QUICK = ["--samples", "2", "--steps", "3", "--how", "Proximal", "--device", "cpu"]
 
@@ -149,6 +151,30 @@ def test_what_came_in_is_not_written_over(
     assert main(["reconstruct", str(slices), str(tmp_path / given), *words]) == 2
     assert "whose files would be written over or among" in " ".join("".join(capsys.readouterr()).split())
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_held_out_data_tell_what_a_model_has_to_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Their own conditions, of a model that cannot do without, unless something else is said."""
+    recipe = tiny_with(steps=2)
+    recipe = replace(recipe, model=replace(recipe.model, conditions={"label": Label(dropout=0.0)}))
+    train(recipe, tmp_path / "run", "cpu", silent)
+    labels = Digits().open("held_out").read(torch.tensor([0])).tensor("label").tolist()
+    words = [
+        "reconstruct",
+        str(tmp_path / "run"),
+        "--physics",
+        "inpainting",
+        *QUICK,
+        "--out",
+        str(tmp_path / "out.npy"),
+    ]
+    found = list[np.ndarray]()
+    for said in ([], [f"label={labels[0]}"], [f"label={(labels[0] + 1) % 10}"]):
+        assert main([*words, "-n", "1", *(["--cond", *said] if said else [])]) == 0
+        assert ("Each is told of its own label" in capsys.readouterr().out) == (not said)
+        found.append(np.load(tmp_path / "out.npy"))
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+    assert main([*words, "-n", "3"]) == 0 and len(np.load(tmp_path / "out.npy")) == 3
 
 
 def test_a_picture_and_an_array_are_the_same_image(run: Path, tmp_path: Path):

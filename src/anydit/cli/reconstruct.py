@@ -8,10 +8,11 @@ anydit reconstruct runs/flow sensors.nc --sigma 0.05 --cond numbers=100 --out fl
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -24,14 +25,18 @@ from anydit.inference.conditions import Given
 from anydit.inference.config import PipelineConfig, Sampling, load_config
 from anydit.inference.pipeline import load
 from anydit.inverse.corrections import AnyCorrection, MomentMatching
-from anydit.inverse.measured import trained_on, usual
+from anydit.inverse.measured import MEASURED, trained_on, usual
 from anydit.inverse.operators import CT, MRI, AnyOperator, Deblurring, Inpainting, Sensors, SuperResolution
 from anydit.inverse.scan import comparison
 from anydit.inverse.scan.own import endings
 from anydit.model.conditioning import Field, Label, Numbers, Text
 from anydit.overrides import overridden
 from anydit.recipes import data_of
+from anydit.tensors import Batch
 from anydit.weights import RUN_FILE, read_config
+
+if TYPE_CHECKING:
+    from anydit.inverse.scan.task import Task
 
 PHYSICS: dict[str, AnyOperator] = {
     "mri": MRI(),
@@ -85,8 +90,9 @@ def _reconstruct(known: argparse.Namespace, asked: Asked) -> None:
     recipe = read_config(known.run / RUN_FILE) if (known.run / RUN_FILE).is_file() else {}
     told = trained_on(recipe, view.bounds, asked.physics)
     source = Source(known.scan, known.measured, known.sigma, known.scale, known.mask, known.coil_maps, known.slices)
-    samples = None if known.scan else _held_out(known.run, known.n)
-    task, origin = opened(pipeline, source, asked.physics, samples)
+    held = None if known.scan else _held_out(known.run, known.n)
+    task, origin = opened(pipeline, source, asked.physics, held and held.x)
+    task = task if held is None else _told(task, held, pipeline.config, cond)
     way = Way(asked.how, asked.sampling, known.samples, known.seed)
     with _bar() as progress:
         solution = solve(pipeline, task, way, cond, progress)
@@ -135,14 +141,23 @@ def _conditions(saved: PipelineConfig, told: Sequence[str]) -> dict[str, Given]:
     return cond
 
 
-def _held_out(folder: Path, n: int) -> torch.Tensor:
+def _told(task: "Task", held: Batch, saved: PipelineConfig, cond: Collection[str]) -> "Task":
+    """Held-out data told of what a model has to be told of and nobody has said: their own conditions."""
+    own = [name for name, c in saved.model.conditions.items() if not c.dropout and name not in {*cond, MEASURED}]
+    own = [name for name in own if name in held.texts or isinstance(held.cond.get(name), torch.Tensor)]
+    each = {name: list(held.texts[name]) if name in held.texts else held.tensor(name) for name in own}
+    note = f"each is told of its own {' and '.join(own)}"
+    return replace(task, jobs=[replace(job, cond=each) for job in task.jobs], notes=(*task.notes, note if own else ""))
+
+
+def _held_out(folder: Path, n: int) -> Batch:
     """Some of the run's own samples that it was not trained on."""
     if not (folder / RUN_FILE).is_file():
         raise ValueError(f"scan: got none, and {folder} is no run, which has data of its own; expected a file")
     check_at_least("n", n, 1)
     samples = data_of(folder).open("held_out")
     ids = torch.linspace(0, len(samples) - 1, min(n, len(samples))).round().long()
-    return samples.read(ids).x
+    return samples.read(ids)
 
 
 @contextmanager

@@ -88,9 +88,9 @@ def solve(
         ValueError: as `anydit.inverse.reconstruct`.
     """
 
-    def draw(y: Tensor, job: Job, seed: int) -> Reconstruction:
-        return reconstruct(pipeline, y, job.physics, cond, how=way.how, samples=way.samples, sigma=task.sigma,
-                           sampling=way.sampling, seed=seed)  # fmt: skip
+    def draw(y: Tensor, job: Job, own: Mapping[str, Given], seed: int) -> Reconstruction:
+        return reconstruct(pipeline, y, job.physics, {**cond, **own}, how=way.how, samples=way.samples,
+                           sigma=task.sigma, sampling=way.sampling, seed=seed)  # fmt: skip
 
     at_once = max(1, gradients_at_once(pipeline) // max(1, way.samples))
     parts = [(job, slice(i, i + at_once)) for job in task.jobs for i in range(0, len(job.y), at_once)]
@@ -100,7 +100,8 @@ def solve(
     for index, (job, rows) in enumerate(parts):
         measured = task.measured(job, pipeline, rows)
         each_slice = measured.y.split(1) if task.slices else [measured.y]
-        one = _together([draw(y, job, way.seed if task.slices else way.seed + index) for y in each_slice])
+        own = {name: values[rows] for name, values in job.cond.items()}
+        one = _together([draw(y, job, own, way.seed if task.slices else way.seed + index) for y in each_slice])
         for each in (*_without_model(measured), _found(f"mean of {way.samples}", one.mean, measured)):
             ways.setdefault(each.name, []).append(each)
         calls, done = one.calls, done + len(one.mean)

@@ -1,6 +1,6 @@
 """From what a file holds to measurements with their physics, on the model's scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,11 +27,15 @@ DARK = 0.5
 
 @dataclass(frozen=True)
 class Job:
-    """Measurements `y[n ...]` by one physics, and of what on the data's own scale, if that is known."""
+    """Measurements `y[n ...]` by one physics, of what on the data's own scale, if that is known, and told what of each.
+
+    `cond`: conditions by name, with a value for each of the n.
+    """
 
     y: Tensor
     physics: Physics
     truth: Float[Tensor, "n c *space"] | None = None
+    cond: Mapping[str, Tensor | list[str]] = field(default_factory=dict[str, Tensor | list[str]])
 
 
 @dataclass(frozen=True)
