@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from anydit import cli
@@ -111,6 +112,12 @@ class Own(RuntimeError):
         (Own("too many steps"), 1, "too many steps"),
         (NotFinite("20 steps in a row"), 3, "20 steps in a row"),
         (OSError(28, "No space left on device", "runs/x"), 1, "[Errno 28] No space left on device: 'runs/x'"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation"),
+            1,
+            "CUDA out of memory. Tried to allocate 2 GiB. Expected less at a time: --train.accumulate, "
+            "--train.recompute 1 or a smaller --train.batch; --batch for samples",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -1,5 +1,6 @@
 """What keeps a run from harm: the lock on its folder, the stop on request, steps that are not finite (FAULTS.md)."""
 
+import errno
 import os
 import shutil
 import signal
@@ -89,6 +90,17 @@ def test_two_trainers_in_one_folder(tmp_path: Path):
     said: list[str] = []
     train(tiny_with(steps=found.step + 2), tmp_path, "cpu", said.append)
     assert any(f"Going on from step {found.step} of {found.step + 2}" in line for line in said)
+
+
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As a cluster's may be, which refuses with an error of its own."""
+
+    def refusing(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("anydit.train.guards.fcntl.flock", refusing)
+    with pytest.raises(ValueError, match=r"out: got .*, on a disk that locks no files \(No locks available\)"):
+        train(tiny(), tmp_path, "cpu", silent)
 
 
 def _poison(step: TrainStep, when: range) -> None:

@@ -182,12 +182,41 @@ def test_a_preview_that_cannot_be_drawn_is_told_and_nothing_else(whole: Path, tm
     assert state_hash(tmp_path) == state_hash(whole)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()], ids=lambda e: type(e).__name__)
-def test_a_preview_without_memory_ends_the_run_when_its_step_is_saved(tmp_path: Path, refusing, error: Exception):
-    refusing(1, error)
-    with pytest.raises(type(error)):
+def test_a_preview_without_memory_ends_the_run_when_its_step_is_saved(tmp_path: Path, refusing):
+    refusing(1, MemoryError())
+    with pytest.raises(MemoryError):
         train(tiny_with(sample_every=4), tmp_path, "cpu", silent)
     assert newest(tmp_path / "checkpoints").step == 4  # type: ignore[union-attr]
+
+
+def test_pictures_that_do_not_fit_on_a_gpu_are_done_without(whole: Path, tmp_path: Path, refusing):
+    """Training fits there, and goes on; at every restart the same would happen again."""
+    refusing(3, torch.OutOfMemoryError("CUDA out of memory"))
+    said: list[str] = []
+    train(tiny_with(sample_every=3), tmp_path, "cpu", said.append)
+    assert "No sheet of samples at step 9 (OutOfMemoryError: CUDA out of memory); training goes on." in said
+    assert state_hash(tmp_path) == state_hash(whole)
+
+
+def test_pictures_of_the_end_that_do_not_fit_are_done_without(whole: Path, tmp_path: Path, refusing):
+    refusing(1, torch.OutOfMemoryError("CUDA out of memory"))
+    said: list[str] = []
+    train(tiny_with(sample_every=1_000_000), tmp_path, "cpu", said.append)
+    assert "No pictures of the finished run (CUDA out of memory); anydit sample draws some." in said
+    assert state_hash(tmp_path) == state_hash(whole) and (tmp_path / "loss.png").is_file()
+
+
+def test_a_run_goes_on_in_other_pieces_of_its_batches(whole: Path, tmp_path: Path):
+    """As a smaller GPU asks for; what is learned is the same to rounding, and the log says so."""
+    train(tiny_with(steps=6), tmp_path, "cpu", silent)
+    said: list[str] = []
+    recipe = tiny_with()
+    train(replace(recipe, train=replace(recipe.train, accumulate=2)), tmp_path, "cpu", said.append)
+    assert "The run had accumulate 1, now it is 2: losses may differ in their last bits." in said
+    now, then = losses(tmp_path), losses(whole)
+    assert [ids for *_, ids in now] == [ids for *_, ids in then]
+    each, expected = ([float.fromhex(loss) for _, loss, _ in all_of_them] for all_of_them in (now, then))
+    assert each == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.fault("T18")

@@ -167,6 +167,19 @@ def test_one_that_stands_still_is_not_waited_for_without_end(tmp_path: Path):
 
 
 @pytest.mark.fault("T7")
+def test_nor_in_a_mesh_whose_parts_have_groups_of_their_own(tmp_path: Path):
+    """Of which PyTorch would wait for half an hour."""
+    still = IN_STEP.format(step=2, do="os.kill(os.getpid(), signal.SIGSTOP)")
+    mesh = ("--train.mesh.replicate", "2", "--train.mesh.shard", "2")
+    started = start_together(tmp_path, 4, "--train.timeout", "4", *mesh, own={3: still})
+    codes = [started.ended(rank, 120) for rank in range(3)]
+    assert [code for code, _ in codes] == [1, 1, 1]
+    assert any("did not answer in 4 s" in said for _, said in codes)
+    os.kill(started.processes[3].pid or 0, signal.SIGCONT)
+    assert started.ended(3, 60)[0] != 0
+
+
+@pytest.mark.fault("T7")
 def test_an_error_of_one_is_said_once_with_its_rank(tmp_path: Path):
     wrong = IN_STEP.format(step=5, do='raise ValueError("label: got 12, expected 0 to 9")')
     codes, printed = run_together(tmp_path, 2, own={1: wrong})

@@ -35,8 +35,17 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anydit.train.memory.TRIES", 1)
 
 
+def test_what_does_not_fit_is_told_and_not_tried(monkeypatch: pytest.MonkeyPatch):
+    """A trial would end in PyTorch's own error."""
+    monkeypatch.setattr("anydit.train.memory.free_bytes", lambda _: 2**31)
+    with pytest.raises(
+        ValueError, match=r"got 1000000000, whose step needs .* GiB are free; expected .*--train.batch \d+"
+    ):
+        run(["digits", "--batch", "1000000000", "--device", "cpu"])
+
+
 @pytest.mark.usefixtures("unmeasured")
-def test_activations_grow_with_the_batch():
+def test_activations():
     recipe = small()
     larger = replace(recipe, train=replace(recipe.train, batch=8))
     small_bytes, large_bytes = (profile(r, CPU).activation_bytes for r in (recipe, larger))

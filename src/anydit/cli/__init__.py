@@ -26,6 +26,12 @@ DIVERGED = {"NotFinite": 3, "Spiked": 4}
 """Exit codes of training that does not go on, by the error."""
 
 
+LESS = (
+    "Expected less at a time: --train.accumulate, --train.recompute 1 or a smaller --train.batch; --batch for samples"
+)
+"""What helps where a GPU's memory is full."""
+
+
 class Parser(argparse.ArgumentParser):
     """Takes options by their whole names; what it cannot take is refused in one sentence, as by all else."""
 
@@ -133,6 +139,8 @@ def _guarded(name: str, argv: list[str]) -> int:
     except ValueError as error:
         return _say(str(error), REFUSED)
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported for this
+            return _say(f"{str(error).splitlines()[0]} {LESS}", FAILED)
         ours = type(error).__module__.startswith("anydit.")
         if not ours and not (isinstance(error, OSError) and (error.filename or error.errno in FULL)):
             raise

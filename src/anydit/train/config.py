@@ -156,6 +156,7 @@ RESUMABLE = (
     "train.max_skipped.",
     "train.spikes.",
     "train.mesh.",
+    "train.accumulate.",
     "train.recompute.",
     "train.compile.",
     "train.kernels.",

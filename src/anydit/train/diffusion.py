@@ -118,7 +118,9 @@ class DiffusionWork(Work[Pipeline]):
 
     @property
     def told(self) -> Json:
-        return {"compile": self.train.compile, "kernels": str(self.train.kernels)}
+        return {
+            "compile": self.train.compile, "kernels": str(self.train.kernels), "accumulate": self.train.accumulate,
+        }  # fmt: skip
 
     @property
     def origin(self) -> Json:

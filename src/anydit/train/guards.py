@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process alone. The lock dies with its process, so it is never stale.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds it, or its disk has no locks.
     """
     with (folder / ".lock").open("a+") as file:
         try:
@@ -126,6 +126,11 @@ def locked(folder: Path) -> Iterator[None]:
             holder = file.read().strip() or "unknown"
             raise ValueError(
                 f"out: got {folder}, which process {holder} is training in; expected a free folder"
+            ) from None
+        except OSError as error:
+            raise ValueError(
+                f"out: got {folder}, on a disk that locks no files ({error.strerror}); expected one that does, so that "
+                "no two trainings write the same run (Lustre: mounted with -o flock)"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

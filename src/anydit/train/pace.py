@@ -130,6 +130,8 @@ def _left_open(step: Planned, site: Site) -> tuple[int, bool]:
         site.note(f"Training in {_threads(may)} at most: this place gives no more of its {most} processors.")
         torch.set_num_threads(most := may)
     threads_are_open = site.device.type == "cpu" and train.threads is None and most > 1
+    if site.processes.world > 1 and train.compile is None and train.steps >= FEW:
+        site.note("Several processes do not try whether compiling pays; --train.compile True does it.")
     if site.processes.world > 1 or train.steps < FEW or not (train.compile is None or threads_are_open):
         return most, False
     if before := told(site.out / CHECKPOINTS):

@@ -155,7 +155,8 @@ def held_back(module: nn.Module) -> AbstractContextManager[None]:
 def together(device: torch.device, timeout: float, mesh: Mesh) -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that torchrun started, if it did; with the device of this one.
 
-    `timeout`: seconds that one waits for another in a step.
+    `timeout`: seconds that one waits for another in a step. Where the block fails they do not part in peace: on GPUs
+    NCCL would wait for those that are gone, and what failed would not be told.
 
     Raises:
         ValueError: there are more processes than GPUs, or their number is not that of the mesh.
@@ -174,8 +175,10 @@ def together(device: torch.device, timeout: float, mesh: Mesh) -> Iterator[tuple
                 "each GPU of this machine; --device cpu trains without"
             )
         torch.cuda.set_device(device)
+    peaceful = device.type == "cpu"  # gloo parts from whoever is gone
     try:
         yield _joined(device, timedelta(seconds=timeout), mesh), device
+        peaceful = True
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in BROKEN):
             raise
@@ -184,7 +187,7 @@ def together(device: torch.device, timeout: float, mesh: Mesh) -> Iterator[tuple
             f"to look at ({str(error).splitlines()[0][:120]})"
         ) from error
     finally:
-        if dist.is_initialized():
+        if dist.is_initialized() and peaceful:
             dist.destroy_process_group()
 
 
@@ -196,7 +199,10 @@ def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
     control = dist.new_group(backend="gloo", timeout=patience)
 
     def grid(counts: tuple[int, ...], *names: str) -> DeviceMesh:
-        return init_device_mesh(device.type, counts, mesh_dim_names=names)
+        made = init_device_mesh(device.type, counts, mesh_dim_names=names)
+        for name in names:
+            _wait_at_most(patience, made.get_group(name))  # or groups of some processes have PyTorch's own
+        return made
 
     batch = grid((mesh.parts, mesh.context, mesh.tensor), "part", "context", "tensor")
     model = grid((mesh.copies, mesh.pieces), "copy", "piece") if mesh.splits else None
@@ -205,6 +211,13 @@ def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
         each = (mesh.copies, mesh.pieces // mesh.tensor, mesh.tensor)
         alike = grid(each, "copy", "piece", "tensor")["copy", "piece"]
     return Processes(rank, world, mesh, control, batch, model, alike)
+
+
+def _wait_at_most(patience: timedelta, group: Any) -> None:
+    """Give a group of processes our patience; PyTorch before 2.14 has it under another name."""
+    from torch.distributed import distributed_c10d
+
+    (getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout)(patience, group)  # pyright: ignore[reportPrivateUsage]
 
 
 def _fresh(store: Store) -> Store:

@@ -89,10 +89,12 @@ def strip(pipeline: Pipeline, frames: Sequence[Float[Tensor, "n c *space"]]) -> 
 
 
 def loss_curve(entries: Sequence[Json], path: Path) -> None:
-    """The loss of every step and its running mean, as a PNG."""
+    """The loss of every step and its running mean, as a PNG; of no step none."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
+    if not entries:
+        return
     steps = np.array([entry["step"] + 1 for entry in entries])
     loss = np.array([entry["loss"] for entry in entries], dtype=float)
     window = max(1, len(loss) // 50)

@@ -258,10 +258,12 @@ class Run(Generic[T]):
 
     def finish(self) -> None:
         """The pictures of a finished run."""
-        with self.work.step.shown():
-            self.work.finish(self.site.out)
-        if entries := read(self.site.out / LOG_FILE):
-            pictures.loss_curve(entries, self.site.out / LOSS_CURVE)
+        try:
+            with self.work.step.shown():
+                self.work.finish(self.site.out)
+        except torch.OutOfMemoryError as error:
+            self.site.note(f"No pictures of the finished run ({error}); anydit sample draws some.")
+        pictures.loss_curve(read(self.site.out / LOG_FILE), self.site.out / LOSS_CURVE)
 
     def _preview(self, log: Log) -> None:
         """A sheet of samples. One that cannot be drawn or written is no reason to stop training."""
@@ -270,12 +272,10 @@ class Run(Generic[T]):
                 image = self.work.sheet(PREVIEWS)
             image.save(self.site.out / SAMPLES / f"step-{self.done:07d}.png")
             log.picture(image, self.done)
-        except (MemoryError, torch.OutOfMemoryError):
+        except MemoryError:
             raise
-        except Exception as error:
-            self.site.note(
-                f"No sheet of samples at step {self.done} ({type(error).__name__}: {error}); training goes on."
-            )
+        except Exception as e:
+            self.site.note(f"No sheet of samples at step {self.done} ({type(e).__name__}: {e}); training goes on.")
 
     @property
     def _told(self) -> Json:

@@ -136,8 +136,8 @@ class Step(ABC, Generic[M]):
         if self.split is None:
             yield
             return
-        self.ema.module.to(self.positions.device)
         try:
+            self.ema.module.to(self.positions.device)
             yield
         finally:
             self.ema.module.cpu()
