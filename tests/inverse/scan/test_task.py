@@ -40,6 +40,17 @@ def test_measurements_in_the_data_s_units_are_those_of_the_samples(operator):
     torch.testing.assert_close(job.physics.A((x + 4) / 16), job.y, atol=1e-4, rtol=1e-4)
 
 
+def test_sinograms_may_be_without_channels():
+    """One alone, several, and one with all of its axes."""
+    operator = CT(views=6)
+    y = operator.build(IMAGE, 0.1).A(images())
+    for given, n in ((y[0, 0], 1), (y[0], 1), (y[:1], 1), (y[:, 0], 2), (y, 2)):
+        (job,) = of_measurements(pipeline(), given, operator, 0.1, None).jobs
+        assert job.y.shape == (n, *y.shape[1:]) and torch.equal(job.y, y[:n] / 16)
+    with pytest.raises(ValueError, match=r"scan: got measurements of shape .*, expected \[n, 1, "):
+        of_measurements(pipeline(), y[0, 0, 0], operator, 0.1, None)
+
+
 def test_of_known_values_each_sample_has_its_own_places():
     x = images()
     known = torch.rand(2, *IMAGE) < 0.5

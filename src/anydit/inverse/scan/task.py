@@ -101,7 +101,7 @@ def of_measurements(
     physics = operator.build(shape, sigma, device)
     with torch.no_grad():
         black = physics.A(torch.ones(1, *shape, device=device)).cpu()
-    y = y[None] if tuple(y.shape) == tuple(black.shape[1:]) else y
+    y = _as_many(y, black)
     if tuple(y.shape[1:]) != tuple(black.shape[1:]):
         raise ValueError(
             f"scan: got measurements of shape {tuple(y.shape)}, expected [n, {', '.join(map(str, black.shape[1:]))}], "
@@ -123,6 +123,14 @@ def of_measurements(
         )
         jobs.append(Job(torch.where(known, (one - low) / (high - low), 0), here))
     return Task(jobs, sigma, scale or 1.0)
+
+
+def _as_many(y: Tensor, like: Tensor) -> Tensor:
+    """Measurements `[n, c, ...]` of such without n, or, where it is 1, without c."""
+    given, shape = tuple(y.shape), tuple(like.shape[1:])
+    if shape[0] == 1 and given[-len(shape) + 1 :] == shape[1:] and given != shape and len(given) <= len(shape):
+        return y.reshape(-1, *shape)
+    return y[None] if given == shape else y
 
 
 def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"]:
