@@ -21,6 +21,7 @@ from anydit.train.mesh import Mesh
 from anydit.train.optim import Muon
 from anydit.train.parallel import Processes
 from anydit.train.posthoc import Profiles
+from anydit.train.routing import Route
 from tests.train.tiny import silent, tiny, tiny_with
 
 MIB = 2**20
@@ -44,6 +45,18 @@ def test_it_is_what_is_really_kept():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "FakeTensorMode", nullcontext)
         assert needed(step(), CPU) == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75])
+def test_tokens_that_pass_by_blocks_keep_nothing_in_them(share: float):
+    """Of three blocks they pass by one."""
+    whole, empty = needed(step(), CPU), needed(step(batch=1), CPU)
+    alone = needed(replace(step(), model=replace(step().model, depth=2)), CPU)
+    routed = needed(step(routing=Route(share)), CPU)
+    assert routed - empty == pytest.approx(whole - empty - share * (whole - alone), rel=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "FakeTensorMode", nullcontext)
+        assert needed(step(routing=Route(share)), CPU) == pytest.approx(routed, rel=0.02)
 
 
 def test_it_falls_with_what_saves_memory():

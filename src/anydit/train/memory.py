@@ -27,6 +27,7 @@ from anydit.model.flops import TEXT_TOKENS, cost
 from anydit.tensors import Batch, Tokens
 from anydit.train.config import TrainConfig
 from anydit.train.recompute import recompute
+from anydit.train.routing import some_routed
 from anydit.train.tensor import Sharers, share_products
 
 CLEAR = 4
@@ -229,7 +230,7 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
             _place_gradients(step, model)
             data = stand_in(step, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
-            with autocast(device, step.train.bf16):
+            with autocast(device, step.train.bf16), some_routed(step.train.routing, model, data.x):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
             loss.backward()
         groups = step.train.optimizer.build(dict(model.named_parameters())).param_groups

@@ -5,7 +5,8 @@ loss is still that of all tokens. The network knows nothing of it, and samples a
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from anydit.model.attention import Axial
 from anydit.model.blocks import Places
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.points import Points
+from anydit.model.tokens import grid_of
 from anydit.tensors import Stream
 
 
@@ -66,7 +68,11 @@ class Route:
         order = stream.uniform(step, places, (count,))
         if mask is not None:
             order = order + 2.0 * ~mask
-        return order.argsort(dim=1)[:, : max(1, round((1 - self.share) * count))].sort(dim=1).values
+        return order.argsort(dim=1)[:, : self.left(count)].sort(dim=1).values
+
+    def left(self, count: int) -> int:
+        """How many of so many tokens go through all blocks."""
+        return max(1, round((1 - self.share) * count))
 
 
 class Detour:
@@ -109,6 +115,14 @@ class Detour:
         tokens, context = made
         around = self._around.type_as(tokens)
         return around.scatter(1, self._kept.expand(-1, -1, tokens.shape[2]), tokens), context
+
+
+def some_routed(route: Route | None, model: DiT, x: Float[Tensor, "b c *space"]) -> AbstractContextManager[None]:
+    """Within it, as many tokens of samples like `x` pass by blocks as in training, and always the same ones."""
+    if route is None:
+        return nullcontext()
+    left = route.left(prod(grid_of(x.shape[2:], model.config.patch)))
+    return Detour(route, model).taken(torch.arange(left, device=x.device).expand(len(x), left))
 
 
 def of_some(places: Places, kept: Int[Tensor, "b m"]) -> Places:
