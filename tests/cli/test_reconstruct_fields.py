@@ -65,6 +65,11 @@ def test_into_a_folder_and_beside_the_run(flow: Path, tmp_path: Path):
     scan = VIEW.save(torch.where(known(), state(), torch.nan), tmp_path / "sensors")
     assert main(["reconstruct", str(flow), str(scan), "--sigma", "0.001", *QUICK, "--out", str(tmp_path / "out")]) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"mean-00000.h5", "deviation.h5", "comparison.png"}
+    (tmp_path / "out" / "mean-00001.h5").write_bytes(b"of more samples, before")
+    alone = ["--sigma", "0.001", "--samples", "1", *QUICK[2:], "--out", str(tmp_path / "out")]
+    assert main(["reconstruct", str(flow), str(scan), *alone]) == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"mean-00000.h5", "comparison.png"}
+    assert main(["reconstruct", str(flow), str(scan), "--sigma", "0.001", *QUICK, "--out", str(tmp_path / "out")]) == 0
     assert main(["reconstruct", str(flow), str(scan), "--sigma", "0.001", *QUICK]) == 0
     one, other = VIEW.read(tmp_path / "out" / "mean-00000.h5", SHAPE), VIEW.read(flow / "reconstruction.h5", SHAPE)
     assert torch.equal(one.x, other.x)

@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_told_and_not_tried(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_activations():
+def test_activations_grow_with_the_batch():
     recipe = small()
     larger = replace(recipe, train=replace(recipe.train, batch=8))
     small_bytes, large_bytes = (profile(r, CPU).activation_bytes for r in (recipe, larger))

@@ -101,10 +101,10 @@ def of_measurements(
     physics = operator.build(shape, sigma, device)
     with torch.no_grad():
         black = physics.A(torch.ones(1, *shape, device=device)).cpu()
-    y = _as_many(y, black)
+    given, y = tuple(y.shape), _as_many(y, tuple(black.shape[1:]))
     if tuple(y.shape[1:]) != tuple(black.shape[1:]):
         raise ValueError(
-            f"scan: got measurements of shape {tuple(y.shape)}, expected [n, {', '.join(map(str, black.shape[1:]))}], "
+            f"scan: got measurements of shape {given}, expected [n, {', '.join(map(str, black.shape[1:]))}], "
             f"which {type(operator).__name__} makes of samples of {shape}"
         )
     places = isinstance(operator, Inpainting | Sensors)
@@ -125,12 +125,12 @@ def of_measurements(
     return Task(jobs, sigma, scale or 1.0)
 
 
-def _as_many(y: Tensor, like: Tensor) -> Tensor:
-    """Measurements `[n, c, ...]` of such without n, or, where it is 1, without c."""
-    given, shape = tuple(y.shape), tuple(like.shape[1:])
-    if shape[0] == 1 and given[-len(shape) + 1 :] == shape[1:] and given != shape and len(given) <= len(shape):
-        return y.reshape(-1, *shape)
-    return y[None] if given == shape else y
+def _as_many(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Tensors of `shape`, `(c, ...)`, one behind the other: of one, or of such without `c` where that is 1."""
+    given, axes = tuple(x.shape), len(shape)
+    if shape[0] == 1 and given[-axes + 1 :] == shape[1:] and given != shape and len(given) <= axes:
+        return x.reshape(-1, *shape)
+    return x[None] if x.ndim == axes else x
 
 
 def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"]:
@@ -142,9 +142,7 @@ def check_shape(x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "n c *space"
     given, axes = tuple(x.shape), len(shape)
     if not x.numel():
         raise ValueError(f"scan: got shape {given}, in which there is nothing, expected samples of {shape}")
-    if x.ndim in (axes - 1, axes) and shape[0] == 1 and x.shape[-axes + 1 :] == shape[1:] and x.shape != shape:
-        x = x.reshape(-1, *shape)
-    x = x[None] if x.ndim == axes else x
+    x = _as_many(x, shape)
     if x.ndim != axes + 1 or tuple(x.shape[2:]) != shape[1:]:
         raise ValueError(f"scan: got shape {given}, expected [n, {', '.join(map(str, shape))}], as the model's samples")
     if x.shape[1] != shape[0]:

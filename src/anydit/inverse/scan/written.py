@@ -27,7 +27,7 @@ KINDS = (*NIFTI, NUMPY, PICTURE, *WRITTEN)
 SERIES, SLICE = "reconstruction", re.compile(r"\d{5,}\.dcm")
 """How a series of slices is described, and how their files are named."""
 
-OWN = re.compile(r"(mean|deviation)(-\d+)?\.[a-z.]+")
+RESULTS = ("mean.*", "mean-[0-9]*", "deviation.*", "deviation-[0-9]*")
 """Names of results in a folder."""
 
 
@@ -132,9 +132,11 @@ def write(solution: Solution, view: View, origin: Origin, picture: Image, out: P
 
 def _sweep(deviation: Path, folder: Path | None, written: Sequence[Path]) -> None:
     """Remove what results before these left in the same place, so that no deviation or slice lies beside others."""
-    found = [deviation, *(folder.iterdir() if folder else ())]
-    for file in found:
-        if file.is_file() and file not in written and (file == deviation or OWN.fullmatch(file.name) or _sliced(file)):
+    found = {deviation}
+    if folder is not None:
+        found |= {file for name in RESULTS for file in folder.glob(name)} | {*filter(_sliced, folder.iterdir())}
+    for file in found.difference(written):
+        if file.is_file():
             file.unlink()
 
 
@@ -180,8 +182,7 @@ def _over(out: Path, given: Path) -> bool:
             return True
     written = [out, *(parent / f"{stem}{end}" for end in (PICTURE, *(f"-deviation{kind}" for kind in KINDS)))]
     if folder:
-        names = ("mean.*", "mean-[0-9]*", "deviation.*", "comparison.*")
-        written += [file for name in names for file in out.glob(name)]
+        written += [file for name in (*RESULTS, "comparison.*") for file in out.glob(name)]
     return any(file.exists() and file.samefile(given) for file in written)
 
 
