@@ -2,7 +2,8 @@
 
     python benchmarks/pace.py [RECIPE ...]
 
-And how fast beside another thread that waits, with helpers of its own and without.
+And how fast by each of PyTorch's backends for attention, over the number of tokens; and beside another thread that
+waits, with helpers of its own and without.
 
 Each step is one on noise, as training tries it at the start of a run. Compiling is tried on the fastest number of
 threads; training tries it only where all steps take twenty minutes or more.
@@ -13,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from statistics import median
 from threading import Event, Thread
@@ -21,11 +23,13 @@ from time import perf_counter
 import torch
 from results import publish, table
 
+from anydit.inference.compile import product_dtype
+from anydit.model.dit import DiTConfig
 from anydit.recipes import RECIPES, find
 from anydit.train.memory import Planned
-from anydit.train.pace import Pace, by_compiling, by_threads, halves, own_threads
+from anydit.train.pace import GAIN, Pace, halves, own_pace
 from anydit.train.recipe import Recipe
-from anydit.train.trial import seconds, trial
+from anydit.train.trial import by_backends, by_compiling, by_threads, seconds, trial
 
 CPU = torch.device("cpu")
 USUAL = (
@@ -49,6 +53,14 @@ BELOW_BESIDE = """\
 A thread that reads batches ahead, as one does in training, is one without helpers: PyTorch's threads would else be more
 than there are cores, and then they go to sleep after each operation."""
 
+TOKENS = (16, 64, 256, 576, 1024)
+"""Of a sample, for attention's backends; a batch has 4096."""
+
+BELOW_ATTENTION = """\
+Milliseconds of a training step of width 384, 6 heads and depth 2, with 4096 tokens in a batch, taken in turn.
+PyTorch's: what is done where nothing was tried, which on a CPU is plain products for short sequences in bfloat16, and
+else its kernel."""
+
 OTHERS = {"alone": None, "beside an idle thread": 1, "beside an idle thread with a helper": 2}
 
 
@@ -61,8 +73,23 @@ def main() -> None:
     head = ["recipe", "tokens in a batch", *[f"{n} threads" if n > 1 else "1 thread" for n in counts], "not compiled",
             "compiled", "tried in s", "fastest", "gain", "steps", "minutes"]  # fmt: skip
     beside = table([BESIDE, "milliseconds of a step"], [[name, 1e3 * each] for name, each in beside_others().items()])
-    body = "\n\n".join((table(head, rows), BELOW, beside, BELOW_BESIDE))
+    names = ["tokens", "products in", "PyTorch's", "flash", "math", "chosen"]
+    attention = table(names, [by_attention(tokens, bf16) for bf16 in (False, True) for tokens in TOKENS])
+    body = "\n\n".join((table(head, rows), BELOW, attention, BELOW_ATTENTION, beside, BELOW_BESIDE))
     publish("pace", "How many threads, and compiled or not", body)
+
+
+def by_attention(tokens: int, bf16: bool) -> list[object]:
+    """The milliseconds of a step by each backend of attention, and which a run would choose."""
+    _, step = opened(BESIDE)
+    model = DiTConfig(width=384, heads=6, depth=2, patch=(1,), channels=4, size=(tokens,))
+    train = replace(step.train, batch=4096 // tokens, bf16=bf16, accumulate=1, routing=None)
+    once, batch = trial(replace(step, model=model, train=train), CPU)
+    found = by_backends(lambda: once(batch, 0), [None, "flash", "math"], CPU)
+    best = min(found, key=lambda name: found[name])
+    chosen = best if best is not None and found[best] <= GAIN * found[None] else "PyTorch's"
+    kind = str(product_dtype(CPU, bf16)).removeprefix("torch.")
+    return [tokens, kind, *(1e3 * each for each in found.values()), chosen]
 
 
 def beside_others() -> dict[str, float]:
@@ -111,7 +138,7 @@ def opened(name: str) -> tuple[Recipe, Planned]:
 def row(name: str, counts: list[int]) -> list[object]:
     """One recipe's times, and which is fastest."""
     recipe, step = opened(name)
-    with own_threads():
+    with own_pace():
         once, batch = trial(step, CPU)
         plain = by_threads(lambda: once(batch, 0), counts)
         best = min(plain, key=lambda count: plain[count])

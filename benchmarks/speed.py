@@ -22,11 +22,13 @@ from results import publish, table
 from torch import Tensor, nn
 
 from anydit.inference.compile import compile_blocks, fuse_blocks
+from anydit.model.backend import Backend, using
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
 from anydit.train.kernels import Kernels
 from anydit.train.profile import product_ceiling
+from anydit.train.trial import by_backends
 
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -115,8 +117,8 @@ def official(size: Size, checkout: Path, bf16: bool, device: str) -> Contender:
 class Timer:
     """Forward passes and training steps of one contender, timed one by one."""
 
-    def __init__(self, contender: Contender, size: Size, device: str) -> None:
-        self.contender, self.size, self.device = contender, size, device
+    def __init__(self, contender: Contender, size: Size, device: str, backend: Backend | None = None) -> None:
+        self.contender, self.size, self.device, self.backend = contender, size, device, backend
         generator = torch.Generator().manual_seed(0)
         shape = (size.batch, size.channels, size.side, size.side)
         self.x = torch.randn(shape, generator=generator).to(device)
@@ -153,10 +155,11 @@ class Timer:
     def seconds(self, work: Callable[[], None]) -> float:
         """How long `work` takes, the device's queue included."""
         self._wait()
-        begin = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - begin
+        with using(self.backend):
+            begin = time.perf_counter()
+            work()
+            self._wait()
+            return time.perf_counter() - begin
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.contender.bf16)
@@ -177,15 +180,28 @@ def contenders(size: Size, device: str, checkout: Path | None) -> list[Contender
     return out
 
 
+def fastest_attention(size: Size, device: str) -> Backend | None:
+    """By which backend our attention is fastest on a GPU in bfloat16, as a run finds at its start."""
+    if device != "cuda":
+        return None
+    timer = Timer(ours(size, True, False, device), size, device)
+    found = by_backends(timer.step, [None, "flash", "cudnn", "efficient"], torch.device(device))
+    print(f"{size.name}, attention: " + ", ".join(f"{name}: {1e3 * each:.1f} ms" for name, each in found.items()))
+    return min(found, key=lambda name: found[name])
+
+
 def compare(size: Size, device: str, checkout: Path | None, rounds: int) -> list[list[object]]:
     """Rows of the table for one size."""
     torch.compiler.reset()  # or the variants of one size count towards the next one's limit
-    timers = [Timer(c, size, device) for c in contenders(size, device, checkout)]
+    chosen = fastest_attention(size, device)
+    timers = [
+        Timer(c, size, device, chosen if "anydit" in c.name else None) for c in contenders(size, device, checkout)
+    ]
     first = [timer.seconds(timer.step) for timer in timers]
     forward: list[list[float]] = [[] for _ in timers]
     step: list[list[float]] = [[] for _ in timers]
     for timer in timers:
-        timer.forward(), timer.step()
+        timer.seconds(timer.forward), timer.seconds(timer.step)
     for _ in range(rounds):
         for i, timer in enumerate(timers):
             forward[i].append(timer.seconds(timer.forward))

@@ -20,7 +20,7 @@ from anydit.data import Arrays, ArraySamples, Digits, Facts
 from anydit.data.buckets import Groups
 from anydit.data.loader import BucketOrder, Order, order_of, read_ahead
 from anydit.tensors import Batch
-from anydit.train.pace import own_threads
+from anydit.train.pace import own_pace
 
 
 def ids_of(order: Order, steps: int) -> list[int]:
@@ -97,7 +97,7 @@ def test_the_thread_that_reads_has_no_helpers_and_the_other_keeps_its_own() -> N
             seen.append(torch.get_num_threads())
             return super().read(ids)
 
-    with own_threads():
+    with own_pace():
         torch.set_num_threads(3)
         samples = Telling(np.zeros((8, 1, 4), np.float32), Facts(channels=1, size=(4,)))
         batches = read_ahead(samples, Order(8, 4, seed=0), 0)

@@ -1,11 +1,14 @@
 """Attention against its formula, and its two ways to compute against each other."""
 
+from inspect import unwrap
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
-from anydit.model.attention import SHORT_TOKENS, Attention, attend
+from anydit.model.attention import Attention, attend
+from anydit.model.backend import OF, SHORT_TOKENS, Backend, in_products, use, used, using
 from anydit.model.norms import LayerNorm, RMSNorm
 
 
@@ -51,5 +54,77 @@ def test_bfloat16_on_a_cpu_agrees_with_doubles_forward_and_backward(masked: bool
         y.backward(out)
         results.append([y.detach().double(), *(p.grad.double() for p in parts if p.grad is not None)])
     assert len(results[0]) == 4
+    for got, expected in zip(*results, strict=True):
+        assert (got - expected).norm() / expected.norm() < 0.02
+
+
+@pytest.mark.parametrize("backend", ["flash", "math"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_backends_agree_forward_and_backward(backend: Backend, kind: torch.dtype) -> None:
+    base = [torch.randn(2, 3, 20, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    results = []
+    for name, dtype in ((backend, kind), (None, torch.float64)):
+        q, k, v, out = (t.clone().to(kind).to(dtype) for t in base)
+        parts = [t.requires_grad_() for t in (q, k, v)]
+        with using(name):
+            y = attend(*parts, None)
+        y.backward(out)
+        results.append([y.detach().double(), *(p.grad.double() for p in parts if p.grad is not None)])
+    for got, expected in zip(*results, strict=True):
+        assert (got - expected).norm() / expected.norm() < (1e-5 if kind == torch.float32 else 0.02)
+
+
+def kernels(*, grad: bool) -> set[str]:
+    """What a call on a CPU is done by."""
+    q, k, v = (torch.randn(2, 3, 20, 8, requires_grad=grad) for _ in range(3))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        attend(q, k, v, None)
+    return {event.key for event in profile.key_averages()} & {"aten::bmm", FLASH}
+
+
+FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+
+def test_the_chosen_backend_does_the_work_where_gradients_are_asked_for() -> None:
+    found = {}
+    for name in ("flash", "math", None):
+        with using(name):
+            assert used() == name
+            found[name] = kernels(grad=True)
+            assert kernels(grad=False) == {FLASH}, "without gradients nothing is faster"
+    assert found == {"flash": {FLASH}, "math": {"aten::bmm"}, None: {FLASH}}
+
+
+def test_a_choice_within_another_ends_with_it() -> None:
+    order = torch.backends.cuda.flash_sdp_enabled()
+    with using("math"), using("flash"):
+        use("math")
+        use(None)
+    assert used() is None
+    assert torch.backends.cuda.flash_sdp_enabled() == order
+
+
+def test_what_is_compiled_is_compiled_anew_for_another_backend() -> None:
+    """On a GPU, too, where it is not this function that differs, but what PyTorch makes of the call."""
+    counter = CompileCounter()
+    compiled = torch.compile(lambda q: q + int(unwrap(in_products)(q, q)), backend=counter)
+    for name in (None, "flash", "math", "flash", None):
+        with using(name):
+            compiled(torch.randn(2, 3, 20, 8))
+    assert counter.frame_count == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", [None, *OF["cuda"]])
+def test_backends_of_a_gpu_agree(backend: Backend | None) -> None:
+    base = [torch.randn(2, 3, 320, 64, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(4)]
+    results = []
+    for name, device, kind in ((backend, "cuda", torch.bfloat16), (None, "cpu", torch.float64)):
+        q, k, v, out = (t.to(device, kind) for t in base)
+        parts = [t.requires_grad_() for t in (q, k, v)]
+        with using(name):
+            y = attend(*parts, None)
+        y.backward(out)
+        results.append([y.detach().double().cpu(), *(p.grad.double().cpu() for p in parts if p.grad is not None)])
     for got, expected in zip(*results, strict=True):
         assert (got - expected).norm() / expected.norm() < 0.02

@@ -3,19 +3,24 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from math import prod
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
+from anydit.model.backend import use, used
 from anydit.train import checkpoint, pace, trial
 from anydit.train.base import Site
 from anydit.train.config import TrainConfig
 from anydit.train.loop import train
 from anydit.train.memory import Planned
-from anydit.train.pace import FOLDER, own_threads, paced
+from anydit.train.mesh import Mesh
+from anydit.train.pace import FOLDER, own_pace, paced
 from anydit.train.parallel import Processes
 from tests.train.tiny import silent, tiny
 
@@ -28,7 +33,9 @@ class Clock:
 
     def __init__(self) -> None:
         self.times: Times = lambda threads, compiled: 0.1
+        self.backends: dict[str | None, float] = {}
         self.tried: list[tuple[int, bool]] = []
+        self.tried_backends: list[str | None] = []
 
     def once(self, work: Callable[[], object], device: torch.device) -> float:
         work()
@@ -37,6 +44,11 @@ class Clock:
     def by_compiling(self, model: object, work: Callable[[], object], device: torch.device) -> tuple[float, float]:
         work()
         return self._told(compiled=False), self._told(compiled=True)
+
+    def by_backends(self, work: Callable[[], object], names: list[Any], device: torch.device) -> dict[Any, float]:
+        work()
+        self.tried_backends += names
+        return {name: self._told(compiled=False) * self.backends.get(name, 1.0) for name in names}
 
     def _told(self, *, compiled: bool) -> float:
         now = torch.get_num_threads(), compiled
@@ -54,7 +66,8 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(trial, "once", clock.once)
     monkeypatch.setattr(trial, "ROUNDS", 1)
     monkeypatch.setattr(pace, "by_compiling", clock.by_compiling)
-    with own_threads():
+    monkeypatch.setattr(pace, "by_backends", clock.by_backends)
+    with own_pace():
         torch.set_num_threads(4)
         yield clock
 
@@ -135,7 +148,7 @@ def test_a_long_step_has_work_for_all(clock: Clock):
     assert clock.tried == [(4, False)]
 
 
-@pytest.mark.parametrize("options", [{"steps": 499}, {"threads": 3, "compile": False}])
+@pytest.mark.parametrize("options", [{"steps": 499}, {"threads": 3, "compile": False, "attention_backend": "flash"}])
 def test_nothing_is_tried(clock: Clock, options: dict[str, Any]):
     assert found(step(**options)) == (options.get("threads", 4), False)
     assert not clock.tried
@@ -157,9 +170,111 @@ def test_no_more_threads_than_a_container_has_the_time_of(clock: Clock, monkeypa
     assert found(step(threads=3, compile=False)) == (3, False)  # as asked
 
 
-def test_several_processes_try_nothing(clock: Clock):
-    chosen = paced(step(), Site(Path(), CPU, silent, Processes(world=2)))
-    assert (chosen.threads, chosen.compile, clock.tried) == (4, False, [])
+@pytest.mark.parametrize(("gain", "expected"), [(0.9, "math"), (0.97, None)])
+def test_attention_is_computed_by_what_is_fastest(clock: Clock, gain: float, expected: str | None):
+    clock.backends = {"math": gain, "flash": 1.1}
+    said = list[str]()
+    for _ in range(2):  # the second from what is kept
+        chosen = paced(step(compile=False, threads=3), Site(Path(), CPU, said.append))
+        assert used() == chosen.attention_backend == expected
+    assert clock.tried_backends == [None, "flash", "math"]
+    assert bool(said) == bool(expected)
+    if expected:
+        assert said[0].startswith("Attention by PyTorch's backend math: a step takes 0.09 s, and 0.1 s otherwise")
+
+
+def test_compiling_is_tried_with_the_fastest_attention(clock: Clock):
+    clock.backends = {"math": 0.5, "flash": 1.1}
+    seen = list[str | None]()
+
+    def times(threads: int, compiled: bool) -> float:
+        seen.append(used())
+        return 0.7 if compiled else 0.8
+
+    clock.times = times
+    chosen = paced(step(threads=1), Site(Path(), CPU, silent))
+    assert (chosen.attention_backend, chosen.compile) == ("math", True)
+    assert seen[-1] == used() == "math"
+
+
+def test_each_backend_is_timed_in_its_turn():
+    seen = list[str | None]()
+    found = trial.by_backends(lambda: seen.append(used()), [None, "flash", "math"], CPU)
+    assert list(found) == [None, "flash", "math"]
+    assert seen == [None, "flash", "math"] * (1 + trial.ROUNDS)
+    assert used() is None
+
+
+def test_attention_in_products_is_not_tried_where_scores_would_take_much_memory(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    one = step(threads=1, compile=False)
+    scores = 4 * one.model.heads * one.model.depth * prod(one.model.grid) ** 2
+    monkeypatch.setattr(pace, "free_bytes", lambda device: pace.CLEAR * pace.SCORE_BYTES * scores)
+    paced(one, Site(Path(), CPU, silent))
+    assert not clock.tried_backends
+    monkeypatch.setattr(pace, "free_bytes", lambda device: pace.CLEAR * pace.SCORE_BYTES * scores + 1)
+    paced(one, Site(Path(), CPU, silent))
+    assert clock.tried_backends == [None, "flash", "math"]
+
+
+def test_the_backend_that_is_asked_for_is_taken(clock: Clock):
+    clock.backends = {"math": 0.5}
+    chosen = paced(step(threads=1, attention_backend="flash"), Site(Path(), CPU, silent))
+    assert chosen.attention_backend == used() == "flash"
+    assert not clock.tried_backends
+
+
+def test_a_backend_that_the_device_has_not_is_refused():
+    with pytest.raises(ValueError, match=r"train\.attention_backend: got cudnn on cpu, expected one of flash, math"):
+        TrainConfig(attention_backend="cudnn").check_device(CPU)
+    with pytest.raises(ValueError, match=r"got flash on mps, expected None"):
+        TrainConfig(attention_backend="flash").check_device(torch.device("mps"))
+
+
+class Both:
+    """Two processes, one after the other, and where the first leaves word."""
+
+    def __init__(self) -> None:
+        self.store = HashStore()
+
+    def site(self, rank: int, note: Callable[[str], None] = silent, shard: int = 1) -> Site:
+        mesh = Mesh(2 // shard, shard)
+        return Site(Path(), CPU, note, Processes(rank, 2, mesh, store=self.store))
+
+
+def test_of_several_processes_the_first_tries_for_all_with_the_threads_that_it_has(clock: Clock):
+    clock.backends = {"math": 0.5}
+    clock.times = lambda threads, compiled: 0.8 if compiled else 1.5
+    both = Both()
+    for rank in range(2):
+        torch.set_num_threads(4)
+        chosen = paced(step(), both.site(rank))
+        assert (chosen.threads, chosen.compile, chosen.attention_backend, used()) == (4, True, "math", "math")
+        assert chosen.batch == 4
+        tried = clock.tried
+        use(None)
+    assert tried == [(4, False), (4, True)]
+
+
+def test_processes_that_share_a_model_try_nothing_and_say_so(clock: Clock):
+    both, said = Both(), list[str]()
+    for rank in range(2):
+        chosen = paced(step(), both.site(rank, said.append, shard=2))
+        assert (chosen.threads, chosen.compile, clock.tried) == (4, False, [])
+    assert said == ["Processes that share a model do not try whether compiling pays; --train.compile True does it."]
+
+
+def test_what_one_process_has_the_memory_for_is_decided_by_the_first_alone(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """Nobody may wait for a word that the first does not leave."""
+    both = Both()
+    both.store.set_timeout(timedelta(seconds=1))
+    with monkeypatch.context() as less:
+        less.setattr(pace, "free_bytes", lambda device: 0)
+        first = paced(step(compile=False), both.site(0))
+    assert paced(step(compile=False), both.site(1)) == first
 
 
 def test_training_goes_on_where_blocks_cannot_be_compiled(
@@ -183,7 +298,7 @@ def test_a_run_says_how_it_went_and_leaves_the_threads_as_they_were(
     assert torch.get_num_threads() == 4
     newest = checkpoint.newest(tmp_path / "run" / "checkpoints", silent)
     assert newest is not None
-    assert {"threads": 1, "compile": False}.items() <= newest.info().items()
+    assert {"threads": 1, "compile": False, "attention_backend": None}.items() <= newest.info().items()
     said, recipe = list[str](), tiny()
     train(replace(recipe, train=replace(recipe.train, steps=16, threads=2)), tmp_path / "run", "cpu", said.append)
     assert "The run had threads 1, now it is 2: losses may differ in their last bits." in said

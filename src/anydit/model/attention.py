@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from math import inf
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from anydit.config import config
+from anydit.model.backend import in_products
 from anydit.model.norms import Norm
 from anydit.model.tokens import Grid, rotate
 
@@ -120,21 +120,15 @@ class CrossAttention(nn.Module):
         return self.out(merge(attend(q.type_as(v), k, v, exists)))
 
 
-SHORT_TOKENS = 1024
-"""Up to so many tokens the scores of all pairs are small enough to be stored."""
-
-
 def attend(
     q: Float[Tensor, "b heads n k"],
     k: Float[Tensor, "b heads m k"],
     v: Float[Tensor, "b heads m k"],
     mask: Bool[Tensor, "b m"] | None,
 ) -> Float[Tensor, "b heads n k"]:
-    """softmax(q k^T / sqrt(width)) v, over the keys that exist."""
+    """softmax(q k^T / sqrt(width)) v, over the keys that exist, by the backend that `anydit.model.backend` chose."""
     keys = None if mask is None else mask[:, None, None, :]
-    # PyTorch's CPU kernel is slow backward in bfloat16: at 16 tokens 8 times, at 256 twice as slow as plain products.
-    slow = q.device.type == "cpu" and q.dtype is torch.bfloat16 and q.requires_grad
-    if not (slow and max(q.shape[2], k.shape[2]) <= SHORT_TOKENS):
+    if not in_products(q, k):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     if keys is not None:

@@ -6,6 +6,7 @@ from anydit.config import check_at_least, check_fraction, check_positive, config
 from anydit.diffusion.losses import AnyWeight, Plain, VariationalBound
 from anydit.diffusion.times import AnyTrainingTimes, Uniform
 from anydit.inference.compile import check_bf16, check_kernels
+from anydit.model.backend import Backend, check_backend
 from anydit.train.guards import Spikes
 from anydit.train.kernels import Kernels
 from anydit.train.latents import AnyLatents, Live
@@ -95,8 +96,9 @@ class TrainConfig(LoopConfig):
     `times`: which t to train at. `stratified`: one from each of as many equal parts as a batch has samples. `weight`:
     how much an error counts at each t. `bound`: for a learned variance. `drop_all`: how often all conditions that have
     a dropout are null together, beside each by its own. `compile`: each block by torch.compile (None: if it is found to
-    pay). `kernels`: in place of PyTorch's operations, on a GPU. `threads`: of a CPU (None: as many as are found to be
-    fastest, at most those that PyTorch has). `recompute`: in which share of the blocks activations are computed again
+    pay). `attention_backend`: PyTorch's kernel for attention (None: as is found to be fastest). `kernels`: in place of
+    PyTorch's operations, on a GPU. `threads`: of a CPU (None: as many as are found to be fastest, at most those that
+    PyTorch has). `recompute`: in which share of the blocks activations are computed again
     in the backward pass, which saves memory for time. `latents`: whether the codec encodes each batch anew, or all data
     once. `adapter`: train this beside a model to begin with, and not the model. `profiles`: averages to keep, of which
     others are made afterwards. `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of
@@ -109,6 +111,7 @@ class TrainConfig(LoopConfig):
     bound: VariationalBound = VariationalBound()
     drop_all: float = 0.0
     compile: bool | None = None
+    attention_backend: Backend | None = None
     kernels: Kernels | None = None
     threads: int | None = None
     recompute: float = 0.0
@@ -136,6 +139,7 @@ class TrainConfig(LoopConfig):
 
     def check_device(self, device: torch.device) -> None:
         super().check_device(device)
+        check_backend(device, self.attention_backend, "train.attention_backend")
         if self.kernels is not None:
             check_kernels(device)
 
@@ -159,6 +163,7 @@ RESUMABLE = (
     "train.accumulate.",
     "train.recompute.",
     "train.compile.",
+    "train.attention_backend.",
     "train.kernels.",
     "train.threads.",
     "train.timeout.",

@@ -118,9 +118,9 @@ class DiffusionWork(Work[Pipeline]):
 
     @property
     def told(self) -> Json:
-        return {
-            "compile": self.train.compile, "kernels": str(self.train.kernels), "accumulate": self.train.accumulate,
-        }  # fmt: skip
+        train = self.train
+        of = {"compile": train.compile, "attention_backend": train.attention_backend, "accumulate": train.accumulate}
+        return {**of, "kernels": str(train.kernels)}
 
     @property
     def origin(self) -> Json:

@@ -13,7 +13,7 @@ from anydit.inference.device import find_device
 from anydit.train.base import Note, Site, Trainable
 from anydit.train.config import RESUMABLE
 from anydit.train.guards import StopRequest, locked, make_writable
-from anydit.train.pace import own_threads
+from anydit.train.pace import own_pace
 from anydit.train.parallel import Processes, together
 from anydit.train.resolve import check_there
 from anydit.train.run import Run
@@ -54,7 +54,7 @@ def train(
         )
     recipe.refuse_unbuildable()
     shared = together(device, recipe.loop.timeout, recipe.loop.mesh)
-    with own_threads(), shared as (processes, device), _held(out, processes):
+    with own_pace(), shared as (processes, device), _held(out, processes):
         recipe.loop.check_device(device)
         note = note if processes.first else _silent
         with processes.first_before_others():

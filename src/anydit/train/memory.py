@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
 from anydit.inference.device import free_bytes
+from anydit.model.backend import using
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import TEXT_TOKENS, cost
@@ -230,7 +231,11 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
             _place_gradients(step, model)
             data = stand_in(step, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
-            with autocast(device, step.train.bf16), some_routed(step.train.routing, model, data.x):
+            with (
+                using(step.train.attention_backend),
+                autocast(device, step.train.bf16),
+                some_routed(step.train.routing, model, data.x),
+            ):
                 loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
             loss.backward()
         groups = step.train.optimizer.build(dict(model.named_parameters())).param_groups

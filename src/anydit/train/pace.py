@@ -1,7 +1,8 @@
-"""How a machine trains a recipe fastest: with how many threads, and compiled or not. Tried once, and remembered.
+"""How a machine trains a recipe fastest: threads, attention's backend, compiled or not. Tried once, and remembered.
 
-Small networks have too little work for many threads, and compiling takes a while before it saves any: neither can be
-known without trying. Tried is a training step on noise, at the start of a run that is long enough to gain by it.
+Small networks have too little work for many threads, which kernel is the fastest for attention depends on the processor
+and the number of tokens, and compiling takes a while before it saves any: none can be known without trying. Tried is a
+training step on noise, at the start of a run that is long enough to gain by it.
 """
 
 import gc
@@ -9,24 +10,25 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from math import gcd, prod
 from pathlib import Path
 
 import torch
 
 from anydit.config import Json, config, from_json, to_json, write_json
 from anydit.data.base import cache_folder
-from anydit.inference.compile import compile_blocks
-from anydit.inference.device import cores
-from anydit.model.dit import DiT
+from anydit.inference.device import cores, free_bytes
+from anydit.model.backend import OF, SHORT_TOKENS, Backend, use, used
 from anydit.train.base import Note, Site
 from anydit.train.checkpoint import told
 from anydit.train.config import TrainConfig
-from anydit.train.memory import Planned
+from anydit.train.memory import CLEAR, Planned
+from anydit.train.parallel import Processes
 from anydit.train.run import CHECKPOINTS
-from anydit.train.trial import in_turn, once, trial
+from anydit.train.trial import by_backends, by_compiling, by_threads, once, trial
 from anydit.weights import write_atomically
 
 FEW = 500
@@ -39,23 +41,33 @@ FULL = 1.0
 """Seconds of a step that has enough work for all threads, so that fewer need not be tried."""
 
 GAIN = 0.95
-"""The share of the time that a step may take at most, compiled, to be compiled."""
+"""The share of the time that a step may take at most, compiled or by another backend, to be computed so."""
 
 BUSY = 0.5
 """The share of processors at work, above which what a trial finds is not kept."""
 
 FOLDER = "pace"
-DECIDES = ("batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "threads", "kernels")
+DECIDES = (
+    "batch", "accumulate", "bf16", "recompute", "adapter", "routing", "profiles", "threads", "kernels",
+    "attention_backend",
+)  # fmt: skip
 """What of the config a step's time depends on."""
+
+SCORE_BYTES = 12
+"""Of each score that is stored for the backward pass, with its exponential and its gradient."""
 
 
 @config
 class Pace:
-    """What trials found: the threads of the fastest step, its seconds, and those compiled (None: not tried)."""
+    """What trials found: the threads of the fastest step, its seconds, and those compiled (None: not tried).
+
+    `attention_backend`: by which it is that fast; None is PyTorch's choice.
+    """
 
     threads: int
     plain: float
     compiled: float | None = None
+    attention_backend: Backend | None = None
 
     @property
     def pays(self) -> bool:
@@ -63,85 +75,87 @@ class Pace:
         return self.compiled is not None and self.compiled <= GAIN * self.plain
 
 
+@config
+class Way:
+    """How steps are computed, by the names that checkpoints tell it by."""
+
+    threads: int
+    compile: bool = False
+    attention_backend: Backend | None = None
+
+
 def halves(most: int) -> list[int]:
     """So many, half of them, and so on to one."""
     return [most >> n for n in range(most.bit_length())]
 
 
-def by_threads(work: Callable[[], object], counts: Sequence[int]) -> dict[int, float]:
-    """The seconds of `work` on a CPU, by the number of threads."""
-
-    def counted(count: int) -> Callable[[], object]:
-        def run() -> None:
-            torch.set_num_threads(count)
-            work()
-
-        return run
-
-    return in_turn({count: counted(count) for count in counts}, torch.device("cpu"))
-
-
-def by_compiling(model: DiT, work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """The seconds of `work` with the blocks of `model` as they are, and compiled, which they are from then on.
-
-    Raises:
-        Exception: they cannot be compiled; of which kind is up to the compiler.
-    """
-    compile_blocks(model)
-
-    def plain() -> None:
-        with torch.compiler.set_stance("force_eager"):
-            work()
-
-    found = in_turn({False: plain, True: work}, device)
-    return found[False], found[True]
-
-
 @contextmanager
-def own_threads() -> Iterator[None]:
-    """Within it the number of threads may be changed; afterwards it is what it was."""
-    before = torch.get_num_threads()
+def own_pace() -> Iterator[None]:
+    """Within it threads and attention's backend may be changed; afterwards they are what they were."""
+    threads, backend = torch.get_num_threads(), used()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        use(backend)
 
 
 def paced(step: Planned, site: Site) -> TrainConfig:
-    """How `step` is trained in this place: its config with `threads` and `compile` filled in, and so many threads set.
+    """How `step` is trained in this place: its config with all filled in that it leaves to trials, which is set, too.
 
     A run that goes on does so as it began, as far as there are so many threads, so that its losses are the same to the
     last bit. What trials found is kept in the cache's folder `pace`, for other runs, where nothing else was at work.
-    Several processes try nothing.
+    Of several processes the first tries, alone, and not threads; those that share a model try nothing.
     """
-    train = step.train
-    if train.threads is not None:
-        torch.set_num_threads(train.threads)
-    threads, compiled = _left_open(step, site)
-    threads = train.threads or threads
-    torch.set_num_threads(threads)
-    return replace(train, threads=threads, compile=compiled if train.compile is None else train.compile)
-
-
-def _left_open(step: Planned, site: Site) -> tuple[int, bool]:
-    """The threads, and whether blocks are compiled, for a recipe that leaves these open."""
     train, most = step.train, torch.get_num_threads()
+    use(train.attention_backend)
     if train.threads is None and most > (may := cores()):
         site.note(f"Training in {_threads(may)} at most: this place gives no more of its {most} processors.")
-        torch.set_num_threads(most := may)
-    threads_are_open = site.device.type == "cpu" and train.threads is None and most > 1
-    if site.processes.world > 1 and train.compile is None and train.steps >= FEW:
-        site.note("Several processes do not try whether compiling pays; --train.compile True does it.")
-    if site.processes.world > 1 or train.steps < FEW or not (train.compile is None or threads_are_open):
-        return most, False
+        most = may
+    torch.set_num_threads(most := train.threads or most)
+    way = from_json(Way, site.processes.agreed("pace", lambda: to_json(_left_open(step, site, most))))
+    threads, backend = train.threads or min(way.threads, most), train.attention_backend or way.attention_backend
+    torch.set_num_threads(threads)
+    use(backend)
+    compiled = way.compile if train.compile is None else train.compile
+    return replace(train, threads=threads, compile=compiled, attention_backend=backend)
+
+
+def _left_open(step: Planned, site: Site, most: int) -> Way:
+    """How steps are computed, for what a recipe leaves open, with at most so many threads."""
+    train, processes = step.train, site.processes
+    if processes.world > 1:
+        step = _own(step, processes, most)
+    threads_are_open = site.device.type == "cpu" and step.train.threads is None and most > 1
+    is_open = train.compile is None or threads_are_open or len(_backends(step, site.device)) > 1
+    if train.steps < FEW or not is_open:
+        return Way(most)
     if before := told(site.out / CHECKPOINTS):
-        return min(int(before.get("threads", most)), most), bool(before.get("compile", False))
-    pace = _Trials(step, site.device, site.note, most).pace()
-    return pace.threads, pace.pays and _is_long(train, pace)
+        known = {name: before[name] for name in ("threads", "compile", "attention_backend") if name in before}
+        return from_json(Way, {"threads": most} | known)
+    if processes.mesh.splits:
+        site.note("Processes that share a model do not try whether compiling pays; --train.compile True does it.")
+        return Way(most)
+    return _Trials(step, site.device, site.note, most).way()
 
 
-def _is_long(train: TrainConfig, pace: Pace) -> bool:
-    return train.steps * pace.plain >= LONG
+def _own(step: Planned, processes: Processes, threads: int) -> Planned:
+    """The step of one of several processes: of its part of the batch, with the threads that it has."""
+    train, batch = step.train, step.train.batch // processes.mesh.parts
+    train = replace(train, batch=batch, accumulate=gcd(train.accumulate, batch), threads=threads)
+    return replace(step, train=train)
+
+
+def _backends(step: Planned, device: torch.device) -> list[Backend | None]:
+    """By what attention may be computed, PyTorch's choice first; not in products whose scores might not fit."""
+    if step.train.attention_backend is not None:
+        return [step.train.attention_backend]
+    if device.type != "cpu":
+        return [None, *(name for name in OF.get(device.type, ()) if name != "math")]
+    tokens, train, free = prod(step.model.grid), step.train, free_bytes(device)
+    scores = train.batch // train.accumulate * step.model.heads * step.model.depth * tokens**2
+    small = tokens <= SHORT_TOKENS and free is not None and SCORE_BYTES * scores * CLEAR < free
+    return [None, "flash", "math"] if small else [None]
 
 
 @dataclass(frozen=True)
@@ -153,14 +167,18 @@ class _Trials:
     note: Note
     most: int
 
-    def pace(self) -> Pace:
-        """The fastest way; compiling is tried where the recipe leaves it open and the run is long."""
+    def way(self) -> Way:
+        """The fastest; compiling is tried where the recipe leaves it open and the run is long."""
+        pace = self._pace()
+        return Way(pace.threads, pace.pays and self._is_long(pace), pace.attention_backend)
+
+    def _pace(self) -> Pace:
         known, at_work = self._known(), busy()
         if known and known.threads < self.most and self.step.train.threads is None:
             self.note(f"Training in {_threads(known.threads)}, which was found to be fastest before.")
-        pace = known or self._plain()
+        pace = known or self._by_backend(self._plain())
         _free(self.device)
-        if self.step.train.compile is None and pace.compiled is None and _is_long(self.step.train, pace):
+        if self.step.train.compile is None and pace.compiled is None and self._is_long(pace):
             pace = self._compiled(pace)
             _free(self.device)
         if pace != known and not at_work:
@@ -183,9 +201,27 @@ class _Trials:
             )
         return Pace(best, found[best])
 
+    def _by_backend(self, pace: Pace) -> Pace:
+        """The same with the fastest backend of attention, where there is a choice."""
+        names = _backends(self.step, self.device)
+        if len(names) < 2:
+            return pace
+        torch.set_num_threads(pace.threads)
+        step, batch = trial(self.step, self.device)
+        found = by_backends(lambda: step(batch, 0), names, self.device)
+        best = min(found, key=lambda name: found[name])
+        if best is None or found[best] > GAIN * found[None]:
+            return pace
+        self.note(
+            f"Attention by PyTorch's backend {best}: a step takes {found[best]:.2g} s, and {found[None]:.2g} s "
+            "otherwise (--train.attention_backend says which)."
+        )
+        return replace(pace, plain=pace.plain * found[best] / found[None], attention_backend=best)
+
     def _compiled(self, pace: Pace) -> Pace:
         """The same with what compiling gives; as it was, where that fails, because training goes on without."""
         torch.set_num_threads(pace.threads)
+        use(pace.attention_backend or self.step.train.attention_backend)
         self.note(
             "Trying whether compiled blocks are faster, which takes half a minute (--train.compile False: not at all)."
         )
@@ -200,6 +236,9 @@ class _Trials:
         verdict = "compiled" if pace.pays else "not compiled"
         self.note(f"A step takes {compiled:.2g} s compiled, {plain:.2g} s otherwise: blocks are {verdict}.")
         return pace
+
+    def _is_long(self, pace: Pace) -> bool:
+        return self.step.train.steps * pace.plain >= LONG
 
     @property
     def _file(self) -> Path:

@@ -6,8 +6,9 @@ draws for a sample is a function of the sample's place in the whole batch, so th
 processes make it.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivat
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
+from anydit.config import Json
 from anydit.train.mesh import Mesh
 
 PATIENCE = timedelta(days=1)
@@ -40,15 +42,17 @@ class Deserted(RuntimeError):
 class Processes:
     """The processes of a training, as one of them sees it; alone there is nothing to exchange.
 
-    `mesh`: filled in. `control`: the group by which they agree on what is not on a device. `batch`: those that have
-    different parts of a batch, by (part, context, tensor). `model`: those that hold pieces of the model, by (copy,
-    piece). `alike`: of these, those that have the same heads and hidden units, likewise.
+    `mesh`: filled in. `control`: the group by which they agree on what is not on a device. `store`: where one of them
+    leaves word for the others. `batch`: those that have different parts of a batch, by (part, context, tensor).
+    `model`: those that hold pieces of the model, by (copy, piece). `alike`: of these, those that have the same heads
+    and hidden units, likewise.
     """
 
     rank: int = 0
     world: int = 1
     mesh: Mesh = ONE
     control: Any = None
+    store: Store | None = None
     batch: DeviceMesh | None = None
     model: DeviceMesh | None = None
     alike: DeviceMesh | None = None
@@ -95,6 +99,14 @@ class Processes:
         if self.first:
             self.meet()
         self.meet()
+
+    def agreed(self, name: str, make: Callable[[], Json]) -> Json:
+        """What the first process makes, for all; the others ask for it when it is made."""
+        if self.store is None:
+            return make()
+        if self.first:
+            self.store.set(name, json.dumps(make()))
+        return json.loads(self.store.get(name))
 
     def total(self, x: Shaped[Tensor, "*s"]) -> Shaped[Tensor, "*s"]:
         """The sum of a tensor over all parts of a batch; it stays on its device."""
@@ -193,6 +205,7 @@ def together(device: torch.device, timeout: float, mesh: Mesh) -> Iterator[tuple
 
 def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
     store, rank, world = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+    found = PrefixStore("agreed", _fresh(store))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", store=_fresh(store), rank=rank, world_size=world, timeout=patience
     )
@@ -210,7 +223,7 @@ def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
     if mesh.tensor > 1:
         each = (mesh.copies, mesh.pieces // mesh.tensor, mesh.tensor)
         alike = grid(each, "copy", "piece", "tensor")["copy", "piece"]
-    return Processes(rank, world, mesh, control, batch, model, alike)
+    return Processes(rank, world, mesh, control, found, batch, model, alike)
 
 
 def _wait_at_most(patience: timedelta, group: Any) -> None:
