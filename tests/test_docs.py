@@ -46,7 +46,7 @@ FEW = {
     "evaluate.evaluate.REFERENCE_AT_MOST": 100,
     "evaluate.sets.DRAW_AT_MOST": 100,
     "evaluate.sets.ENOUGH": 100,
-    "train.memory.TRIES": 1,
+    "train.room.TRIES": 1,
     "train.profile.product_ceiling": lambda *_: 1.0,
     "train.trial.REPEATS": 1,
     "inverse.scan.solve.least_variation": partial(least_variation, iterations=20),

@@ -32,12 +32,12 @@ def test_figures():
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processor's fastest product is left out, and what fits is looked for once: both take seconds to find."""
     monkeypatch.setattr("anydit.train.profile.product_ceiling", lambda *_: 1.0)
-    monkeypatch.setattr("anydit.train.memory.TRIES", 1)
+    monkeypatch.setattr("anydit.train.room.TRIES", 1)
 
 
 def test_what_does_not_fit_is_told_and_not_tried(monkeypatch: pytest.MonkeyPatch):
     """A trial would end in PyTorch's own error."""
-    monkeypatch.setattr("anydit.train.memory.free_bytes", lambda _: 2**31)
+    monkeypatch.setattr("anydit.train.room.free_bytes", lambda _: 2**31)
     with pytest.raises(
         ValueError, match=r"got 1000000000, whose step needs .* GiB are free; expected .*--train.batch \d+"
     ):

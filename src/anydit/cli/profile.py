@@ -19,10 +19,10 @@ from anydit.inference.device import find_device
 from anydit.overrides import overridden
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
-from anydit.train.memory import refuse_too_large
 from anydit.train.profile import Profile, Room, over_sizes, plot, profile, room
 from anydit.train.recipe import Recipe
 from anydit.train.resolve import check_there, resolved
+from anydit.train.room import fitting
 from anydit.weights import RUN_FILE, read_config
 
 
@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
     if known.batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
     device = find_device(known.device)
-    refuse_too_large(recipe.step, device)
+    recipe = replace(recipe, train=replace(recipe.train, recompute=fitting(recipe.step, device).recompute))
     Console().print(table(known.what, profile(recipe, device), room(recipe, device)))
     points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
     for p in points:

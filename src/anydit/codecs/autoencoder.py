@@ -131,6 +131,9 @@ class KLAutoencoder(AutoencoderConfig):
             raise ValueError(f"codec: got data of {channels} channels, expected {self.channels}, as KLAutoencoder has")
         return self.latent
 
+    def data_channels(self, channels: int) -> int:
+        return self.channels or channels
+
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return divided(size, (self._factor,) * (self.axes or 0), "KLAutoencoder")
 

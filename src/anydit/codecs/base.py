@@ -96,6 +96,10 @@ class CodecConfig(ABC):
             ValueError: the codec is for another number of channels.
         """
 
+    def data_channels(self, channels: int) -> int:
+        """Channels of the data behind latents of `channels` channels; as many, unless the codec says otherwise."""
+        return channels
+
     @abstractmethod
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the latents of data of shape `size`.
@@ -127,7 +131,8 @@ def in_parts(
 ) -> Float[Tensor, "b c_out *space_out"]:
     """`code(x)`, so many samples at a time that they have `PLACES_AT_ONCE`. `size`: of the data, if `x` is latents."""
     places = prod(tuple(x.shape[2:]) if size is None else size)
-    return torch.cat([code(part) for part in x.split(max(1, PLACES_AT_ONCE // places))])
+    parts = [code(part) for part in x.split(max(1, PLACES_AT_ONCE // places))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,9 @@ class Latents(CodecConfig):
     def latent_channels(self, channels: int) -> int:
         return self._inner.latent_channels(channels)
 
+    def data_channels(self, channels: int) -> int:
+        return self._inner.data_channels(channels)
+
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return self._inner.latent_size(size)
 

@@ -92,6 +92,9 @@ class LogMel(CodecConfig):
             raise ValueError(f"codec: got data of {channels} channels, expected {self.channels}, as LogMel has")
         return channels * self.mels
 
+    def data_channels(self, channels: int) -> int:
+        return channels // self.mels
+
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         if len(size) != 1:
             raise ValueError(f"codec: got data with {len(size)} axes, expected 1, as LogMel has")

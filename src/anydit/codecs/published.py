@@ -148,6 +148,9 @@ class Published(CodecConfig):
             raise ValueError(f"codec: got data of {channels} channels, expected {expected}, as {self.name} has")
         return self.options[self.kind.latent]
 
+    def data_channels(self, channels: int) -> int:
+        return self.options[self.kind.channels]
+
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         fixed = self.kind.fixed(self.options)
         if fixed is not None and size != (fixed,) * 2:

@@ -105,6 +105,9 @@ class RAE(AutoencoderConfig):
             )
         return cast("Json", self.encoder)["hidden_size"]
 
+    def data_channels(self, channels: int) -> int:
+        return self.channels or channels
+
     def latent_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return divided(size, (self.patch, self.patch), "RAE")
 

@@ -98,11 +98,11 @@ class TrainConfig(LoopConfig):
     a dropout are null together, beside each by its own. `compile`: each block by torch.compile (None: if it is found to
     pay). `attention_backend`: PyTorch's kernel for attention (None: as is found to be fastest). `kernels`: in place of
     PyTorch's operations, on a GPU. `threads`: of a CPU (None: as many as are found to be fastest, at most those that
-    PyTorch has). `recompute`: in which share of the blocks activations are computed again
-    in the backward pass, which saves memory for time. `latents`: whether the codec encodes each batch anew, or all data
-    once. `adapter`: train this beside a model to begin with, and not the model. `profiles`: averages to keep, of which
-    others are made afterwards. `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a model of
-    another width.
+    PyTorch has). `recompute`: in which share of the blocks activations are computed again in the backward pass, which
+    saves memory for time (None: in as few as make a step fit). `latents`: whether the codec encodes each batch anew, or
+    all data once. `adapter`: train this beside a model to begin with, and not the model. `profiles`: averages to keep,
+    of which others are made afterwards. `routing`: lets tokens pass by blocks. `width`: the learning rate is that of a
+    model of another width.
     """
 
     times: AnyTrainingTimes = Uniform()
@@ -114,7 +114,7 @@ class TrainConfig(LoopConfig):
     attention_backend: Backend | None = None
     kernels: Kernels | None = None
     threads: int | None = None
-    recompute: float = 0.0
+    recompute: float | None = 0.0
     latents: AnyLatents = Live()
     adapter: LoRA | None = None
     profiles: Profiles | None = None
@@ -125,7 +125,8 @@ class TrainConfig(LoopConfig):
         LoopConfig.__post_init__(self)  # pyright: ignore[reportUnknownMemberType]
         if not 0 <= self.drop_all < 1:
             raise ValueError(f"train.drop_all: got {self.drop_all}, expected at least 0 and below 1")
-        check_fraction("train.recompute", self.recompute)
+        if self.recompute is not None:
+            check_fraction("train.recompute", self.recompute)
         if self.threads is not None:
             check_at_least("train.threads", self.threads, 1)
         if self.adapter is not None and isinstance(self.optimizer, Muon):

@@ -1,14 +1,13 @@
-"""How much memory a training step needs, counted without taking it; and what would fit where that is too much.
+"""How much memory a training step needs, counted without taking it.
 
 A step is run on tensors that have shapes but no values (PyTorch's FakeTensorMode); what lives at a time is added up.
-The processor's and the allocator's own buffers are not counted, nor what compiling saves, nor what Muon needs while it
-moves matrices, when the activations are gone.
+The processor's and the allocator's own buffers are not counted, nor what Muon needs while it moves matrices, when the
+activations are gone. What compiling saves is taken to be a tenth of what blocks keep, as was measured.
 """
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -18,47 +17,39 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from anydit.codecs import CodecConfig
+from anydit.codecs.base import PLACES_AT_ONCE
 from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
-from anydit.inference.device import free_bytes
 from anydit.model.backend import using
 from anydit.model.conditioning import Field, Label, Numbers
 from anydit.model.dit import DiT, DiTConfig
-from anydit.model.flops import TEXT_TOKENS, cost
+from anydit.model.flops import TEXT_TOKENS
 from anydit.tensors import Batch, Tokens
 from anydit.train.config import TrainConfig
 from anydit.train.recompute import recompute
 from anydit.train.routing import some_routed
 from anydit.train.tensor import Sharers, share_products
 
-CLEAR = 4
-"""Where a rough estimate is below the free memory by this factor, nothing is counted: it fits."""
-
-ROUGH_COPIES = 5
-"""Tensors of the size of the weights: these, their average, the gradients and the optimizer's two."""
-
-ROUGH_BYTES = 60
-"""Of activations for each token, block and unit of width; that of a step in float32 is 40 to 60."""
-
-TRIES, NEAR, FURTHER = 5, 0.97, 16
-"""How often a largest size is looked for, how near it is near enough, and how many times a size the next may be."""
-
-MARGIN = 0.9
-"""The share of the free memory that is planned with, because of what is not counted."""
+COMPILED = 0.1
+"""The share of a step's activations that compiling saves, of blocks that keep theirs (benchmarks/memory.py)."""
 
 
 @dataclass(frozen=True)
 class Planned:
     """A training step whose memory is asked for: of which network and loss, and how it is trained.
 
-    `text_tokens`: the most that a text has, by the condition's name, as the recipe's encoders make of it. A mesh that
-    is not filled in is taken to have one copy of the model.
+    `text_tokens`: the most that a text has, by the condition's name, as the recipe's encoders make of it. `codec`: one
+    with weights, which are there, too; `encodes`: it encodes each batch. A mesh that is not filled in is taken to have
+    one copy of the model.
     """
 
     model: DiTConfig
     objective: Objective
     train: TrainConfig
     text_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+    codec: CodecConfig | None = None
+    encodes: bool = False
 
     @property
     def parts(self) -> int:
@@ -81,70 +72,18 @@ class Planned:
 def needed(step: Planned, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
     train, mesh = step.train, step.train.mesh
-    counted = _traced(step, max(1, train.batch // train.accumulate // step.parts), device)
+    batch = max(1, train.batch // train.accumulate // step.parts)
+    counted, coding = _traced(step, batch, device), _coding(step, batch, device)
     averages = 1 + (0 if train.profiles is None else len(train.profiles.lengths))
     beside = (1 + averages) * counted.weights + counted.moments
+    peak = max(counted.peak, coding.peak)  # a batch is encoded before there is anything else
     if not mesh.splits:
         # DistributedDataParallel fills buckets of its own with gradients that were found in several pieces.
         buckets = counted.weights if step.shared and train.accumulate > 1 else 0
-        return beside + buckets + counted.peak
+        return beside + coding.weights + buckets + peak
     whole = counted.weights if device.type == "cpu" else 0  # the average, for samples, which is on the CPU
-    own = (beside + counted.weights) // mesh.pieces
-    return own + counted.peak // mesh.context + counted.gathered + whole
-
-
-def largest_batch(step: Planned, free: int, device: torch.device) -> int:
-    """The most samples of which a step fits into so many bytes, as many for each process; 0 where not even one does."""
-    guess = _rough_tokens(step, free) // prod(step.model.grid)
-    return step.parts * _largest(lambda n: needed(step.with_(n * step.parts), device), guess, free)
-
-
-def largest_grid(step: Planned, free: int, device: torch.device) -> tuple[int, ...] | None:
-    """The most patches along each axis, in the config's proportions, of which one sample fits into so many bytes."""
-    own = step.model.grid
-
-    def scaled(tokens: int) -> tuple[int, ...]:
-        return tuple(max(1, int(n * (tokens / prod(own)) ** (1 / len(own)))) for n in own)
-
-    tokens = _largest(lambda n: needed(step.with_(1, scaled(n)), device), _rough_tokens(step, free), free)
-    return scaled(tokens) if tokens else None
-
-
-def refuse_too_large(step: Planned, device: torch.device) -> None:
-    """Refuse a recipe whose step does not fit into the memory that is free.
-
-    Raises:
-        ValueError: with what it needs, and what would fit.
-    """
-    free, train = free_bytes(device), step.train
-    if free is None or train.adapter is not None or _rough(step) * CLEAR < free:
-        return
-    need = needed(step, device)
-    if need <= free:
-        return
-    most = largest_batch(step, int(MARGIN * free), device)
-    ways = list[str]()
-    if most:
-        ways.append(f"--train.batch {most}" + (" --train.accumulate 1" if train.accumulate > 1 else ""))
-    if most and (pieces := _pieces(step, most, int(MARGIN * free), device)):
-        ways.append(f"--train.accumulate {pieces}")
-    if train.recompute < 1 and needed(replace(step, train=replace(train, recompute=1.0)), device) <= MARGIN * free:
-        ways.append("--train.recompute 1")
-    told = " or ".join(ways) or "a smaller model, or --train.mesh.shard with more processes"
-    sizes = f"{need / 2**30:.1f} GiB where {free / 2**30:.1f} GiB are free"
-    raise ValueError(f"train.batch: got {train.batch}, whose step needs {sizes}; expected one that fits: {told}")
-
-
-def _pieces(step: Planned, most: int, free: int, device: torch.device) -> int | None:
-    """Into how many pieces each process can cut its part of the batch, so that a step fits; None where into none.
-
-    `most`: samples that fit in one piece, of which fewer fit where gradients of earlier pieces are kept.
-    """
-    own = step.train.batch // step.parts
-    for n in range(-(-step.train.batch // most), own + 1):
-        if own % n == 0 and needed(replace(step, train=replace(step.train, accumulate=n)), device) <= free:
-            return n
-    return None
+    own = coding.weights + (beside + counted.weights) // mesh.pieces
+    return own + peak // mesh.context + counted.gathered + whole
 
 
 def stand_in(step: Planned, n: int, device: torch.device) -> Batch:
@@ -201,6 +140,43 @@ class _Living(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
+class _Coding:
+    """Bytes of a codec: of its weights, and the most that there is while it encodes a batch."""
+
+    weights: int = 0
+    peak: int = 0
+
+
+def _coding(step: Planned, batch: int, device: torch.device) -> _Coding:
+    """Of the step's codec, if it has one with weights."""
+    if step.codec is None:
+        return _Coding()
+    with torch.device("meta"):
+        codec = step.codec.build().frozen()
+    size = step.codec.data_size(step.model.size or ())
+    with FakeTensorMode(), _Living() as living, torch.no_grad():
+        _placed(codec, device)
+        weights = _size([*codec.parameters(), *codec.buffers()])
+        if not step.encodes:
+            return _Coding(weights)
+        x = torch.empty(batch, step.codec.data_channels(step.model.channels or 1), *size, device=device)
+        living.peak = living.now
+        for part in x.split(max(1, PLACES_AT_ONCE // prod(size)))[:2]:  # those after them are alike
+            codec.encode(part)
+    return _Coding(weights, living.peak - weights)
+
+
+def _placed(module: nn.Module, device: torch.device) -> None:
+    """Put tensors of zeros on `device` in place of all of a module's, which are on none."""
+    for part in module.modules():
+        for name, like in list(part.named_parameters(recurse=False)):
+            made = torch.zeros(like.shape, dtype=like.dtype, device=device)
+            setattr(part, name, nn.Parameter(made, requires_grad=like.requires_grad))
+        for name, like in list(part.named_buffers(recurse=False)):
+            setattr(part, name, torch.zeros(like.shape, dtype=like.dtype, device=device))
+
+
+@dataclass(frozen=True)
 class _Bytes:
     """Of all weights, and of what a step needs beside them; where processes share products, in one of them.
 
@@ -221,9 +197,9 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
     share_products(model, Sharers(0, step.train.mesh.tensor))
     recompute(model, step.train.recompute)
     with FakeTensorMode():
-        for module in model.modules():
-            for name, like in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(torch.empty(like.shape, dtype=like.dtype, device=device)))
+        _placed(model, device)
+        if step.train.kernels is not None:
+            step.train.kernels.fuse(model)
         with _Living() as living:
             for parameter in model.parameters():
                 living.see(parameter)
@@ -242,7 +218,10 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
     moments = sum(_size(group["params"]) * (1 if group.get("parts") else 2) for group in groups)  # Muon has one
     blocks = [_size(block.parameters()) for block in model.blocks]
     # What is in no block stays; of blocks there are two, the next being fetched, and their gradients being summed.
-    return _Bytes(weights, moments * weights // here, here - sum(blocks) + 4 * max(blocks), living.peak - here)
+    peak = living.peak - here
+    if step.train.compile:
+        peak = int(peak * (1 - COMPILED * (1 - (step.train.recompute or 0))))
+    return _Bytes(weights, moments * weights // here, here - sum(blocks) + 4 * max(blocks), peak)
 
 
 def _place_gradients(step: Planned, model: DiT) -> None:
@@ -260,37 +239,3 @@ def _leave(parameter: Tensor) -> None:
 
 def _size(parameters: Iterable[Tensor]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters)
-
-
-def _largest(need: Callable[[int], int], guess: int, free: int) -> int:
-    """The largest n with need(n) <= free, nearly: by lines through what a need that grows about evenly was before."""
-    need = cache(need)
-    a, b = max(1, guess // 2), max(2, guess)
-    of_a, of_b, best = need(a), need(b), 0
-    for _ in range(TRIES):
-        of_one = max(1.0, (of_b - of_a) / (b - a))
-        c = max(1, int(b + (free - of_b) / of_one))
-        c = min(c, FURTHER * max(a, b))  # where weights are nearly all of it, a line says nothing of what is far away
-        of_c = need(c)
-        if of_c <= free:
-            best = max(best, c)
-        if NEAR * free <= of_c <= free or c in (a, b):
-            break
-        a, of_a, b, of_b = b, of_b, c, of_c
-    return best
-
-
-def _rough(step: Planned) -> int:
-    """Bytes of a step, about."""
-    tokens = step.train.batch // step.train.accumulate * prod(step.model.grid)
-    return _rough_weights(step) + tokens * step.model.depth * step.model.width * ROUGH_BYTES
-
-
-def _rough_tokens(step: Planned, free: int) -> int:
-    """About how many tokens' activations fit beside the weights, in blocks of such a depth and width."""
-    return max(0, free - _rough_weights(step)) // (step.model.depth * step.model.width * ROUGH_BYTES)
-
-
-def _rough_weights(step: Planned) -> int:
-    """Bytes of the weights and of what is as large."""
-    return ROUGH_COPIES * 4 * cost(step.model).parameters

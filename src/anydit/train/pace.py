@@ -25,8 +25,9 @@ from anydit.model.backend import OF, SHORT_TOKENS, Backend, use, used
 from anydit.train.base import Note, Site
 from anydit.train.checkpoint import told
 from anydit.train.config import TrainConfig
-from anydit.train.memory import CLEAR, Planned
+from anydit.train.memory import Planned
 from anydit.train.parallel import Processes
+from anydit.train.room import CLEAR
 from anydit.train.run import CHECKPOINTS
 from anydit.train.trial import by_backends, by_compiling, by_threads, once, trial
 from anydit.weights import write_atomically

@@ -42,15 +42,16 @@ class Deserted(RuntimeError):
 class Processes:
     """The processes of a training, as one of them sees it; alone there is nothing to exchange.
 
-    `mesh`: filled in. `control`: the group by which they agree on what is not on a device. `store`: where one of them
-    leaves word for the others. `batch`: those that have different parts of a batch, by (part, context, tensor).
-    `model`: those that hold pieces of the model, by (copy, piece). `alike`: of these, those that have the same heads
-    and hidden units, likewise.
+    `mesh`: filled in. `here`: how many are on this machine. `control`: the group by which they agree on what is not on
+    a device. `store`: where one of them leaves word for the others. `batch`: those that have different parts of a
+    batch, by (part, context, tensor). `model`: those that hold pieces of the model, by (copy, piece). `alike`: of
+    these, those that have the same heads and hidden units, likewise.
     """
 
     rank: int = 0
     world: int = 1
     mesh: Mesh = ONE
+    here: int = 1
     control: Any = None
     store: Store | None = None
     batch: DeviceMesh | None = None
@@ -223,7 +224,8 @@ def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
     if mesh.tensor > 1:
         each = (mesh.copies, mesh.pieces // mesh.tensor, mesh.tensor)
         alike = grid(each, "copy", "piece", "tensor")["copy", "piece"]
-    return Processes(rank, world, mesh, control, found, batch, model, alike)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Processes(rank, world, mesh, here, control, found, batch, model, alike)
 
 
 def _wait_at_most(patience: timedelta, group: Any) -> None:

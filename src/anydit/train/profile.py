@@ -12,8 +12,9 @@ from anydit.inference.device import free_bytes
 from anydit.model.dit import DiT
 from anydit.model.flops import Cost, cost
 from anydit.tensors import Batch, select
-from anydit.train.memory import MARGIN, largest_batch, largest_grid, needed, stand_in
+from anydit.train.memory import needed, stand_in
 from anydit.train.recipe import Recipe
+from anydit.train.room import MARGIN, largest_batch, largest_grid
 from anydit.train.step import TrainStep
 from anydit.train.trial import seconds, trial
 

@@ -17,9 +17,11 @@ from anydit.train.base import Note, Site, Trainable, Work
 from anydit.train.config import RESUMABLE, TrainConfig
 from anydit.train.context import check_context
 from anydit.train.diffusion import DiffusionWork
-from anydit.train.memory import Planned, refuse_too_large
+from anydit.train.latents import Live
+from anydit.train.memory import Planned
 from anydit.train.pace import paced
 from anydit.train.resolve import refilled, resolved
+from anydit.train.room import fitting
 from anydit.train.start import Beginning, Start
 from anydit.train.tensor import check_tensor
 
@@ -63,7 +65,10 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
     def step(self) -> Planned:
         """A training step, for what is counted and tried of it; texts have as many tokens as their encoders allow."""
         tokens = {name: encoder.max_tokens for name, encoder in self.encoders.items()}
-        return Planned(self.model, self.objective, self.train, tokens)
+        codec = self.codec if self.codec.has_weights and self.codec.complete else None
+        return Planned(
+            self.model, self.objective, self.train, tokens, codec, encodes=isinstance(self.train.latents, Live)
+        )
 
     @property
     def loop(self) -> TrainConfig:
@@ -88,5 +93,20 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(self if before is None else refilled(self, before), samples, note, device)
 
     def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
-        refuse_too_large(replace(self.step, train=replace(self.train, mesh=site.processes.mesh)), site.device)
-        return DiffusionWork(self, self.objective, paced(self.step, site), samples, site, start)
+        step = replace(self.step, train=replace(self.train, recompute=self._again(site)))
+        return DiffusionWork(self, self.objective, paced(step, site), samples, site, start)
+
+    def _again(self, site: Site) -> float | None:
+        """In which share of the blocks activations are computed again, which the first of several processes decides.
+
+        Raises:
+            ValueError: a step does not fit into the memory of this one.
+        """
+        processes, train = site.processes, replace(self.train, mesh=site.processes.mesh)
+
+        def fits(train: TrainConfig) -> float | None:
+            step = replace(self.step, train=train)
+            return fitting(step, site.device, site.note, processes.here).recompute
+
+        share = processes.agreed("recompute", lambda: {"share": fits(train)})["share"]
+        return share if processes.first else fits(replace(train, recompute=share))

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anydit.codecs import Codec
-from anydit.codecs.base import Grouped, coarser
+from anydit.codecs.base import Grouped, coarser, in_parts
 from anydit.diffusion.losses import Objective
 from anydit.inference.compile import autocast
 from anydit.model.dit import DiT
@@ -252,7 +252,7 @@ class TrainStep(Step[DiT]):
 
     def terms(self, batch: Batch, rows: Int[Tensor, " m"], step: int) -> Terms:
         with torch.no_grad():
-            x0 = self.codec.encode(batch.x[rows])
+            x0 = in_parts(self.codec.encode, batch.x[rows])
             told = select(self._told(batch), rows)
             for name, field in self.fields.items():
                 told[name] = field.encode(cast("Tensor", told[name]))
