@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,6 +255,26 @@ def test_a_critic_learns_in_one_process_alone():
 
 def test_alone_there_is_nothing_to_exchange():
     x = torch.ones(2)
-    assert ALONE.first and ALONE.total(x) is x and ALONE.joined(x) is x and ALONE.most(7) == 7
+    assert ALONE.first and ALONE.total(x) is x and ALONE.said(x).heard()[0].equal(x) and ALONE.most(7) == 7
     with ALONE.first_before_others():
         pass
+
+
+def test_what_processes_say_of_a_step_is_waited_for_when_it_is_heard(monkeypatch: pytest.MonkeyPatch):
+    """Until then each goes on: of many processes the slowest exchange would else be in every step."""
+    waited = list[bool]()
+
+    def begin(into: list[torch.Tensor], x: torch.Tensor, group: object, async_op: bool) -> object:
+        def wait() -> None:
+            waited.append(True)
+            for rank, one in enumerate(into):
+                one.copy_(x + rank)
+
+        return SimpleNamespace(wait=wait) if async_op else wait()
+
+    monkeypatch.setattr("torch.distributed.all_gather", begin)
+    word = Processes(0, 3).said(torch.tensor([5, 0]))
+    assert not waited
+    for _ in range(2):
+        assert word.heard().tolist() == [[5, 0], [6, 1], [7, 2]]
+    assert len(waited) == 1

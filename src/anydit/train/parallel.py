@@ -133,13 +133,12 @@ class Processes:
         dist.all_reduce(x, dist.ReduceOp.MAX, self.control)
         return int(x)
 
-    def joined(self, x: Shaped[Tensor, " b"]) -> Shaped[Tensor, " all"]:
-        """A tensor of each part of a batch, of one size, one behind the other; on the CPU."""
+    def said(self, x: Shaped[Tensor, " n"]) -> "Word":
+        """Begin to tell all others `x`, on the CPU and of one size everywhere, and go on meanwhile."""
         if self.world == 1:
-            return x
-        parts = [torch.empty_like(x) for _ in range(self.world)]
-        dist.all_gather(parts, x.contiguous(), self.control)
-        return torch.cat(parts[:: self.mesh.per_part])
+            return Word([x])
+        all_ = [torch.empty_like(x) for _ in range(self.world)]
+        return Word(all_, dist.all_gather(all_, x.contiguous(), self.control, async_op=True))
 
     def replicated(self, module: nn.Module, *, idle: bool = False) -> nn.Module:
         """The module, whose gradients come to be the means of those of all processes as they are found.
@@ -154,6 +153,21 @@ class Processes:
         """Wait until all processes are here, with patience for what one of them does alone."""
         if self.world > 1:
             dist.monitored_barrier(self.control, PATIENCE)
+
+
+@dataclass
+class Word:
+    """What each process says, which is under way until it is heard."""
+
+    of_each: list[Tensor]
+    under_way: Any = None
+
+    def heard(self) -> Shaped[Tensor, "world n"]:
+        """All that was said, by rank; waits for it, if need be."""
+        if self.under_way is not None:
+            self.under_way.wait()
+            self.under_way = None
+        return torch.stack(self.of_each)
 
 
 ALONE = Processes()

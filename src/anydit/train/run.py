@@ -1,11 +1,9 @@
 """A training run under way: its steps, and what is written about them."""
 
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -22,15 +20,14 @@ from anydit.train.base import Site, Trainable, Work
 from anydit.train.checkpoint import Checkpoint
 from anydit.train.guards import Interrupted, SkipCounter, Spiked, StopRequest
 from anydit.train.log import LOG_FILE, Bar, Log, read, telling
+from anydit.train.parallel import Word
+from anydit.train.pending import Pending, taken
 from anydit.train.saving import Saver, copied
-from anydit.train.step import Outcome
 from anydit.weights import RUN_FILE, identify, read_id, save_tensors, sweep, write_config
 
 CHECKPOINTS, SAMPLES, LOSS_CURVE = "checkpoints", "samples", "loss.png"
 PREVIEWS = 50
 """Samples on a sheet, about."""
-
-NOT_FINITE = "loss or gradient is not finite"
 
 T = TypeVar("T")
 
@@ -40,6 +37,7 @@ class Run(Generic[T]):
     """A run under way: what is being trained, and what is written about it. `data`: what tells its data again.
 
     `passed`: batches that were passed over because of spikes; `returned`: the step to which the run last went back.
+    `word`: of the last step, the ids that each process has read, and the signal that asks it to stop.
     """
 
     recipe: Trainable[T]
@@ -53,7 +51,8 @@ class Run(Generic[T]):
     passed: int = 0
     returned: int = -1
     began: float = field(default_factory=perf_counter)
-    pending: list[tuple[int, Outcome, Json]] = field(default_factory=list[tuple[int, Outcome, Json]])
+    pending: list[Pending] = field(default_factory=list[Pending])
+    word: Word | None = None
 
     def __post_init__(self) -> None:
         config = self.recipe.loop
@@ -61,8 +60,7 @@ class Run(Generic[T]):
         self.saver = Saver(self.site.out / CHECKPOINTS, config.keep, self.site.processes)
         if config.bf16 and emulates_bf16(self.site.device):
             self.site.note(
-                "This processor has no instructions for bfloat16, which would be slow: products are in float32, as "
-                "with --train.bf16 False."
+                "This processor would be slow in bfloat16: products are in float32, as with --train.bf16 False."
             )
 
     def resume(self) -> None:
@@ -147,13 +145,20 @@ class Run(Generic[T]):
         batches = read_ahead(self.work.samples, self.work.order, first, config.workers, pinned=pinned)
         self.began = perf_counter()
         while self.done < config.steps:
-            self._one(batches, log, bar)
+            before = self.word
+            self._one(batches, stop, log, bar)
             self.saver.check()
-            if signal := self.site.processes.most(stop.signal or 0):
+            if signal := self._asked(stop, before):
                 self._flush(log, bar)
                 self.save()
                 self.saver.wait()
                 raise Interrupted(signal, self.done)
+
+    def _asked(self, stop: StopRequest, before: Word | None) -> int:
+        """The signal that asks to stop, or 0; of several processes as they said a step ago, which is there by now."""
+        if self.site.processes.world == 1:
+            return stop.signal or 0
+        return 0 if before is None else int(before.heard()[:, -1].max())
 
     def _go_back(self, spiked: Spiked) -> None:
         """Take up the newest checkpoint from before a row of spikes, and go on with the batch after them.
@@ -179,14 +184,13 @@ class Run(Generic[T]):
             "batches, and those that led to them, are passed over."
         )
 
-    def _one(self, batches: Iterator[Batch], log: Log | None, bar: Bar | None) -> None:
+    def _one(self, batches: Iterator[Batch], stop: StopRequest, log: Log | None, bar: Bar | None) -> None:
         """One step, and whatever is due after it."""
         config, step = self.recipe.loop, self.done
         batch = next(batches)
         outcome = self.work.step(batch.to(self.site.device), step)
-        ids = self.site.processes.joined(batch.ids)
-        entry: Json = {"step": step, "lr": config.rate(step), "ids": zlib.crc32(ids.numpy().tobytes())}
-        self.pending.append((step, outcome, entry))
+        self.word = self.site.processes.said(torch.cat([batch.ids, torch.tensor([stop.signal or 0])]))
+        self.pending.append(Pending(step, outcome, config.rate(step), self.word))
         self.done += 1
         if self.site.processes.first:
             self.work.passed(self.site.out, self.done)
@@ -206,23 +210,19 @@ class Run(Generic[T]):
         """Read the pending steps' outcomes off the device, in one wait for all of them."""
         if not self.pending:
             return
-        pending, self.pending = self.pending, []
-        outcomes = [(float(o.loss), float(o.grad_norm), bool(o.applied)) for _, o, _ in pending]
-        terms = [{name: float(term) for name, term in o.terms.items()} for _, o, _ in pending]
-        seconds = (perf_counter() - self.began) / len(outcomes)
+        steps, self.pending = taken(self.pending, self.site.processes.mesh.per_part), []
+        seconds = (perf_counter() - self.began) / len(steps)
         rate = self.recipe.loop.batch / seconds
-        for (step, _, entry), (loss, norm, applied), told in zip(pending, outcomes, terms, strict=True):
-            figures = {"loss": loss, "loss_hex": loss.hex(), "grad_norm": norm, "skipped": not applied}
+        for each in steps:
             if log is not None:
-                log.step(entry | figures | told | {"seconds": seconds, "samples_per_second": rate})
-            if not applied:
-                why = f"gradient, of norm {norm:.3g}, is out of all proportion" if isfinite(loss + norm) else NOT_FINITE
-                self.site.note(f"Step {step} was skipped: its {why}.")
+                log.step(each.told | {"seconds": seconds, "samples_per_second": rate})
+            if not each.applied:
+                self.site.note(f"Step {each.step} was skipped: its {each.why}.")
         if log is not None and bar is not None:
             log.flush()
-            bar.update(self.done, outcomes[-1][0], rate)
-        for (step, _, _), (loss, norm, applied) in zip(pending, outcomes, strict=True):
-            self.skips.see(step, applied=applied, finite=isfinite(loss + norm))
+            bar.update(self.done, steps[-1].loss, rate)
+        for each in steps:
+            self.skips.see(each.step, applied=each.applied, finite=each.finite)
         self.began = perf_counter()
 
     def save(self) -> None:
