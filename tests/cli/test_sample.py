@@ -61,6 +61,7 @@ def test_default_place_names_the_seed(run: Path):
         (["-n", "0"], "n: got 0"),
         (["--size", "7", "8"], "(7, 8)"),
         (["--sampler", "Hein"], "got 'Hein', expected one of DDPM"),
+        (["--replay"], "replay: got a network on cpu, expected one on a GPU, which has graphs"),
         (["--steps", "0"], "steps: got 0, expected at least 1"),
         (["--lable", "3"], "unrecognized options: --lable, 3; perhaps you meant --label"),
         (["--lab", "3"], "--lab"),

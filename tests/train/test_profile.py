@@ -8,6 +8,8 @@ import torch
 from anydit.cli.profile import run
 from anydit.model.text import Cross, Joint, Text
 from anydit.recipes.digits import digits
+from anydit.train.memory import needed
+from anydit.train.mesh import Mesh
 from anydit.train.profile import over_sizes, plot, profile
 from tests.train import tiny
 from tests.train.tiny import tiny_with
@@ -108,3 +110,24 @@ def test_what_is_open_comes_from_the_data(tmp_path, capsys, flags: list[str]):
     ]
     assert run([*words, *flags]) == 0
     assert "GMACs" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_several_processes_are_measured_as_one_of_them():
+    shared = replace(small(), train=replace(small().train, batch=8, accumulate=2, mesh=Mesh(4)))
+    p = profile(shared, CPU)
+    assert p.batch == 2
+    one = profile(replace(small(), train=replace(small().train, batch=1)), CPU)
+    assert p.activation_bytes == pytest.approx(one.activation_bytes, rel=0.01)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_model_that_only_several_processes_have_room_for_is_counted(tmp_path, capsys, monkeypatch):
+    words = ["digits", "--train.mesh.shard", "4", "--out", str(tmp_path / "p.png"), "--sizes", "8", "--device", "cpu"]
+    shared = replace(digits(), train=replace(digits().train, mesh=Mesh(1, 4)))
+    shared = shared.resolved(shared.data.open("train"), lambda _: None, CPU)
+    monkeypatch.setattr("anydit.train.profile.free_bytes", lambda _: needed(shared.step, CPU) + 1)
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert "GMACs" in printed and "samples/s" not in printed
+    assert "No times: processes are to share this model" in printed

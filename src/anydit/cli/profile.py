@@ -16,10 +16,11 @@ from anydit.cli import Parser
 from anydit.cli._fields import asked_of
 from anydit.config import TYPE, Json, from_json, to_json
 from anydit.inference.device import find_device
+from anydit.model.flops import Cost, cost
 from anydit.overrides import overridden
 from anydit.recipes import find
 from anydit.train.codec import CodecRecipe
-from anydit.train.profile import Profile, Room, over_sizes, plot, profile, room
+from anydit.train.profile import Profile, Room, fits_alone, over_sizes, plot, profile, room
 from anydit.train.recipe import Recipe
 from anydit.train.resolve import check_there, resolved
 from anydit.train.room import fitting
@@ -50,7 +51,11 @@ def run(argv: list[str]) -> int:
         recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
     device = find_device(known.device)
     recipe = replace(recipe, train=replace(recipe.train, recompute=fitting(recipe.step, device).recompute))
-    Console().print(table(known.what, profile(recipe, device), room(recipe, device)))
+    counted = cost(recipe.model, text_tokens=recipe.step.text_tokens)
+    measured = profile(recipe, device) if fits_alone(recipe, device) else None
+    Console().print(table(known.what, counted, measured, room(recipe, device)))
+    if measured is None:
+        print("No times: processes are to share this model, of which a step does not fit into this device alone.")
     points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
     for p in points:
         share = p.cost.attention / p.cost.forward
@@ -62,29 +67,37 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def table(name: str, p: Profile, room: Room) -> Table:
-    """A profile as a page, and what fits into memory."""
+def table(name: str, counted: Cost, p: Profile | None, room: Room) -> Table:
+    """A profile as a page, with what was measured if anything was, and what fits into memory."""
+    weights = 4 * counted.parameters
     rows = [
-        ("parameters", f"{p.cost.parameters / 1e6:.2f} M ({_bytes(p.parameter_bytes)} in float32)"),
-        ("tokens of a sample", f"{p.cost.tokens}"),
-        ("forward, a sample", f"{p.cost.forward / 1e9:.4g} GFLOPs = {p.cost.multiply_adds / 1e9:.4g} GMACs"),
+        ("parameters", f"{counted.parameters / 1e6:.2f} M ({_bytes(weights)} in float32)"),
+        ("tokens of a sample", f"{counted.tokens}"),
+        ("forward, a sample", f"{counted.forward / 1e9:.4g} GFLOPs = {counted.multiply_adds / 1e9:.4g} GMACs"),
         (
             "  attention's quadratic part",
-            f"{p.cost.attention / 1e9:.4g} GFLOPs ({p.cost.attention / p.cost.forward:.1%})",
+            f"{counted.attention / 1e9:.4g} GFLOPs ({counted.attention / counted.forward:.1%})",
         ),
-        ("training, a sample", f"{p.cost.training / 1e9:.4g} GFLOPs"),
-        (f"activations, a batch of {p.batch}", f"{_bytes(p.activation_bytes)} kept for the backward pass"),
-        ("weights, average, AdamW, gradients", _bytes(5 * p.parameter_bytes)),
+        ("training, a sample", f"{counted.training / 1e9:.4g} GFLOPs"),
+        ("weights, average, AdamW, gradients", _bytes(5 * weights)),
         *_of_memory(room),
-        ("fastest matrix product", f"{p.ceiling / 1e9:.4g} GFLOP/s in {p.dtype} on {p.device}"),
-        ("forward, a batch", f"{1e3 * p.forward_seconds:.4g} ms = {p.forward_share:.0%} of that"),
-        ("training step", f"{1e3 * p.step_seconds:.4g} ms = {p.step_share:.0%} of that"),
-        ("training", f"{p.batch / p.step_seconds:.4g} samples/s"),
+        *([] if p is None else _measured(p)),
     ]
     page = Table("what", name, title="Cost (1 multiply-add = 2 FLOPs)")
     for row in rows:
         page.add_row(*row)
     return page
+
+
+def _measured(p: Profile) -> list[tuple[str, str]]:
+    """What a batch of one process takes."""
+    return [
+        (f"activations, a batch of {p.batch}", f"{_bytes(p.activation_bytes)} kept for the backward pass"),
+        ("fastest matrix product", f"{p.ceiling / 1e9:.4g} GFLOP/s in {p.dtype} on {p.device}"),
+        ("forward, a batch", f"{1e3 * p.forward_seconds:.4g} ms = {p.forward_share:.0%} of that"),
+        ("training step", f"{1e3 * p.step_seconds:.4g} ms = {p.step_share:.0%} of that"),
+        ("training", f"{p.batch / p.step_seconds:.4g} samples/s"),
+    ]
 
 
 def _of_memory(room: Room) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ from anydit.inference.drawing import Asked, Drawn, completed, drawn
 from anydit.inference.files import FromFiles
 from anydit.inference.lengths import LENGTH
 from anydit.inference.pipeline import Pipeline, load
+from anydit.inference.replay import replay
 from anydit.model.conditioning import Condition, Field, Label, Numbers, Text
 from anydit.overrides import overridden
 
@@ -42,7 +43,7 @@ FRAMES = 24
 SHEET, FILM = (".png", ".jpg", ".jpeg", ".webp"), ".gif"
 """What a file for all samples together, and one for their way from noise to data, may be named."""
 
-OWN = ("n", "seed", "guidance", "size", "length", "states", "device", "out", "help")
+OWN = ("n", "seed", "guidance", "size", "length", "states", "device", "replay", "out", "help")
 TAKEN = frozenset({*OWN, *(f.name for f in fields(Sampling))})
 """Names of this command's own options, which stay these options where a condition has such a name too."""
 
@@ -68,6 +69,8 @@ def run(argv: list[str]) -> int:
     sampling = _sampling(pipeline.config, known, sampling)
     if known.device is not None:
         pipeline.to(find_device(known.device))
+    if known.replay:
+        replay(pipeline)
     for written in draw(pipeline, _asked(pipeline, known, sampling), outs):
         print(f"Wrote {written}")
     return 0
@@ -164,6 +167,7 @@ def _parser(conditions: dict[str, Condition], view: View) -> Parser:
         "--states", type=int, help="beside --past, how many states follow, each drawn from those before"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU that is there)")
+    parser.add_argument("--replay", action="store_true", help="on a GPU, as a CUDA graph: faster for few samples")
     parser.add_argument(
         "--out",
         type=Path,

@@ -87,7 +87,6 @@ class DiffusionWork(Work[Pipeline]):
 
     @property
     def result(self) -> Pipeline:
-        self.pipeline.model.to(self.step.positions.device)  # where processes have parts of it, it was kept on the CPU
         return self.pipeline
 
     def weights(self) -> dict[str, Mapping[str, Tensor]]:

@@ -33,7 +33,7 @@ def train(
 ) -> T:
     """Train `recipe` in the folder `out`, or go on with what is there; returns what it makes, with averaged weights.
 
-    Of a `Recipe` that is a `Pipeline`, of a `CodecRecipe` a codec.
+    Of a `Recipe` that is a `Pipeline`, of a `CodecRecipe` a codec; on the CPU where processes have parts of a model.
 
     `start`: weights to begin with, for a recipe that `anydit.train.start.begun` has fitted to them. A run that began
     with some goes on without them. `asked`: conditions that the data must have; others that the recipe leaves open are

@@ -8,7 +8,7 @@ activations are gone. What compiling saves is taken to be a tenth of what blocks
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import TEXT_TOKENS
 from anydit.tensors import Batch, Tokens
 from anydit.train.config import TrainConfig
+from anydit.train.mesh import Mesh
 from anydit.train.recompute import recompute
 from anydit.train.routing import some_routed
 from anydit.train.tensor import Sharers, share_products
@@ -60,6 +61,12 @@ class Planned:
     def shared(self) -> bool:
         """Whether there are several copies of the model, whose gradients are summed."""
         return (self.train.mesh.replicate or 1) > 1
+
+    def of_one(self, parts: int) -> "Planned":
+        """The step of one of several processes with the whole model: of one of so many parts of the batch."""
+        train, batch = self.train, max(1, self.train.batch // parts)
+        train = replace(train, batch=batch, accumulate=gcd(train.accumulate, batch), mesh=Mesh(1))
+        return replace(self, train=train)
 
     def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Planned":
         """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from math import gcd, prod
+from math import prod
 from pathlib import Path
 
 import torch
@@ -26,7 +26,6 @@ from anydit.train.base import Note, Site
 from anydit.train.checkpoint import told
 from anydit.train.config import TrainConfig
 from anydit.train.memory import Planned
-from anydit.train.parallel import Processes
 from anydit.train.room import CLEAR
 from anydit.train.run import CHECKPOINTS
 from anydit.train.trial import by_backends, by_compiling, by_threads, once, trial
@@ -126,7 +125,8 @@ def _left_open(step: Planned, site: Site, most: int) -> Way:
     """How steps are computed, for what a recipe leaves open, with at most so many threads."""
     train, processes = step.train, site.processes
     if processes.world > 1:
-        step = _own(step, processes, most)
+        step = step.of_one(processes.mesh.parts)
+        step = replace(step, train=replace(step.train, threads=most))
     threads_are_open = site.device.type == "cpu" and step.train.threads is None and most > 1
     is_open = train.compile is None or threads_are_open or len(_backends(step, site.device)) > 1
     if train.steps < FEW or not is_open:
@@ -138,13 +138,6 @@ def _left_open(step: Planned, site: Site, most: int) -> Way:
         site.note("Processes that share a model do not try whether compiling pays; --train.compile True does it.")
         return Way(most)
     return _Trials(step, site.device, site.note, most).way()
-
-
-def _own(step: Planned, processes: Processes, threads: int) -> Planned:
-    """The step of one of several processes: of its part of the batch, with the threads that it has."""
-    train, batch = step.train, step.train.batch // processes.mesh.parts
-    train = replace(train, batch=batch, accumulate=gcd(train.accumulate, batch), threads=threads)
-    return replace(step, train=train)
 
 
 def _backends(step: Planned, device: torch.device) -> list[Backend | None]:

@@ -64,9 +64,13 @@ class Point:
 
 
 def profile(recipe: Recipe, device: torch.device) -> Profile:
-    """Count and measure one batch of a resolved recipe; its weights are random and its data are noise."""
-    config = recipe.train
-    step, batch = trial(recipe.step, device)
+    """Count and measure one batch of a resolved recipe; its weights are random and its data are noise.
+
+    Of several processes it is the batch of one, without what is exchanged.
+    """
+    planned = recipe.step.of_one(recipe.step.parts)
+    config = planned.train
+    step, batch = trial(planned, device)
     model = step.model
     kept = _kept_bytes(step, batch)
     if config.compile:
@@ -83,6 +87,12 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
         step_seconds=seconds(lambda: step(batch, 0), device),
         ceiling=product_ceiling(device, dtype),
     )
+
+
+def fits_alone(recipe: Recipe, device: torch.device) -> bool:
+    """Whether one process, with the whole model, has the memory for its part of a batch."""
+    free = free_bytes(device)
+    return free is None or needed(recipe.step.of_one(recipe.step.parts), device) <= free
 
 
 def room(recipe: Recipe, device: torch.device) -> Room:

@@ -262,7 +262,7 @@ class Run(Generic[T]):
             with self.work.step.shown():
                 self.work.finish(self.site.out)
         except torch.OutOfMemoryError as error:
-            self.site.note(f"No pictures of the finished run ({error}); anydit sample draws some.")
+            self.site.note(f"No pictures of the finished run ({error}); its weights are in {self.site.out}.")
         pictures.loss_curve(read(self.site.out / LOG_FILE), self.site.out / LOSS_CURVE)
 
     def _preview(self, log: Log) -> None:
