@@ -92,6 +92,7 @@ def grown(name: str, cases: dict[int, Case], ceiling: float, device: torch.devic
 def plot(ways: dict[str, tuple[Sequence[int], list[Found]]], file: Path) -> str:
     """Time and memory over each, with the law."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(4 * len(ways), 6), layout="constrained")
     axes = figure.subplots(2, len(ways), squeeze=False)
@@ -106,6 +107,8 @@ def plot(ways: dict[str, tuple[Sequence[int], list[Found]]], file: Path) -> str:
         below.set(xlabel=name, ylabel="MiB at the peak")
         for one in (above, below):
             one.grid(visible=True, which="both", linewidth=0.3)
+            one.set_xticks(numbers, [f"{n:,}" for n in numbers], fontsize=8)
+            one.xaxis.set_minor_locator(NullLocator())
     figure.savefig(file, dpi=100)
     Image.open(file).verify()
     return f"![time and memory as work grows]({file.name})"
@@ -131,8 +134,9 @@ def on_paper(step_seconds: float, batch: int) -> str:
         f"On paper: DiT-XL/2, {batch} images on each GPU, {1000 * step_seconds:g} ms a step on one (given, not "
         f"measured here), {gradient / 2**30:.2f} GiB of gradients in float32, whole copies. Within machines of "
         f"{IN_A_MACHINE} GPUs {INSIDE / 1e9:g} GB/s, between them {PARALLEL_LINKS / 1e9:g} GB/s a GPU, both at their "
-        "whole rate; no time for latency, slow members or reading data. Hidden is what fits into the backward pass, "
-        "three fifths of a step.\n\n" + table(head, rows)
+        "whole rate; no time for latency, slow members or reading data, nor for what processes say of each step, which "
+        "is exchanged while the next one is computed. Hidden is what fits into the backward pass, three fifths of a "
+        "step. What was measured between processes of one machine: [parallel](parallel.md).\n\n" + table(head, rows)
     )
 
 

@@ -6,7 +6,7 @@ And how fast by each of PyTorch's backends for attention, over the number of tok
 waits, with helpers of its own and without.
 
 Each step is one on noise, as training tries it at the start of a run. Compiling is tried on the fastest number of
-threads; training tries it only where all steps take twenty minutes or more.
+threads; training tries it only where all steps take ten minutes or more.
 """
 
 import argparse

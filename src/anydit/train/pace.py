@@ -34,7 +34,7 @@ from anydit.weights import write_atomically
 FEW = 500
 """A run of fewer steps is over before anything is worth a trial."""
 
-LONG = 1200.0
+LONG = 600.0
 """Seconds that a run must take for a trial of compiling, which takes half a minute on a CPU, to be a small part."""
 
 FULL = 1.0
