@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from anydit.model.attention import Attention, attend
-from anydit.model.backend import OF, SHORT_TOKENS, Backend, in_products, use, used, using
+from anydit.model.backend import OF, ORDER, SHORT_TOKENS, Backend, in_products, settle, use, used, using
 from anydit.model.norms import LayerNorm, RMSNorm
 
 
@@ -96,12 +96,13 @@ def test_the_chosen_backend_does_the_work_where_gradients_are_asked_for() -> Non
 
 
 def test_a_choice_within_another_ends_with_it() -> None:
-    order = torch.backends.cuda.flash_sdp_enabled()
+    order = torch._C._get_sdp_priority_order()
     with using("math"), using("flash"):
-        use("math")
+        assert torch._C._get_sdp_priority_order() != order
+        use("cudnn")
         use(None)
     assert used() is None
-    assert torch.backends.cuda.flash_sdp_enabled() == order
+    assert torch._C._get_sdp_priority_order() == order
 
 
 def test_what_is_compiled_is_compiled_anew_for_another_backend() -> None:
@@ -117,6 +118,7 @@ def test_what_is_compiled_is_compiled_anew_for_another_backend() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", [None, *OF["cuda"]])
 def test_backends_of_a_gpu_agree(backend: Backend | None) -> None:
+    settle(torch.device("cuda"))
     base = [torch.randn(2, 3, 320, 64, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(4)]
     results = []
     for name, device, kind in ((backend, "cuda", torch.bfloat16), (None, "cpu", torch.float64)):
@@ -124,6 +126,8 @@ def test_backends_of_a_gpu_agree(backend: Backend | None) -> None:
         parts = [t.requires_grad_() for t in (q, k, v)]
         with using(name):
             y = attend(*parts, None)
+            if device == "cuda" and name is not None:
+                assert torch._fused_sdp_choice(*parts) == ORDER[name].value, "another kernel did it"
         y.backward(out)
         results.append([y.detach().double().cpu(), *(p.grad.double().cpu() for p in parts if p.grad is not None)])
     for got, expected in zip(*results, strict=True):

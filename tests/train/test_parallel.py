@@ -278,3 +278,44 @@ def test_what_processes_say_of_a_step_is_waited_for_when_it_is_heard(monkeypatch
     for _ in range(2):
         assert word.heard().tolist() == [[5, 0], [6, 1], [7, 2]]
     assert len(waited) == 1
+
+
+TRY = """
+import os
+from anydit.train import pace, recipe
+os.environ["ANYDIT_CACHE"] = "{cache}"
+pace.FEW, pace.SMALL = 1, 1e9
+real = pace.paced
+def paced(step, site):
+    chosen = real(step, site)
+    print("chosen:", chosen.attention_backend)
+    return chosen
+recipe.paced = paced
+"""
+FIRST = "pace.by_backends = lambda work, names, device: (work(), ({None: 1.0, 'math': 0.5}, {}))[1]"
+OTHERS = """
+def by_backends(*_):
+    raise RuntimeError("only the first tries")
+pace.by_backends = by_backends
+"""
+
+
+def test_what_the_first_found_is_what_all_do(tmp_path: Path, whole: Path):
+    out, flags = tmp_path / "run", ("--train.compile", "False")
+    before = TRY.format(cache=tmp_path / "cache")
+    codes, printed = run_together(out, 2, *flags, before=before, own={0: FIRST, 1: OTHERS})
+    assert codes == [0, 0], printed
+    assert all("chosen: math" in said for said in printed), printed
+    assert 0 < off(out, whole) < 1e-5
+
+
+def test_asked_to_stop_in_the_last_step_all_of_them_do(tmp_path: Path):
+    """Then nobody goes on to draw the pictures of the finished run; the same command does."""
+    stop = IN_STEP.format(step=11, do="os.kill(os.getpid(), signal.SIGTERM)")
+    codes, printed = run_together(tmp_path, 2, own={1: stop})
+    assert codes == [130, 130], printed
+    found = newest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 12
+    assert not (tmp_path / "samples.png").exists()
+    codes, printed = run_together(tmp_path, 2)
+    assert codes == [0, 0] and (tmp_path / "samples.png").is_file(), printed

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from anydit.cli.profile import run
+from anydit.model.backend import used
 from anydit.model.text import Cross, Joint, Text
 from anydit.recipes.digits import digits
 from anydit.train.memory import needed
@@ -131,3 +132,15 @@ def test_a_model_that_only_several_processes_have_room_for_is_counted(tmp_path, 
     printed = capsys.readouterr().out
     assert "GMACs" in printed and "samples/s" not in printed
     assert "No times: processes are to share this model" in printed
+    assert not (tmp_path / "p.png").exists()
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_attention_is_measured_as_the_recipe_says(tmp_path, monkeypatch):
+    seen = set[str | None]()
+    monkeypatch.setattr("anydit.cli.profile.profile", lambda *given: (seen.add(used()), profile(*given))[1])
+    words = ["digits", "--batch", "2", "--sizes", "8", "--out", str(tmp_path / "p.png"), "--device", "cpu"]
+    assert run([*words, "--train.attention_backend", "math"]) == 0
+    assert seen == {"math"} and used() is None
+    with pytest.raises(ValueError, match=r"train\.attention_backend: got cudnn on cpu, expected one of flash, math"):
+        run([*words, "--train.attention_backend", "cudnn"])

@@ -16,6 +16,7 @@ from anydit.cli import Parser
 from anydit.cli._fields import asked_of
 from anydit.config import TYPE, Json, from_json, to_json
 from anydit.inference.device import find_device
+from anydit.model.backend import using
 from anydit.model.flops import Cost, cost
 from anydit.overrides import overridden
 from anydit.recipes import find
@@ -50,13 +51,16 @@ def run(argv: list[str]) -> int:
     if known.batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, batch=known.batch, accumulate=1))
     device = find_device(known.device)
+    recipe.loop.check_device(device)
     recipe = replace(recipe, train=replace(recipe.train, recompute=fitting(recipe.step, device).recompute))
     counted = cost(recipe.model, text_tokens=recipe.step.text_tokens)
-    measured = profile(recipe, device) if fits_alone(recipe, device) else None
-    Console().print(table(known.what, counted, measured, room(recipe, device)))
-    if measured is None:
-        print("No times: processes are to share this model, of which a step does not fit into this device alone.")
-    points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
+    with using(recipe.train.attention_backend):
+        measured = profile(recipe, device) if fits_alone(recipe, device) else None
+        Console().print(table(known.what, counted, measured, room(recipe, device)))
+        if measured is None:
+            print("No times: processes are to share this model, of which a step does not fit into this device alone.")
+            return 0
+        points = over_sizes(recipe, _sizes(recipe, known.sizes), device)
     for p in points:
         share = p.cost.attention / p.cost.forward
         size = "x".join(map(str, p.size))

@@ -36,6 +36,7 @@ class Site:
     def told(self) -> Json:
         """What of the machine and the processes decides over the last bits of a loss."""
         return {
+            "device": self.device.type,
             "processes": self.processes.world,
             "mesh": str(self.processes.mesh),
             "threads": torch.get_num_threads(),

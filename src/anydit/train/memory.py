@@ -62,6 +62,12 @@ class Planned:
         """Whether there are several copies of the model, whose gradients are summed."""
         return (self.train.mesh.replicate or 1) > 1
 
+    @property
+    def piece(self) -> "Planned":
+        """The step of one piece of the batch, of those that it is cut into."""
+        train = replace(self.train, batch=self.train.batch // self.train.accumulate, accumulate=1)
+        return replace(self, train=train)
+
     def of_one(self, parts: int) -> "Planned":
         """The step of one of several processes with the whole model: of one of so many parts of the batch."""
         train, batch = self.train, max(1, self.train.batch // parts)
@@ -79,11 +85,14 @@ class Planned:
 def needed(step: Planned, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
     train, mesh = step.train, step.train.mesh
-    batch = max(1, train.batch // train.accumulate // step.parts)
+    own = max(1, train.batch // step.parts)
+    batch = max(1, own // train.accumulate)
     counted, coding = _traced(step, batch, device), _coding(step, batch, device)
     averages = 1 + (0 if train.profiles is None else len(train.profiles.lengths))
     beside = (1 + averages) * counted.weights + counted.moments
-    peak = max(counted.peak, coding.peak)  # a batch is encoded before there is anything else
+    # A batch is encoded before there is anything else but gradients of its earlier pieces.
+    earlier = counted.weights // mesh.pieces if coding.peak and (step.shared or train.accumulate > 1) else 0
+    peak = coding.of_sample * own + max(counted.peak, coding.peak + earlier)
     if not mesh.splits:
         # DistributedDataParallel fills buckets of its own with gradients that were found in several pieces.
         buckets = counted.weights if step.shared and train.accumulate > 1 else 0
@@ -148,9 +157,10 @@ class _Living(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class _Coding:
-    """Bytes of a codec: of its weights, and the most that there is while it encodes a batch."""
+    """Bytes of a codec: of its weights, of a sample of the data, and the most beside these while a piece is encoded."""
 
     weights: int = 0
+    of_sample: int = 0
     peak: int = 0
 
 
@@ -167,10 +177,10 @@ def _coding(step: Planned, batch: int, device: torch.device) -> _Coding:
         if not step.encodes:
             return _Coding(weights)
         x = torch.empty(batch, step.codec.data_channels(step.model.channels or 1), *size, device=device)
-        living.peak = living.now
+        living.now = living.peak = weights
         for part in x.split(max(1, PLACES_AT_ONCE // prod(size)))[:2]:  # those after them are alike
             codec.encode(part)
-    return _Coding(weights, living.peak - weights)
+    return _Coding(weights, x[0].nbytes, living.peak - weights)
 
 
 def _placed(module: nn.Module, device: torch.device) -> None:

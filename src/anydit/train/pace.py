@@ -13,29 +13,33 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 
 import torch
 
 from anydit.config import Json, config, from_json, to_json, write_json
 from anydit.data.base import cache_folder
-from anydit.inference.device import cores, free_bytes
-from anydit.model.backend import OF, SHORT_TOKENS, Backend, use, used
+from anydit.inference.device import cores
+from anydit.model.backend import Backend, settle, use, used
 from anydit.train.base import Note, Site
 from anydit.train.checkpoint import told
 from anydit.train.config import TrainConfig
 from anydit.train.memory import Planned
-from anydit.train.room import CLEAR
 from anydit.train.run import CHECKPOINTS
-from anydit.train.trial import by_backends, by_compiling, by_threads, once, trial
+from anydit.train.trial import TIMES, backends_to_try, by_backends, by_compiling, by_threads, once, reason, trial
 from anydit.weights import write_atomically
 
 FEW = 500
 """A run of fewer steps is over before anything is worth a trial."""
 
 LONG = 600.0
-"""Seconds that a run must take for a trial of compiling, which takes half a minute on a CPU, to be a small part."""
+"""Seconds that a run must take for a trial of compiling, which takes ten or more on a CPU, to be a small part."""
+
+SMALL = 0.02
+"""The share of a run that the trial of attention's backends may take."""
+
+SILENT = 5.0
+"""Seconds that a trial may take without a word."""
 
 FULL = 1.0
 """Seconds of a step that has enough work for all threads, so that fewer need not be tried."""
@@ -53,21 +57,19 @@ DECIDES = (
 )  # fmt: skip
 """What of the config a step's time depends on."""
 
-SCORE_BYTES = 12
-"""Of each score that is stored for the backward pass, with its exponential and its gradient."""
-
 
 @config
 class Pace:
     """What trials found: the threads of the fastest step, its seconds, and those compiled (None: not tried).
 
-    `attention_backend`: by which it is that fast; None is PyTorch's choice.
+    `attention_backend`: by which it is that fast; None is PyTorch's choice. `attention_tried`: whether others were.
     """
 
     threads: int
     plain: float
     compiled: float | None = None
     attention_backend: Backend | None = None
+    attention_tried: bool = False
 
     @property
     def pays(self) -> bool:
@@ -108,6 +110,7 @@ def paced(step: Planned, site: Site) -> TrainConfig:
     Of several processes the first tries, alone, and not threads; those that share a model try nothing.
     """
     train, most = step.train, torch.get_num_threads()
+    settle(site.device)
     use(train.attention_backend)
     if train.threads is None and most > (may := cores()):
         site.note(f"Training in {_threads(may)} at most: this place gives no more of its {most} processors.")
@@ -124,32 +127,24 @@ def paced(step: Planned, site: Site) -> TrainConfig:
 def _left_open(step: Planned, site: Site, most: int) -> Way:
     """How steps are computed, for what a recipe leaves open, with at most so many threads."""
     train, processes = step.train, site.processes
+    before = told(site.out / CHECKPOINTS)
+    if before and before.get("device", site.device.type) == site.device.type:
+        known = {name: before[name] for name in ("threads", "compile", "attention_backend") if name in before}
+        return from_json(Way, {"threads": most} | known)
     if processes.world > 1:
         step = step.of_one(processes.mesh.parts)
         step = replace(step, train=replace(step.train, threads=most))
     threads_are_open = site.device.type == "cpu" and step.train.threads is None and most > 1
-    is_open = train.compile is None or threads_are_open or len(_backends(step, site.device)) > 1
-    if train.steps < FEW or not is_open:
+    backends = backends_to_try(step, site.device, processes.free)
+    if train.steps < FEW or not (train.compile is None or threads_are_open or len(backends) > 1):
         return Way(most)
-    if before := told(site.out / CHECKPOINTS):
-        known = {name: before[name] for name in ("threads", "compile", "attention_backend") if name in before}
-        return from_json(Way, {"threads": most} | known)
     if processes.mesh.splits:
-        site.note("Processes that share a model do not try whether compiling pays; --train.compile True does it.")
+        site.note(
+            "Processes that share a model try neither compiling nor attention's backends: --train.compile and "
+            "--train.attention_backend say them."
+        )
         return Way(most)
-    return _Trials(step, site.device, site.note, most).way()
-
-
-def _backends(step: Planned, device: torch.device) -> list[Backend | None]:
-    """By what attention may be computed, PyTorch's choice first; not in products whose scores might not fit."""
-    if step.train.attention_backend is not None:
-        return [step.train.attention_backend]
-    if device.type != "cpu":
-        return [None, *(name for name in OF.get(device.type, ()) if name != "math")]
-    tokens, train, free = prod(step.model.grid), step.train, free_bytes(device)
-    scores = train.batch // train.accumulate * step.model.heads * step.model.depth * tokens**2
-    small = tokens <= SHORT_TOKENS and free is not None and SCORE_BYTES * scores * CLEAR < free
-    return [None, "flash", "math"] if small else [None]
+    return _Trials(step, site.device, site.note, most, backends).way()
 
 
 @dataclass(frozen=True)
@@ -160,6 +155,7 @@ class _Trials:
     device: torch.device
     note: Note
     most: int
+    backends: list[Backend | None]
 
     def way(self) -> Way:
         """The fastest; compiling is tried where the recipe leaves it open and the run is long."""
@@ -170,8 +166,11 @@ class _Trials:
         known, at_work = self._known(), busy()
         if known and known.threads < self.most and self.step.train.threads is None:
             self.note(f"Training in {_threads(known.threads)}, which was found to be fastest before.")
-        pace = known or self._by_backend(self._plain())
+        pace = known or self._plain()
         _free(self.device)
+        if not pace.attention_tried:
+            pace = self._by_backend(pace)
+            _free(self.device)
         if self.step.train.compile is None and pace.compiled is None and self._is_long(pace):
             pace = self._compiled(pace)
             _free(self.device)
@@ -196,14 +195,18 @@ class _Trials:
         return Pace(best, found[best])
 
     def _by_backend(self, pace: Pace) -> Pace:
-        """The same with the fastest backend of attention, where there is a choice."""
-        names = _backends(self.step, self.device)
-        if len(names) < 2:
+        """The same with the fastest backend of attention, where there is a choice and trying is a small part of all."""
+        train, takes = self.step.train, TIMES * len(self.backends) * pace.plain / self.step.train.accumulate
+        if len(self.backends) < 2 or takes > SMALL * train.steps * pace.plain:
             return pace
         torch.set_num_threads(pace.threads)
-        step, batch = trial(self.step, self.device)
-        found = by_backends(lambda: step(batch, 0), names, self.device)
-        best = min(found, key=lambda name: found[name])
+        if takes > SILENT:
+            self.note(f"Trying which kernel computes attention fastest, which takes about {takes:.0f} s.")
+        step, batch = trial(self.step.piece, self.device)
+        found, failed = by_backends(lambda: step(batch, 0), self.backends, self.device)
+        for name, why in failed.items():
+            self.note(f"Attention's backend {name} fails here ({why}) and is not used.")
+        best, pace = min(found, key=lambda name: found[name]), replace(pace, attention_tried=True)
         if best is None or found[best] > GAIN * found[None]:
             return pace
         self.note(
@@ -217,14 +220,13 @@ class _Trials:
         torch.set_num_threads(pace.threads)
         use(pace.attention_backend or self.step.train.attention_backend)
         self.note(
-            "Trying whether compiled blocks are faster, which takes half a minute (--train.compile False: not at all)."
+            "Trying whether compiled blocks are faster, for ten seconds or more (--train.compile False: not at all)."
         )
         step, batch = trial(self.step, self.device)
         try:
             plain, compiled = by_compiling(step.model, lambda: step(batch, 0), self.device)
         except Exception as error:  # of whichever compiler
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.note(f"Blocks are not compiled here ({reason}); with --train.compile False that is not tried.")
+            self.note(f"Blocks are not compiled here ({reason(error)}); with --train.compile False that is not tried.")
             return pace
         pace = replace(pace, compiled=pace.plain * compiled / plain)
         verdict = "compiled" if pace.pays else "not compiled"

@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from anydit.config import Json
+from anydit.inference.device import free_bytes
 from anydit.train.mesh import Mesh
 
 PATIENCE = timedelta(days=1)
@@ -42,16 +43,16 @@ class Deserted(RuntimeError):
 class Processes:
     """The processes of a training, as one of them sees it; alone there is nothing to exchange.
 
-    `mesh`: filled in. `here`: how many are on this machine. `control`: the group by which they agree on what is not on
-    a device. `store`: where one of them leaves word for the others. `batch`: those that have different parts of a
-    batch, by (part, context, tensor). `model`: those that hold pieces of the model, by (copy, piece). `alike`: of
-    these, those that have the same heads and hidden units, likewise.
+    `mesh`: filled in. `free`: bytes that each may take, before any has taken some; None is not known. `control`: the
+    group by which they agree on what is not on a device. `store`: where one of them leaves word for the others.
+    `batch`: those that have different parts of a batch, by (part, context, tensor). `model`: those that hold pieces of
+    the model, by (copy, piece). `alike`: of these, those that have the same heads and hidden units, likewise.
     """
 
     rank: int = 0
     world: int = 1
     mesh: Mesh = ONE
-    here: int = 1
+    free: int | None = None
     control: Any = None
     store: Store | None = None
     batch: DeviceMesh | None = None
@@ -238,8 +239,17 @@ def _joined(device: torch.device, patience: timedelta, mesh: Mesh) -> Processes:
     if mesh.tensor > 1:
         each = (mesh.copies, mesh.pieces // mesh.tensor, mesh.tensor)
         alike = grid(each, "copy", "piece", "tensor")["copy", "piece"]
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return Processes(rank, world, mesh, here, control, found, batch, model, alike)
+    return Processes(rank, world, mesh, _least_free(device, control), control, found, batch, model, alike)
+
+
+def _least_free(device: torch.device, control: Any) -> int | None:
+    """What is free to the process that has least; on a CPU those of a machine share it."""
+    own = free_bytes(device)
+    if own is not None and device.type == "cpu":
+        own //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    least = torch.tensor(-1 if own is None else own)
+    dist.all_reduce(least, dist.ReduceOp.MIN, control)
+    return None if least < 0 else int(least)
 
 
 def _wait_at_most(patience: timedelta, group: Any) -> None:

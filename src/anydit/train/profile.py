@@ -90,8 +90,8 @@ def profile(recipe: Recipe, device: torch.device) -> Profile:
 
 
 def fits_alone(recipe: Recipe, device: torch.device) -> bool:
-    """Whether one process, with the whole model, has the memory for its part of a batch."""
-    free = free_bytes(device)
+    """Whether one process has the memory for its part of a batch and the whole model, where processes share one."""
+    free = free_bytes(device) if recipe.train.mesh.splits else None
     return free is None or needed(recipe.step.of_one(recipe.step.parts), device) <= free
 
 

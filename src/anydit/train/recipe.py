@@ -100,13 +100,11 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         """In which share of the blocks activations are computed again, which the first of several processes decides.
 
         Raises:
-            ValueError: a step does not fit into the memory of this one.
+            ValueError: a step does not fit into the memory.
         """
-        processes, train = site.processes, replace(self.train, mesh=site.processes.mesh)
+        processes, step = site.processes, replace(self.step, train=replace(self.train, mesh=site.processes.mesh))
 
-        def fits(train: TrainConfig) -> float | None:
-            step = replace(self.step, train=train)
-            return fitting(step, site.device, site.note, processes.here).recompute
+        def fits() -> Json:
+            return {"share": fitting(step, site.device, site.note, processes.free).recompute}
 
-        share = processes.agreed("recompute", lambda: {"share": fits(train)})["share"]
-        return share if processes.first else fits(replace(train, recompute=share))
+        return processes.agreed("recompute", fits)["share"]

@@ -50,21 +50,23 @@ def largest_grid(step: Planned, free: int, device: torch.device) -> tuple[int, .
     return scaled(tokens) if tokens else None
 
 
-def fitting(step: Planned, device: torch.device, note: Note = print, here: int = 1) -> TrainConfig:
+def fitting(step: Planned, device: torch.device, note: Note = print, free: int | None = None) -> TrainConfig:
     """How `step` is trained in the memory that is free: its config, with `recompute` filled in.
 
-    `here`: processes of this machine, which share what is free on a CPU. Where a step takes much of that, memory is
-    given back at once from then on: what the C library keeps would be as much again.
+    `free`: bytes that a process may take; None: those that are free now. Where a step takes much of that on a CPU,
+    memory is given back at once from then on: what the C library keeps would be as much again.
 
     Raises:
         ValueError: a step does not fit; with what it needs, and what would fit.
     """
-    open_, free = step.train.recompute is None, free_bytes(device)
+    open_, free = step.train.recompute is None, free_bytes(device) if free is None else free
     step = _again(step, step.train.recompute or 0.0)
     if free is None or step.train.adapter is not None:
+        if open_:
+            note("Nothing is computed again: memory is not counted beside an adapter, or it is not known what is free.")
         return step.train
-    free = free // here if device.type == "cpu" else free
-    if step.codec is None and _rough(step) * CLEAR < free:
+    rough = step.codec is None and step.train.attention_backend != "math"  # else an estimate says too little
+    if rough and _rough(step) * CLEAR < free:
         return step.train
     need = needed(step, device)
     least = _least_again(step, int(MARGIN * free), device) if need > free else None

@@ -59,9 +59,7 @@ class Run(Generic[T]):
         self.skips = SkipCounter(config.max_skipped, config.spikes)
         self.saver = Saver(self.site.out / CHECKPOINTS, config.keep, self.site.processes)
         if config.bf16 and emulates_bf16(self.site.device):
-            self.site.note(
-                "This processor would be slow in bfloat16: products are in float32, as with --train.bf16 False."
-            )
+            self.site.note("This processor is slow in bfloat16: products are in float32, as with --train.bf16 False.")
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if there is one; write the recipe, if steps are left.
@@ -155,10 +153,11 @@ class Run(Generic[T]):
                 raise Interrupted(signal, self.done)
 
     def _asked(self, stop: StopRequest, before: Word | None) -> int:
-        """The signal that asks to stop, or 0; of several processes as they said a step ago, which is there by now."""
+        """The signal that asks to stop, or 0; of several processes as they said a step ago, but for the last step."""
         if self.site.processes.world == 1:
             return stop.signal or 0
-        return 0 if before is None else int(before.heard()[:, -1].max())
+        word = self.word if self.done == self.recipe.loop.steps else before
+        return int(word.heard()[:, -1].max()) if word else 0
 
     def _go_back(self, spiked: Spiked) -> None:
         """Take up the newest checkpoint from before a row of spikes, and go on with the batch after them.

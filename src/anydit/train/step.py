@@ -255,7 +255,7 @@ class TrainStep(Step[DiT]):
             x0 = in_parts(self.codec.encode, batch.x[rows])
             told = select(self._told(batch), rows)
             for name, field in self.fields.items():
-                told[name] = field.encode(cast("Tensor", told[name]))
+                told[name] = in_parts(field.encode, cast("Tensor", told[name]))
             if MASK in told:
                 told[MASK] = coarser(cast("Tensor", told[MASK]), tuple(x0.shape[2:]))
         places = self.positions[rows]

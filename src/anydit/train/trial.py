@@ -1,6 +1,7 @@
 """A training step on noise, of weights that nobody keeps: what can be measured of a recipe before it is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from statistics import median
 from time import perf_counter
 from typing import TypeVar
@@ -8,7 +9,8 @@ from typing import TypeVar
 import torch
 
 from anydit.codecs import Normalize
-from anydit.inference.compile import compile_blocks
+from anydit.inference.compile import compile_blocks, product_dtype
+from anydit.inference.device import free_bytes
 from anydit.model import backend
 from anydit.model.backend import Backend
 from anydit.model.dit import DiT
@@ -16,11 +18,18 @@ from anydit.tensors import Batch
 from anydit.train.lora import adapt
 from anydit.train.memory import Planned, stand_in
 from anydit.train.recompute import recompute
+from anydit.train.room import CLEAR
 from anydit.train.step import TrainStep
 
 K = TypeVar("K")
 
 REPEATS, ROUNDS = 5, 7
+
+TIMES = ROUNDS + 2
+"""How often each backend of attention is tried."""
+
+SCORE_BYTES = 12
+"""Of each score that is stored for the backward pass, with its exponential and its gradient."""
 
 
 def trial(step: Planned, device: torch.device) -> tuple[TrainStep, Batch]:
@@ -75,10 +84,32 @@ def by_threads(work: Callable[[], object], counts: Sequence[int]) -> dict[int, f
     return in_turn({count: counted(count) for count in counts}, torch.device("cpu"))
 
 
+def backends_to_try(step: Planned, device: torch.device, free: int | None = None) -> list[Backend | None]:
+    """By what attention may be computed: PyTorch's choice, and what is another; or what the config says, alone.
+
+    On a CPU not in products whose scores might not fit into so many bytes (None: those that are free).
+    """
+    train, model = step.train, step.model
+    if train.attention_backend is not None:
+        return [train.attention_backend]
+    if device.type != "cpu":
+        return [None, *(name for name in backend.OF.get(device.type, ()) if name != "math")]  # scores take memory
+    if prod(model.grid) > backend.SHORT_TOKENS:
+        return [None]
+    if product_dtype(device, train.bf16) is torch.bfloat16:
+        return [None, "flash"]  # unless told otherwise these are products
+    scores = train.batch // train.accumulate * model.heads * model.depth * prod(model.grid) ** 2
+    there = free_bytes(device) if free is None else free
+    return [None, "math"] if there is not None and SCORE_BYTES * scores * CLEAR < there else [None]
+
+
 def by_backends(
     work: Callable[[], object], backends: Sequence[Backend | None], device: torch.device
-) -> dict[Backend | None, float]:
-    """The seconds of `work`, which is not compiled, by what computes its attention; None is PyTorch's choice."""
+) -> tuple[dict[Backend | None, float], dict[Backend | None, str]]:
+    """The seconds of `work`, which is not compiled, by what computes its attention; and why others failed.
+
+    None is PyTorch's choice, which must not.
+    """
 
     def by(name: Backend | None) -> Callable[[], object]:
         def run() -> None:
@@ -87,7 +118,22 @@ def by_backends(
 
         return run
 
-    return in_turn({name: by(name) for name in backends}, device)
+    works: dict[Backend | None, Callable[[], object]] = {name: by(name) for name in backends}
+    failed = dict[Backend | None, str]()
+    for name in backends:
+        try:
+            once(works[name], device)
+        except Exception as error:  # of whichever library
+            if name is None:
+                raise
+            failed[name] = reason(error)
+            del works[name]
+    return in_turn(works, device), failed
+
+
+def reason(error: Exception) -> str:
+    """The first line of what it says, for a note."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def by_compiling(model: DiT, work: Callable[[], object], device: torch.device) -> tuple[float, float]:
