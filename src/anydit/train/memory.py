@@ -224,13 +224,10 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
             _place_gradients(step, model)
             data = stand_in(step, batch, device)
             noise, t = torch.randn_like(data.x), torch.rand(batch, device=device)
-            with (
-                using(step.train.attention_backend),
-                autocast(device, step.train.bf16),
-                some_routed(step.train.routing, model, data.x),
-            ):
-                loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
-            loss.backward()
+            with using(step.train.attention_backend):  # backward, too, where blocks are computed again
+                with autocast(device, step.train.bf16), some_routed(step.train.routing, model, data.x):
+                    loss = step.objective.loss(model, data.x, noise, t, data.cond).mean()
+                loss.backward()
         groups = step.train.optimizer.build(dict(model.named_parameters())).param_groups
     moments = sum(_size(group["params"]) * (1 if group.get("parts") else 2) for group in groups)  # Muon has one
     blocks = [_size(block.parameters()) for block in model.blocks]
