@@ -85,7 +85,7 @@ def by_attention(tokens: int, bf16: bool) -> list[object]:
     model = DiTConfig(width=384, heads=6, depth=2, patch=(1,), channels=4, size=(tokens,))
     train = replace(step.train, batch=4096 // tokens, bf16=bf16, accumulate=1, routing=None)
     once, batch = trial(replace(step, model=model, train=train), CPU)
-    found = by_backends(lambda: once(batch, 0), [None, "flash", "math"], CPU)
+    found, _ = by_backends(lambda: once(batch, 0), [None, "flash", "math"], CPU)
     best = min(found, key=lambda name: found[name])
     chosen = best if best is not None and found[best] <= GAIN * found[None] else "PyTorch's"
     kind = str(product_dtype(CPU, bf16)).removeprefix("torch.")

@@ -22,7 +22,7 @@ from results import publish, table
 from torch import Tensor, nn
 
 from anydit.inference.compile import compile_blocks, fuse_blocks
-from anydit.model.backend import Backend, using
+from anydit.model.backend import Backend, settle, using
 from anydit.model.conditioning import Label
 from anydit.model.dit import DiT, DiTConfig
 from anydit.model.flops import cost
@@ -185,8 +185,11 @@ def fastest_attention(size: Size, device: str) -> Backend | None:
     if device != "cuda":
         return None
     timer = Timer(ours(size, True, False, device), size, device)
-    found = by_backends(timer.step, [None, "flash", "cudnn", "efficient"], torch.device(device))
-    print(f"{size.name}, attention: " + ", ".join(f"{name}: {1e3 * each:.1f} ms" for name, each in found.items()))
+    settle(torch.device(device))
+    found, failed = by_backends(timer.step, [None, "flash", "cudnn", "efficient"], torch.device(device))
+    print(
+        f"{size.name}, attention: " + ", ".join(f"{name}: {1e3 * each:.1f} ms" for name, each in found.items()), failed
+    )
     return min(found, key=lambda name: found[name])
 
 
