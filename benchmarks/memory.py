@@ -13,15 +13,14 @@ from pathlib import Path
 import torch
 from results import publish, table
 
-from anydit.codecs import Normalize
 from anydit.data import Digits
 from anydit.diffusion.predictions import V
 from anydit.inference.compile import compile_blocks
 from anydit.inference.device import find_device, give_back
-from anydit.model.dit import DiT, DiTConfig
-from anydit.train.memory import needed, stand_in
+from anydit.model.dit import DiTConfig
+from anydit.train.memory import needed
 from anydit.train.recipe import Recipe, TrainConfig
-from anydit.train.step import TrainStep
+from anydit.train.trial import trial
 
 SIZES = (
     # width, depth, edge of the sample, batch, share of blocks computed again, whether compiled
@@ -62,14 +61,9 @@ def taken(size: tuple[int, int, int, int, float, bool], device: torch.device) ->
 
 
 def _step(recipe: Recipe, device: torch.device) -> None:
-    from anydit.train.recompute import recompute
-
-    model, train = DiT(recipe.model).to(device), recipe.train
-    step = TrainStep(model, Normalize((0.0,), (1.0,)).build(), recipe.objective, train, torch.arange(train.batch))
-    recompute(model, train.recompute)
-    if train.compile:
-        compile_blocks(model)
-    data = stand_in(recipe.step, train.batch, device)
+    step, data = trial(recipe.step, device)
+    if recipe.train.compile:
+        compile_blocks(step.model)
     for n in range(2):
         step(data, n)
 

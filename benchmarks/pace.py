@@ -27,7 +27,7 @@ from anydit.inference.compile import product_dtype
 from anydit.model.dit import DiTConfig
 from anydit.recipes import RECIPES, find
 from anydit.train.memory import Planned
-from anydit.train.pace import GAIN, Pace, halves, own_pace
+from anydit.train.pace import Pace, fastest, halves, own_pace
 from anydit.train.recipe import Recipe
 from anydit.train.trial import by_backends, by_compiling, by_threads, seconds, trial
 
@@ -86,10 +86,8 @@ def by_attention(tokens: int, bf16: bool) -> list[object]:
     train = replace(step.train, batch=4096 // tokens, bf16=bf16, accumulate=1, routing=None)
     once, batch = trial(replace(step, model=model, train=train), CPU)
     found, _ = by_backends(lambda: once(batch, 0), [None, "flash", "math"], CPU)
-    best = min(found, key=lambda name: found[name])
-    chosen = best if best is not None and found[best] <= GAIN * found[None] else "PyTorch's"
     kind = str(product_dtype(CPU, bf16)).removeprefix("torch.")
-    return [tokens, kind, *(1e3 * each for each in found.values()), chosen]
+    return [tokens, kind, *(1e3 * each for each in found.values()), fastest(found) or "PyTorch's"]
 
 
 def beside_others() -> dict[str, float]:

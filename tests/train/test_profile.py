@@ -9,9 +9,10 @@ from anydit.cli.profile import run
 from anydit.model.backend import used
 from anydit.model.text import Cross, Joint, Text
 from anydit.recipes.digits import digits
+from anydit.train.lora import LoRA
 from anydit.train.memory import needed
 from anydit.train.mesh import Mesh
-from anydit.train.profile import over_sizes, plot, profile
+from anydit.train.profile import fits_alone, over_sizes, plot, profile
 from tests.train import tiny
 from tests.train.tiny import tiny_with
 
@@ -144,3 +145,10 @@ def test_attention_is_measured_as_the_recipe_says(tmp_path, monkeypatch):
     assert seen == {"math"} and used() is None
     with pytest.raises(ValueError, match=r"train\.attention_backend: got cudnn on cpu, expected one of flash, math"):
         run([*words, "--train.attention_backend", "cudnn"])
+
+
+def test_only_models_that_processes_share_are_asked_whether_they_fit(monkeypatch):
+    """An adapter's step takes less than is counted, and was not refused."""
+    monkeypatch.setattr("anydit.train.profile.free_bytes", lambda _: 1)
+    assert fits_alone(replace(small(), train=replace(small().train, adapter=LoRA())), CPU)
+    assert not fits_alone(replace(small(), train=replace(small().train, mesh=Mesh(1, 4))), CPU)

@@ -65,41 +65,44 @@ class Planned:
     @property
     def piece(self) -> "Planned":
         """The step of one piece of the batch, of those that it is cut into."""
-        train = replace(self.train, batch=self.train.batch // self.train.accumulate, accumulate=1)
-        return replace(self, train=train)
+        return self.trained(batch=self.train.batch // self.train.accumulate, accumulate=1)
 
     def of_one(self, parts: int) -> "Planned":
         """The step of one of several processes with the whole model: of one of so many parts of the batch."""
-        train, batch = self.train, max(1, self.train.batch // parts)
-        train = replace(train, batch=batch, accumulate=gcd(train.accumulate, batch), mesh=Mesh(1))
-        return replace(self, train=train)
+        batch = max(1, self.train.batch // parts)
+        return self.trained(batch=batch, accumulate=gcd(self.train.accumulate, batch), mesh=Mesh(1))
+
+    def trained(self, **changes: Any) -> "Planned":
+        """The same, with some of how it is trained said anew."""
+        return replace(self, train=replace(self.train, **changes))
 
     def with_(self, batch: int, grid: Sequence[int] | None = None) -> "Planned":
         """The same for another batch, in one piece, and perhaps for another number of patches along each axis."""
         model = self.model
         if grid is not None:
             model = replace(model, size=tuple(n * p for n, p in zip(grid, model.patch, strict=True)))
-        return replace(self, model=model, train=replace(self.train, batch=batch, accumulate=1))
+        return replace(self, model=model).trained(batch=batch, accumulate=1)
 
 
 def needed(step: Planned, device: torch.device) -> int:
     """Bytes at the peak of a step, in each process where several share it, with the weights and all beside them."""
     train, mesh = step.train, step.train.mesh
-    own = max(1, train.batch // step.parts)
-    batch = max(1, own // train.accumulate)
-    counted, coding = _traced(step, batch, device), _coding(step, batch, device)
+    samples = max(1, train.batch // step.parts)
+    piece = max(1, samples // train.accumulate)
+    counted, coding = _traced(step, piece, device), _coding(step, piece, device)
     averages = 1 + (0 if train.profiles is None else len(train.profiles.lengths))
     beside = (1 + averages) * counted.weights + counted.moments
     # A batch is encoded before there is anything else but gradients of its earlier pieces.
     earlier = counted.weights // mesh.pieces if coding.peak and (step.shared or train.accumulate > 1) else 0
-    peak = coding.of_sample * own + max(counted.peak, coding.peak + earlier)
+    peak = max(counted.peak // mesh.context, coding.peak + earlier)
+    codec = coding.weights + coding.of_sample * samples
     if not mesh.splits:
         # DistributedDataParallel fills buckets of its own with gradients that were found in several pieces.
         buckets = counted.weights if step.shared and train.accumulate > 1 else 0
-        return beside + coding.weights + buckets + peak
+        return beside + codec + buckets + peak
     whole = counted.weights if device.type == "cpu" else 0  # the average, for samples, which is on the CPU
-    own = coding.weights + (beside + counted.weights) // mesh.pieces
-    return own + peak // mesh.context + counted.gathered + whole
+    own = (beside + counted.weights) // mesh.pieces
+    return own + codec + peak + counted.gathered + whole
 
 
 def stand_in(step: Planned, n: int, device: torch.device) -> Batch:
@@ -231,10 +234,10 @@ def _traced(step: Planned, batch: int, device: torch.device) -> _Bytes:
         groups = step.train.optimizer.build(dict(model.named_parameters())).param_groups
     moments = sum(_size(group["params"]) * (1 if group.get("parts") else 2) for group in groups)  # Muon has one
     blocks = [_size(block.parameters()) for block in model.blocks]
-    # What is in no block stays; of blocks there are two, the next being fetched, and their gradients being summed.
     peak = living.peak - here
     if step.train.compile:
         peak = int(peak * (1 - COMPILED * (1 - (step.train.recompute or 0))))
+    # What is in no block stays; of blocks there are two, the next being fetched, and their gradients being summed.
     return _Bytes(weights, moments * weights // here, here - sum(blocks) + 4 * max(blocks), peak)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +91,12 @@ def halves(most: int) -> list[int]:
     return [most >> n for n in range(most.bit_length())]
 
 
+def fastest(seconds: Mapping[Backend | None, float]) -> Backend | None:
+    """The backend that is so much faster than PyTorch's choice, which is None, that it is not by chance."""
+    best = min(seconds, key=lambda name: seconds[name])
+    return best if seconds[best] <= GAIN * seconds[None] else None
+
+
 @contextmanager
 def own_pace() -> Iterator[None]:
     """Within it threads and attention's backend may be changed; afterwards they are what they were."""
@@ -132,8 +138,7 @@ def _left_open(step: Planned, site: Site, most: int) -> Way:
         known = {name: before[name] for name in ("threads", "compile", "attention_backend") if name in before}
         return from_json(Way, {"threads": most} | known)
     if processes.world > 1:
-        step = step.of_one(processes.mesh.parts)
-        step = replace(step, train=replace(step.train, threads=most))
+        step = step.of_one(processes.mesh.parts).trained(threads=most)
     threads_are_open = site.device.type == "cpu" and step.train.threads is None and most > 1
     backends = backends_to_try(step, site.device, processes.free)
     if train.steps < FEW or not (train.compile is None or threads_are_open or len(backends) > 1):
@@ -206,8 +211,8 @@ class _Trials:
         found, failed = by_backends(lambda: step(batch, 0), self.backends, self.device)
         for name, why in failed.items():
             self.note(f"Attention's backend {name} fails here ({why}) and is not used.")
-        best, pace = min(found, key=lambda name: found[name]), replace(pace, attention_tried=True)
-        if best is None or found[best] > GAIN * found[None]:
+        best, pace = fastest(found), replace(pace, attention_tried=True)
+        if best is None:
             return pace
         self.note(
             f"Attention by PyTorch's backend {best}: a step takes {found[best]:.2g} s, and {found[None]:.2g} s "

@@ -93,8 +93,8 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         return resolved(self if before is None else refilled(self, before), samples, note, device)
 
     def begin(self, samples: Samples, site: Site, start: Start | None = None) -> Work[Pipeline]:
-        step = replace(self.step, train=replace(self.train, recompute=self._again(site)))
-        return DiffusionWork(self, self.objective, paced(step, site), samples, site, start)
+        train = paced(self.step.trained(recompute=self._again(site)), site)
+        return DiffusionWork(self, self.objective, train, samples, site, start)
 
     def _again(self, site: Site) -> float | None:
         """In which share of the blocks activations are computed again, which the first of several processes decides.
@@ -102,7 +102,7 @@ class Recipe(PipelineConfig, Trainable[Pipeline]):
         Raises:
             ValueError: a step does not fit into the memory.
         """
-        processes, step = site.processes, replace(self.step, train=replace(self.train, mesh=site.processes.mesh))
+        processes, step = site.processes, self.step.trained(mesh=site.processes.mesh)
 
         def fits() -> Json:
             return {"share": fitting(step, site.device, site.note, processes.free).recompute}

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from math import ceil, prod
 
@@ -60,7 +59,7 @@ def fitting(step: Planned, device: torch.device, note: Note = print, free: int |
         ValueError: a step does not fit; with what it needs, and what would fit.
     """
     open_, free = step.train.recompute is None, free_bytes(device) if free is None else free
-    step = _again(step, step.train.recompute or 0.0)
+    step = step.trained(recompute=step.train.recompute or 0.0)
     if free is None or step.train.adapter is not None:
         if open_:
             note("Nothing is computed again: memory is not counted beside an adapter, or it is not known what is free.")
@@ -77,15 +76,11 @@ def fitting(step: Planned, device: torch.device, note: Note = print, free: int |
             f"A step needs {_gib(need)} where {_gib(free)} are free: activations of {least:.0%} of the blocks are "
             "computed again in the backward pass."
         )
-        step = _again(step, least)
+        step = step.trained(recompute=least)
         need = needed(step, device)
     if device.type == "cpu" and KEPT * need > free and give_back():
         note(f"A step needs {_gib(need)} where {_gib(free)} are free: memory is given back at once, which takes time.")
     return step.train
-
-
-def _again(step: Planned, share: float) -> Planned:
-    return replace(step, train=replace(step.train, recompute=share))
 
 
 def _least_again(step: Planned, free: int, device: torch.device) -> float | None:
@@ -93,7 +88,7 @@ def _least_again(step: Planned, free: int, device: torch.device) -> float | None
     depth = step.model.depth
     shares = [ceil(100 * n / depth) / 100 for n in range(depth)] + [1.0]
     shares = [share for share in shares if share > (step.train.recompute or 0)]
-    fits = bisect_left(shares, True, key=lambda share: needed(_again(step, share), device) <= free)
+    fits = bisect_left(shares, True, key=lambda share: needed(step.trained(recompute=share), device) <= free)
     return shares[fits] if fits < len(shares) else None
 
 
@@ -124,7 +119,7 @@ def _pieces(step: Planned, most: int, free: int, device: torch.device) -> int | 
     """
     own = step.train.batch // step.parts
     for n in range(-(-step.train.batch // most), own + 1):
-        if own % n == 0 and needed(replace(step, train=replace(step.train, accumulate=n)), device) <= free:
+        if own % n == 0 and needed(step.trained(accumulate=n), device) <= free:
             return n
     return None
 
